@@ -1,0 +1,5 @@
+//! mainstay: a strongly consistent coordination service.
+
+pub mod ids;
+pub mod limits;
+pub mod planted;

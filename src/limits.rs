@@ -1,0 +1,199 @@
+//! Every bound, each *chosen* (why), *derived* (how) or *fixed by a format* (which).
+
+/// Bytes of the largest key.
+///
+/// Chosen: as long as any path or name people build keys from; short enough that an index of them stays small.
+pub const KEY_BYTES_MAX: usize = 16 * 1_024;
+
+/// Bytes of the largest client request, its command included.
+///
+/// Chosen: etcd's limit, 1.5 MiB, which clients are built around.
+pub const REQUEST_BYTES_MAX: usize = 1_536 * 1_024;
+
+/// Bytes of a write request before its command: keyspace, and a stamp with its presence byte.
+///
+/// Fixed by a format: the native protocol (PROTOCOL §5).
+pub const WRITE_HEAD_BYTES_MAX: usize = 4 + 1 + 3 * 8;
+
+/// Bytes of the largest encoded command, and so of the body of the largest command entry.
+///
+/// Derived: whatever the log holds could have come in one request, stamped or not.
+pub const COMMAND_BYTES_MAX: usize = REQUEST_BYTES_MAX - WRITE_HEAD_BYTES_MAX;
+
+/// Bytes of the largest value.
+///
+/// Derived: a value travels in one request.
+pub const VALUE_BYTES_MAX: usize = REQUEST_BYTES_MAX;
+
+/// Operations in one list of a transaction, and compares in one transaction.
+///
+/// Chosen: etcd's default.
+pub const TXN_OPERATIONS_MAX: usize = 128;
+
+/// Bytes one turn may append to the write-ahead log for one group.
+///
+/// Chosen: 4 MiB is 4 ms at 1 GiB/s, well inside one heartbeat, so a full turn cannot starve it.
+pub const TURN_APPEND_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+
+const _: () = assert!(REQUEST_BYTES_MAX <= TURN_APPEND_BYTES_MAX, "the largest request fits in one turn");
+
+/// Bytes of the longest answer to a client.
+///
+/// Chosen: more than ten of the largest values, and few enough that a hundred such answers in flight fit in memory;
+/// whoever needs more asks in parts, with a limit.
+pub const RESPONSE_BYTES_MAX: usize = 16 * 1_024 * 1_024;
+
+/// Bytes of the words in a refusal; longer ones are cut.
+///
+/// Chosen: a few sentences.
+pub const REFUSAL_WORDS_BYTES_MAX: usize = 1_024;
+
+/// Bytes of a leader's address in a refusal.
+///
+/// Fixed by a format: a DNS name of 253 bytes, a colon and a port fit.
+pub const REFUSAL_ADDRESS_BYTES_MAX: usize = 260;
+
+/// Bytes of the words in a status that say what keeps a member from serving; longer ones are cut.
+///
+/// Chosen: room to name every member of a large cluster.
+pub const STATUS_WORDS_BYTES_MAX: usize = 4 * 1_024;
+
+const _: () =
+    assert!(REQUEST_BYTES_MAX <= RESPONSE_BYTES_MAX, "a value that could be written can be read back");
+
+/// Bytes of what follows a peer frame's envelope: encoded entries, a forwarded request, or its answer.
+///
+/// Derived: twice the longest answer, which leaves room for several turns' entries in one message, their headers
+/// included.
+pub const PEER_PAYLOAD_BYTES_MAX: usize = 2 * RESPONSE_BYTES_MAX;
+
+/// Bytes of a peer frame's envelope.
+///
+/// Derived: 64 bytes are the smallest record worth the name, so a full payload of them names at most 2^19 entries,
+/// each in less than 16 bytes.
+pub const PEER_ENVELOPE_BYTES_MAX: usize = 8 * 1_024 * 1_024;
+
+const _: () = assert!(
+    2 * TURN_APPEND_BYTES_MAX <= PEER_PAYLOAD_BYTES_MAX,
+    "what a turn appends fits in one peer frame, headers of entries included"
+);
+const _: () = assert!(
+    RESPONSE_BYTES_MAX < PEER_PAYLOAD_BYTES_MAX,
+    "every answer to a forwarded request fits in one peer frame"
+);
+const _: () = assert!(
+    PEER_PAYLOAD_BYTES_MAX / 64 * 16 <= PEER_ENVELOPE_BYTES_MAX,
+    "an envelope can name every entry its payload holds"
+);
+/// Sequences above its low-water mark that a session may use, and so responses it remembers.
+///
+/// Chosen: twice the requests any sensible client has outstanding; bounds a session's memory.
+pub const SESSION_WINDOW: u64 = 1_024;
+
+/// Open sessions in one group.
+///
+/// Chosen: ten times the connections a large installation holds to one cluster.
+pub const SESSIONS_MAX: usize = 65_536;
+
+/// Proposals of one group that wait for commit at their leader, and forwards that wait for an answer.
+///
+/// Chosen: a hundred milliseconds of work at the rate we aim for; beyond it a client is told to come back.
+pub const PROPOSALS_WAITING_MAX: usize = 32_768;
+
+/// Bytes of the proposals that wait for commit.
+///
+/// Chosen: sixteen full turns; more would only age in memory.
+pub const PROPOSALS_WAITING_BYTES_MAX: usize = 16 * TURN_APPEND_BYTES_MAX;
+
+/// Linearizable reads of one group that wait for their round or for apply.
+///
+/// Chosen: as the proposals; a read holds little.
+pub const READS_WAITING_MAX: usize = 32_768;
+
+/// Forwarding numbers remembered per peer boot, so that a frame delivered twice is proposed once.
+///
+/// Chosen: a peer that restarted more often than this within one of our boots has long lost its old connections.
+pub const FORWARD_BOOTS_MAX: usize = 16;
+
+/// The largest log index that is believed of anyone.
+///
+/// Chosen: at a thousand million entries a second a log is there in 146 years; and whoever counts on from it, or adds
+/// a window to it, stays far from the end of 64 bits.
+pub const LOG_INDEX_MAX: u64 = 1 << 62;
+
+/// The largest term that is believed of anyone.
+///
+/// Chosen: as `LOG_INDEX_MAX`.
+pub const TERM_MAX: u64 = 1 << 62;
+
+/// Voters of one group.
+///
+/// Chosen: a commit waits for a majority, so more than nine voters only add delay; etcd advises seven at most.
+pub const RAFT_VOTERS_MAX: usize = 9;
+
+/// The largest term or log index the core takes from a message.
+///
+/// Chosen: a billion entries a second for a century stay below 2^62, and everything computed from a number below
+/// it (a successor, a sum of two) still fits in 64 bits.
+pub const RAFT_NUMBER_MAX: u64 = 1 << 62;
+
+/// Encoded bytes of entries in one append or fill message; one larger entry still travels, alone.
+///
+/// Chosen: 1 MiB is under 1 ms on a 10 Gbit/s link, so a heartbeat never waits long behind it, and large enough
+/// that the cost of a message vanishes.
+pub const APPEND_BYTES_MAX: usize = 1_024 * 1_024;
+
+/// Entries in one append or fill message.
+///
+/// Chosen: 1 MiB of the smallest records (some 100 bytes) is about 10,000; half of that already amortises the
+/// message, and 4,096 entries of 24 bytes are a vector of 96 KiB.
+pub const APPEND_ENTRIES_MAX: usize = 4_096;
+
+/// Unacknowledged append messages to one peer.
+///
+/// Chosen: at one message a turn and a disk of 4 ms this is 60 µs a turn, faster than any turn is; beyond it
+/// the byte window is what binds.
+pub const RAFT_INFLIGHT_MESSAGES_MAX: usize = 256;
+
+/// Unacknowledged bytes of entries to one peer.
+///
+/// Chosen: 4 MiB covers 1 GiB/s over a 4 ms round trip; a follower that is slower than that is not helped by
+/// a longer queue.
+pub const RAFT_INFLIGHT_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+
+/// Linearizable reads that wait for a confirmation round, on one member.
+///
+/// Chosen: a round lasts about a network round trip; 1 ms of it at 16 million reads a second. More means that the
+/// rounds do not come back, and a read that is refused at once can be sent elsewhere.
+pub const RAFT_READS_WAITING_MAX: usize = 16 * 1_024;
+
+const _: () = assert!(APPEND_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX, "the largest append fits in the window");
+
+const _: () =
+    assert!(APPEND_BYTES_MAX <= TURN_APPEND_BYTES_MAX, "a received append can be written in one turn");
+
+/// Microseconds without anything to write after which the write-ahead log seals its last frame.
+///
+/// Chosen: well above the time between writes of a busy shard, so that seals cost nothing under load; short, since
+/// rot together with a crash within this time is outside the promise (DESIGN §8).
+pub const WAL_SEAL_MICROS: u64 = 20_000;
+
+/// Segments kept ready ahead of need.
+///
+/// Chosen: making one takes far less time than filling one.
+pub const WAL_SPARE_SEGMENTS_MAX: usize = 1;
+
+/// Bytes of the smallest segment that may be configured. Servers use 64 MiB; small ones are for simulation.
+///
+/// Chosen: room for an opening and some batches.
+pub const WAL_SEGMENT_BYTES_MIN: u64 = 64 * 1_024;
+
+/// Bytes from the start of the first segment that the very first write of a log may reach.
+///
+/// Chosen: it is an opening without entries, so this is generous; what lies beyond cannot come from that write.
+pub const WAL_FIRST_WRITE_BYTES_MAX: usize = 256 * 1_024;
+
+/// Remarks that one recovery keeps.
+///
+/// Chosen: enough to see what happened; a disk full of damage must not fill memory with remarks about it.
+pub const WAL_NOTES_MAX: usize = 1_024;
