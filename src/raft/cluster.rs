@@ -1,0 +1,605 @@
+//! Small clusters under faults (test-only): nothing but nodes, a lossy network and disks that keep a list of frames;
+//! the whole replica is the simulator's subject. Every run is repeatable from its seed.
+//!
+//! Checked: election safety, log matching, leader completeness (Raft figure 3); what is committed never changes and is
+//! on a majority of disks; nothing leaves before it is durable; reads see what was committed before them; and after
+//! the faults a phase in which everything must come to an end (RELIABILITY §2).
+
+use super::random::Random;
+use super::testing::{ELECTION_MICROS, config, is_old, seeds_count};
+use super::{
+    AppendReply, AppendResult, Entry, HardState, Island, Message, Node, Output, Persist, Position,
+    RecoveredLog, RoleName, RunKind, VoteReply,
+};
+use crate::ids::{BootMicros, LogIndex, MemberId, Term};
+use std::collections::BTreeMap;
+
+/// A member's disk: frames in the order of writing, and what replaying them gives.
+#[derive(Clone, Default)]
+struct Disk {
+    /// Those that have not rotted.
+    frames: Vec<Frame>,
+    /// What replaying them gives.
+    image: Image,
+    has_rotted: bool,
+}
+
+#[derive(Clone)]
+struct Frame {
+    persist: Persist,
+    entries: Vec<Entry>,
+}
+
+/// Pieces of log in order; the first starts at the start, the others are islands.
+#[derive(Clone)]
+struct Image {
+    hard_state: HardState,
+    pieces: Vec<Island>,
+    last: Position,
+}
+
+impl Default for Image {
+    fn default() -> Self {
+        let first = Island { predecessor: Position::START, entries: Vec::new() };
+        Self { hard_state: HardState::default(), pieces: vec![first], last: Position::START }
+    }
+}
+
+impl Image {
+    fn replay(&mut self, frame: &Frame) {
+        self.hard_state = frame.persist.hard_state;
+        self.last = frame.persist.last;
+        let Some(run) = frame.persist.run else { return };
+        let holder = self.pieces.iter().position(|piece| piece_holds(piece, run.previous));
+        let at = holder.unwrap_or_else(|| {
+            self.pieces.retain(|piece| piece.predecessor.index < run.first || run.kind == RunKind::Fill);
+            let at = self.pieces.iter().take_while(|piece| piece.predecessor.index < run.first).count();
+            self.pieces.insert(at, Island { predecessor: run.previous, entries: Vec::new() });
+            if at > 0 {
+                self.pieces[at - 1].entries.retain(|entry| entry.index < run.previous.index);
+            }
+            at
+        });
+        self.pieces[at].entries.retain(|entry| entry.index < run.first);
+        self.pieces[at].entries.extend(&frame.entries);
+        match run.kind {
+            RunKind::Append => self.pieces.truncate(at + 1),
+            RunKind::Fill => {
+                let last = end(&self.pieces[at]);
+                let mut above = self.pieces.split_off(at + 1);
+                above.retain(|piece| piece.predecessor.index > last.index || piece.predecessor == last);
+                self.pieces.extend(above);
+                while self.pieces.len() > at + 1 && self.pieces[at + 1].predecessor == end(&self.pieces[at]) {
+                    let joined = self.pieces.remove(at + 1);
+                    self.pieces[at].entries.extend(joined.entries);
+                }
+            }
+        }
+    }
+
+    fn end(&self) -> Position {
+        self.pieces.last().map_or(Position::START, end)
+    }
+
+    fn holds(&self, position: Position) -> bool {
+        self.pieces.iter().any(|piece| piece.entries.iter().any(|entry| entry.position() == position))
+    }
+}
+
+fn end(piece: &Island) -> Position {
+    piece.entries.last().map_or(piece.predecessor, Entry::position)
+}
+
+fn piece_holds(piece: &Island, position: Position) -> bool {
+    piece.predecessor == position || piece.entries.iter().any(|entry| entry.position() == position)
+}
+
+impl Disk {
+    fn write(&mut self, frame: Frame) {
+        self.image.replay(&frame);
+        self.frames.push(frame);
+    }
+
+    /// One frame, not the last, rots.
+    fn damage(&mut self, at: usize) {
+        self.frames.remove(at);
+        self.has_rotted = true;
+        self.image = Image::default();
+        for frame in &self.frames {
+            self.image.replay(frame);
+        }
+    }
+
+    fn is_sound(&self) -> bool {
+        self.image.pieces.len() == 1 && self.image.end() == self.image.last
+    }
+
+    /// A log that does not end where the last frame says has a hole there.
+    fn recover(&self) -> RecoveredLog {
+        assert!(
+            self.has_rotted || self.is_sound(),
+            "every frame names the end of the log as it will be on disk"
+        );
+        let mut image = self.image.clone();
+        if image.end() != image.last {
+            image.pieces.push(Island { predecessor: image.last, entries: Vec::new() });
+        }
+        let mut pieces = image.pieces.into_iter();
+        RecoveredLog {
+            hard_state: image.hard_state,
+            base: Position::START,
+            entries: pieces.next().map(|piece| piece.entries).unwrap_or_default(),
+            islands: pieces.collect(),
+        }
+    }
+}
+
+struct Member {
+    node: Node,
+    disk: Disk,
+    in_flight: Option<Frame>,
+    /// Sizes are no subject here, so an entry's size is a function of its position.
+    is_disk_stuck: bool,
+    /// Whether it gets no time: it hears nothing, and its timers do not fire.
+    is_paused: bool,
+    /// The commit floor when each read was asked.
+    reads: BTreeMap<u64, LogIndex>,
+}
+
+struct Cluster {
+    random: Random,
+    now: BootMicros,
+    members: Vec<Member>,
+    network: Vec<(MemberId, MemberId, Message)>,
+    /// Links that carry nothing, as (from, to).
+    cut_links: Vec<(u64, u64)>,
+    loss_percent: u64,
+    /// Whether members restart only when their disks rot.
+    is_calm: bool,
+    /// How much time passes at once, at most.
+    pace_micros: u64,
+    /// Whether every entry needs a message of its own.
+    is_bulky: bool,
+    leaders: BTreeMap<Term, MemberId>,
+    /// Every entry ever made, with the position before it.
+    made: BTreeMap<(LogIndex, Term), Position>,
+    /// The term of each committed entry, and a term in which it was.
+    committed: BTreeMap<LogIndex, (Term, Term)>,
+    out: Vec<Output>,
+}
+
+impl Cluster {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let members_count = [3, 3, 3, 5, 2, 1][usize::try_from(random.below(6)).unwrap()];
+        let now = BootMicros(random.below(1 << 40));
+        let members = (1..=members_count).map(|id| Member {
+            node: Node::new(config(id, members_count, random.number()), RecoveredLog::default(), now),
+            disk: Disk::default(),
+            in_flight: None,
+            is_disk_stuck: false,
+            is_paused: false,
+            reads: BTreeMap::new(),
+        });
+        let members = members.collect();
+        let loss_percent = [0, 5, 30][usize::try_from(random.below(3)).unwrap()];
+        let is_calm = random.below(2) == 0;
+        let pace_micros = [60, 200, 600][usize::try_from(random.below(3)).unwrap()];
+        let is_bulky = random.below(2) == 0;
+        Self {
+            random,
+            now,
+            members,
+            network: Vec::new(),
+            cut_links: Vec::new(),
+            loss_percent,
+            is_calm,
+            pace_micros,
+            is_bulky,
+            leaders: BTreeMap::new(),
+            made: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            out: Vec::new(),
+        }
+    }
+
+    fn pick(&mut self, count: usize) -> usize {
+        usize::try_from(self.random.below(count as u64)).unwrap()
+    }
+
+    fn floor(&self) -> LogIndex {
+        self.committed.last_key_value().map_or(LogIndex(0), |(index, _)| *index)
+    }
+
+    /// One random thing happens.
+    fn step(&mut self) {
+        let at = self.pick(self.members.len());
+        if self.members[at].is_paused {
+            self.members[at].is_paused = self.random.below(300) > 0;
+            if !self.members[at].is_paused {
+                self.read(at);
+            }
+            return;
+        }
+        match self.random.below(1_000) {
+            0..500 => self.deliver_any(),
+            500..640 => self.pass_time(),
+            640..850 => self.complete_write(at),
+            850..920 => self.propose(at),
+            920..950 => self.read(at),
+            950..955 => self.transfer(at),
+            955..965 if self.is_calm => {}
+            955..965 => self.restart(at),
+            965..973 => self.change_links(),
+            973..975 => self.members[at].is_disk_stuck = true,
+            975..990 => self.members[at].is_disk_stuck = false,
+            990..992 => self.damage(at),
+            992..994 => self.members[at].is_paused = true,
+            _ => self.network.truncate(200),
+        }
+    }
+
+    fn deliver_any(&mut self) {
+        if self.network.is_empty() {
+            return;
+        }
+        // Mostly the oldest, sometimes any: reordering.
+        let at = if self.random.below(4) == 0 { self.pick(self.network.len()) } else { 0 };
+        let (from, to, message) =
+            if self.random.below(20) == 0 { self.network[at].clone() } else { self.network.remove(at) };
+        let is_lost = self.random.below(100) < self.loss_percent || self.cut_links.contains(&(from.0, to.0));
+        if !is_lost {
+            self.deliver(from, to, message);
+        }
+    }
+
+    fn deliver(&mut self, from: MemberId, to: MemberId, message: Message) {
+        let at = usize::try_from(to.0 - 1).unwrap();
+        if self.members[at].is_paused {
+            self.network.push((from, to, message));
+            return;
+        }
+        let before = self.members[at].node.hard_state();
+        let is_old = is_old(&message, before.term);
+        let is_pre_vote = matches!(&message, Message::PreVoteRequest(_));
+        let mut out = core::mem::take(&mut self.out);
+        self.members[at].node.receive(self.now, from, message, &mut out);
+        let after = self.members[at].node.hard_state();
+        assert!(!is_old || before == after, "a message of a lower term changes nothing durable");
+        assert!(!is_pre_vote || before == after, "a pre-vote request changes nothing");
+        assert!(after.term >= before.term && after.commit >= before.commit, "term and commit only grow");
+        self.out = out;
+        self.end_turn(at);
+    }
+
+    fn pass_time(&mut self) {
+        let micros = if self.random.below(200) == 0 { 20_000 } else { self.random.below(self.pace_micros) };
+        self.now = self.now.after(micros);
+        for at in 0..self.members.len() {
+            if self.members[at].node.next_deadline() <= self.now && !self.members[at].is_paused {
+                self.tick(at);
+            }
+        }
+    }
+
+    fn tick(&mut self, at: usize) {
+        let mut out = core::mem::take(&mut self.out);
+        self.members[at].node.tick(self.now, &mut out);
+        assert!(self.members[at].node.next_deadline() > self.now, "after a tick nothing is overdue");
+        self.out = out;
+        self.end_turn(at);
+    }
+
+    fn complete_write(&mut self, at: usize) {
+        let now = self.now;
+        let member = &mut self.members[at];
+        if member.is_disk_stuck {
+            return;
+        }
+        if let Some(frame) = member.in_flight.take() {
+            let mark = frame.persist.mark;
+            member.disk.write(frame);
+            member.node.persisted(now, mark, &mut self.out);
+            self.end_turn(at);
+        }
+    }
+
+    fn propose(&mut self, at: usize) {
+        let count = self.pick(4) + 1;
+        let sizes: Vec<u32> = (0..count)
+            .map(|_| if self.is_bulky { 700_000 } else { [100, 3_000, 700_000][self.pick(3)] })
+            .collect();
+        let now = self.now;
+        let node = &mut self.members[at].node;
+        let mut before = node.last();
+        if let Ok(first) = node.propose(now, &sizes) {
+            for offset in 0..sizes.len() as u64 {
+                let next = Position { index: LogIndex(first.index.0 + offset), term: first.term };
+                self.made.insert((next.index, next.term), before);
+                before = next;
+            }
+        }
+        self.end_turn(at);
+    }
+
+    fn read(&mut self, at: usize) {
+        let floor = self.floor();
+        let now = self.now;
+        if let Ok(request) = self.members[at].node.read(now) {
+            self.members[at].reads.insert(request, floor);
+        }
+        if self.random.below(2) == 0 {
+            self.end_turn(at);
+        }
+    }
+
+    fn transfer(&mut self, at: usize) {
+        let to = MemberId(self.random.below(self.members.len() as u64) + 1);
+        // A refusal is ordinary: most members do not lead.
+        let _ = self.members[at].node.transfer(self.now, to, &mut self.out);
+        self.end_turn(at);
+    }
+
+    fn change_links(&mut self) {
+        self.cut_links.clear();
+        let count = self.members.len() as u64;
+        let alone = self.random.below(count) + 1;
+        let pattern = self.random.below(5);
+        for from in 1..=count {
+            for to in 1..=count {
+                let is_cut = match pattern {
+                    0 => false,
+                    1 => self.random.below(100) < 20,
+                    2 => self.random.below(100) < 60,
+                    3 => from == alone,
+                    _ => from == alone || to == alone,
+                };
+                if is_cut {
+                    self.cut_links.push((from, to));
+                }
+            }
+        }
+    }
+
+    fn restart(&mut self, at: usize) {
+        let seed = self.random.number();
+        let members_count = self.members.len() as u64;
+        let is_written = self.random.below(2) == 0;
+        let now = self.now;
+        let member = &mut self.members[at];
+        if let Some(frame) = member.in_flight.take()
+            && is_written
+        {
+            member.disk.write(frame);
+        }
+        let recovered = member.disk.recover();
+        let id = at as u64 + 1;
+        member.node = Node::new(config(id, members_count, seed), recovered, now);
+        member.reads.clear();
+        self.end_turn(at);
+    }
+
+    /// One frame of one member rots, at most a minority of disks at a time, and the member restarts.
+    fn damage(&mut self, at: usize) {
+        let others =
+            self.members.iter().enumerate().filter(|(other, member)| *other != at && !member.disk.is_sound());
+        let is_minority = 2 * (others.count() + 1) < self.members.len();
+        let count = self.members[at].disk.frames.len();
+        if count < 3 || !is_minority {
+            return;
+        }
+        let frame = if self.random.below(2) == 0 { self.pick(count - 1) } else { count - 2 };
+        self.members[at].disk.damage(frame);
+        self.restart(at);
+    }
+
+    /// What a replica does at the end of a turn: flush, hand the disk its next write, act on the outputs.
+    fn end_turn(&mut self, at: usize) {
+        let now = self.now;
+        let mut out = core::mem::take(&mut self.out);
+        let member = &mut self.members[at];
+        member.node.flush(now, &mut out);
+        if member.in_flight.is_none()
+            && let Some(persist) = member.node.persist(now)
+        {
+            let entries = match persist.run {
+                Some(run) => member.node.log.range(run.first, run.last).to_vec(),
+                None => Vec::new(),
+            };
+            assert_eq!(member.node.persist(now), None, "one write is in flight at a time");
+            member.in_flight = Some(Frame { persist, entries });
+        }
+        member.node.assert_invariants();
+        for output in out.drain(..) {
+            self.observe(at, output);
+        }
+        self.out = out;
+    }
+
+    fn observe(&mut self, at: usize, output: Output) {
+        let id = MemberId(at as u64 + 1);
+        match output {
+            Output::Send { to, message } => {
+                self.assert_durable(at, &message);
+                self.network.push((id, to, message));
+            }
+            Output::Elected { noop } => self.observe_elected(at, noop),
+            Output::Committed { upto } => self.observe_committed(at, upto),
+            Output::ReadReady { request, index } => {
+                let floor = self.members[at].reads.remove(&request);
+                assert!(
+                    floor.is_some_and(|floor| index >= floor),
+                    "a read sees all that was committed before it"
+                );
+            }
+            Output::ReadFailed { request } => {
+                assert!(self.members[at].reads.remove(&request).is_some(), "a read fails once");
+            }
+            Output::Accepted { first, last } => {
+                for index in first.0..=last.0 {
+                    self.assert_chain(at, LogIndex(index));
+                }
+            }
+            Output::Superseded { .. } | Output::Deposed { .. } | Output::LeaderChanged { .. } => {}
+        }
+    }
+
+    /// Nothing leaves before what it promises is on the disk.
+    fn assert_durable(&self, at: usize, message: &Message) {
+        let image = &self.members[at].disk.image;
+        let id = MemberId(at as u64 + 1);
+        assert!(
+            image.hard_state.term >= message.term() || matches!(message, Message::PreVoteRequest(_)),
+            "a term is durable before it is told"
+        );
+        if let Message::VoteRequest(_) = message {
+            assert_eq!(image.hard_state.vote, Some(id), "a candidate's vote is durable");
+        }
+        if let Message::VoteReply(VoteReply { is_granted: true, .. }) = message {
+            assert!(image.hard_state.vote.is_some(), "a vote is durable before it is told");
+        }
+        if let Message::AppendReply(AppendReply { result: AppendResult::Matched { upto }, .. }) = message
+            && upto.0 > 0
+        {
+            let term = self.members[at].node.term_at(*upto).unwrap();
+            assert!(image.holds(Position { index: *upto, term }), "an acknowledged entry is durable");
+        }
+    }
+
+    fn observe_elected(&mut self, at: usize, noop: Position) {
+        let id = MemberId(at as u64 + 1);
+        let node = &self.members[at].node;
+        let other = self.leaders.insert(noop.term, id);
+        assert!(other.is_none(), "a term has one leader");
+        // A leader of an older term that wakes up late need not hold it.
+        for (index, (term, _)) in self.committed.iter().filter(|(_, (_, by))| *by < noop.term) {
+            assert_eq!(
+                node.term_at(*index),
+                Some(*term),
+                "a leader holds all that was committed before its term"
+            );
+        }
+        let before = node.log.position_at(noop.index.previous()).unwrap();
+        self.made.insert((noop.index, noop.term), before);
+    }
+
+    fn observe_committed(&mut self, at: usize, upto: LogIndex) {
+        let mut index = upto;
+        while index.0 > 0 {
+            let term = self.members[at].node.term_at(index).unwrap();
+            if let Some((known, _)) = self.committed.get(&index) {
+                assert_eq!(*known, term, "what is committed never changes");
+                break;
+            }
+            let position = Position { index, term };
+            // A damaged disk has lost what it once held.
+            let holds = |member: &&Member| member.disk.image.holds(position) || !member.disk.is_sound();
+            let holders = self.members.iter().filter(holds);
+            assert!(
+                2 * holders.count() > self.members.len(),
+                "what is committed is on the disks of a majority"
+            );
+            let by = self.members[at].node.hard_state().term;
+            self.committed.insert(index, (term, by));
+            index = index.previous();
+        }
+    }
+
+    fn assert_chain(&self, at: usize, index: LogIndex) {
+        let node = &self.members[at].node;
+        let entry = node.log.position_at(index).unwrap();
+        let before = node.log.position_at(index.previous()).unwrap();
+        assert_eq!(self.made.get(&(index, entry.term)), Some(&before), "equal entries follow on equal logs");
+    }
+
+    /// Faults end; the cluster must elect, repair holes, commit and agree.
+    fn heal(&mut self) {
+        self.cut_links.clear();
+        self.loss_percent = 0;
+        let deadline = self.now.after(60 * ELECTION_MICROS);
+        let last_proposal = self.now.after(50 * ELECTION_MICROS);
+        for member in &mut self.members {
+            member.is_disk_stuck = false;
+            member.is_paused = false;
+        }
+        let floor = self.floor();
+        let mut proposed_at = self.now;
+        while self.now < deadline {
+            for _ in 0..self.network.len() {
+                let (from, to, message) = self.network.remove(0);
+                self.deliver(from, to, message);
+            }
+            for at in 0..self.members.len() {
+                self.complete_write(at);
+                if self.now >= proposed_at
+                    && self.now < last_proposal
+                    && self.members[at].node.role() == RoleName::Leader
+                {
+                    self.propose(at);
+                    proposed_at = self.now.after(3 * ELECTION_MICROS);
+                }
+            }
+            self.now = self.now.after(20);
+            for at in 0..self.members.len() {
+                if self.members[at].node.next_deadline() <= self.now {
+                    self.tick(at);
+                }
+            }
+        }
+        let last = self.members[0].node.last();
+        assert!(self.floor() > floor, "a healed cluster commits");
+        for member in &self.members {
+            assert!(!member.node.has_hole(), "every hole is filled");
+            assert_eq!(member.node.last(), last, "all logs are equal in the end");
+            assert_eq!(member.node.commit(), last.index, "everything is committed in the end");
+            assert!(member.reads.is_empty(), "every read is answered");
+        }
+    }
+}
+
+fn run_cluster(seed: u64, steps_count: usize) -> u64 {
+    let mut cluster = Cluster::new(seed);
+    for _ in 0..steps_count {
+        cluster.step();
+    }
+    for at in 0..cluster.members.len() {
+        for index in 1..=cluster.members[at].node.last().index.0 {
+            cluster.assert_chain(at, LogIndex(index));
+        }
+    }
+    cluster.heal();
+    cluster.floor().0
+}
+
+#[test]
+fn clusters_stay_safe_under_faults_and_recover_after_them() {
+    let seeds: Vec<u64> = match std::env::var("RAFT_SEED") {
+        Ok(seed) => vec![seed.parse().expect("RAFT_SEED is a number")],
+        Err(_) => (0..seeds_count()).collect(),
+    };
+    let mut committed = 0;
+    for seed in seeds {
+        let result = std::panic::catch_unwind(|| run_cluster(seed, 10_000));
+        committed += result.unwrap_or_else(|_| panic!("reproduce with RAFT_SEED={seed}"));
+    }
+    assert!(committed > 100, "the runs get something done");
+}
+
+/// Every planted bug of this room is found, so the checks above can fail.
+#[cfg(feature = "planted")]
+#[test]
+fn every_planted_bug_is_found() {
+    let mut missed = Vec::new();
+    for bug in [1, 10, 15, 16, 17, 18, 19, 23, 29, 30, 31, 33, 51] {
+        let found = (0..20 * seeds_count()).find(|seed| {
+            crate::planted::switch_on(bug);
+            std::panic::catch_unwind(|| run_cluster(*seed, 10_000)).is_err()
+        });
+        crate::planted::switch_on(0);
+        println!("bug {bug}: seed {found:?}");
+        if found.is_none() {
+            missed.push(bug);
+        }
+    }
+    assert!(missed.is_empty(), "every planted bug is found, but not {missed:?}");
+}

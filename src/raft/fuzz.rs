@@ -1,0 +1,219 @@
+//! Any message at all (test-only): whatever a peer says, a member does not panic, keeps its invariants, and changes
+//! nothing for what is old. Repeatable: seeds only.
+
+use super::random::Random;
+use super::testing::{config, is_old, position, seeds_count};
+use super::{
+    AppendReply, AppendRequest, AppendResult, Entry, FillReply, FillRequest, HardState, Island, Message,
+    Node, Output, Position, PreVoteReply, PreVoteRequest, ReadIndexReply, ReadIndexRequest, RecoveredLog,
+    RoleName, TimeoutNow, VoteReply, VoteRequest,
+};
+use crate::ids::{BootMicros, LogIndex, MemberId, Term};
+
+/// Mostly small numbers, which collide; sometimes the largest.
+fn any_number(random: &mut Random) -> u64 {
+    match random.below(40) {
+        0 => u64::MAX,
+        1 => crate::limits::RAFT_NUMBER_MAX - 1,
+        2 => random.number(),
+        _ => random.below(8),
+    }
+}
+
+fn any_position(random: &mut Random) -> Position {
+    position(any_number(random), any_number(random))
+}
+
+fn any_entries(random: &mut Random, previous: Position) -> Vec<Entry> {
+    let (mut index, mut term) = (previous.index.0, previous.term.0);
+    let count = random.below(5);
+    let entries = (0..count).map(|_| {
+        index = if random.below(30) == 0 { any_number(random) } else { index.wrapping_add(1) };
+        term = term.wrapping_add(u64::from(random.below(3) == 0));
+        Entry {
+            index: LogIndex(index),
+            term: Term(term),
+            bytes_count: u32::try_from(random.below(1 << 32)).unwrap(),
+        }
+    });
+    entries.collect()
+}
+
+/// A position near what `node` holds, or any.
+fn near(random: &mut Random, node: &Node) -> Position {
+    match random.below(3) {
+        0 => any_position(random),
+        1 => node.last(),
+        _ => {
+            let index = LogIndex(random.below(node.last().index.0.min(1 << 20) + 2));
+            Position { index, term: node.term_at(index).unwrap_or(Term(1)) }
+        }
+    }
+}
+
+/// The answer a campaigning member hopes for, so that some runs see leaders.
+fn wanted_vote(node: &Node) -> Option<Message> {
+    let (term, is_granted) = (node.hard_state().term, true);
+    match node.role() {
+        RoleName::Follower | RoleName::Leader => None,
+        RoleName::PreCandidate => {
+            Some(Message::PreVoteReply(PreVoteReply { term, asked: term.next(), is_granted }))
+        }
+        RoleName::Candidate => Some(Message::VoteReply(VoteReply { term, is_granted })),
+    }
+}
+
+fn any_message(random: &mut Random, node: &Node, sessions: &[u64]) -> Message {
+    let own = node.hard_state().term.0;
+    if random.below(3) == 0
+        && let Some(vote) = wanted_vote(node)
+    {
+        return vote;
+    }
+    let term = Term(match random.below(300) {
+        0 => any_number(random),
+        1..20 => own.saturating_sub(1),
+        20..30 => own + 1,
+        _ => own,
+    });
+    let is_granted = random.below(2) == 0;
+    match random.below(11) {
+        0 => Message::PreVoteRequest(PreVoteRequest { term, last: near(random, node) }),
+        1 => {
+            let asked = Term(term.0.wrapping_add(random.below(2)));
+            Message::PreVoteReply(PreVoteReply { term, asked, is_granted })
+        }
+        2 => Message::VoteRequest(VoteRequest { term, last: near(random, node), is_transfer: is_granted }),
+        3 => Message::VoteReply(VoteReply { term, is_granted }),
+        4 | 5 => any_append(random, node, term, sessions),
+        6 => Message::TimeoutNow(TimeoutNow { term, last: near(random, node).index }),
+        7 => Message::ReadIndexRequest(ReadIndexRequest { term, request: any_number(random) }),
+        8 => {
+            let index = is_granted.then(|| LogIndex(any_number(random)));
+            Message::ReadIndexReply(ReadIndexReply { term, request: any_number(random), index })
+        }
+        9 => {
+            Message::FillRequest(FillRequest { term, previous: near(random, node), last: near(random, node) })
+        }
+        _ => {
+            let previous = near(random, node);
+            let entries = any_entries(random, previous);
+            let hole = node.log.hole_ends().next().filter(|_| random.below(5) > 0);
+            let last = hole.unwrap_or_else(|| near(random, node));
+            Message::FillReply(FillReply { term, last, previous, entries })
+        }
+    }
+}
+
+fn any_append(random: &mut Random, node: &Node, term: Term, sessions: &[u64]) -> Message {
+    let known = sessions.last().copied().filter(|_| random.below(4) > 0);
+    let session = known.unwrap_or_else(|| random.below(3));
+    let round = any_number(random);
+    let result = match random.below(4) {
+        0 => AppendResult::Matched { upto: near(random, node).index },
+        1 => AppendResult::Conflict { rejected: near(random, node).index, hint: near(random, node) },
+        _ => {
+            let previous = near(random, node);
+            let entries = any_entries(random, previous);
+            let commit = LogIndex(any_number(random));
+            return Message::AppendRequest(AppendRequest { term, session, previous, entries, commit, round });
+        }
+    };
+    Message::AppendReply(AppendReply { term, session, round, result })
+}
+
+/// A log of some terms, perhaps with holes.
+fn any_recovered(random: &mut Random) -> RecoveredLog {
+    let entry = |index, term| Entry { index: LogIndex(index), term: Term(term), bytes_count: 10 };
+    let mut recovered = RecoveredLog::default();
+    if random.below(2) == 0 {
+        return recovered;
+    }
+    recovered.entries = (1..=4).map(|index| entry(index, 1 + index / 3)).collect();
+    recovered.hard_state = HardState { term: Term(3), vote: None, commit: LogIndex(random.below(20)) };
+    if random.below(2) == 0 {
+        let entries = (8..=9).map(|index| entry(index, 3)).collect();
+        recovered.islands.push(Island { predecessor: position(7, 2), entries });
+        recovered
+            .islands
+            .push(Island { predecessor: position(12 - random.below(6), 3), entries: Vec::new() });
+    }
+    recovered
+}
+
+/// Returns whether the member ever led others and whether it ever followed with a hole.
+fn run_any_messages(seed: u64, steps_count: usize) -> (bool, bool) {
+    let mut random = Random::new(seed);
+    let mut now = BootMicros(0);
+    let recovered = any_recovered(&mut random);
+    let members_count = random.below(4) + 1;
+    let mut node = Node::new(config(1, members_count, seed), recovered, now);
+    let mut out = Vec::new();
+    let mut in_flight = None;
+    let mut sessions = Vec::new();
+    let (mut has_led, mut had_hole) = (false, false);
+    for _ in 0..steps_count {
+        has_led |= node.role() == RoleName::Leader && members_count > 1;
+        had_hole |= node.has_hole() && node.leader().is_some();
+        now = now.after(random.below(50));
+        match random.below(10) {
+            0 => {
+                let deadline = node.next_deadline();
+                if now < deadline {
+                    node.tick(now, &mut out);
+                    assert_eq!(out, [], "nothing is due before the deadline");
+                }
+                now = now.max(deadline.after(random.below(3)));
+                node.tick(now, &mut out);
+                assert!(node.next_deadline() > now, "after a tick nothing is overdue");
+            }
+            1 => in_flight = node.persist(now).map(|persist| persist.mark).or(in_flight),
+            2 => {
+                if let Some(mark) = in_flight.take() {
+                    node.persisted(now, mark, &mut out);
+                }
+            }
+            3 => {
+                // Refusals are ordinary.
+                let _ = node.propose(now, &[1, u32::MAX]);
+                let _ = node.read(now);
+                node.flush(now, &mut out);
+            }
+            4 if random.below(5) == 0 => {
+                let _ = node.transfer(now, MemberId(random.below(6)), &mut out);
+            }
+            _ => {
+                let message = any_message(&mut random, &node, &sessions);
+                let before = node.hard_state();
+                let is_old = is_old(&message, before.term);
+                let from = MemberId(random.below(5));
+                node.receive(now, from, message, &mut out);
+                let after = node.hard_state();
+                assert!(!is_old || before == after, "a message of a lower term changes nothing durable");
+                assert!(
+                    after.term >= before.term && after.commit >= before.commit,
+                    "term and commit only grow"
+                );
+            }
+        }
+        for output in out.drain(..) {
+            if let Output::Send { message: Message::AppendRequest(request), .. } = output {
+                sessions.push(request.session);
+            }
+        }
+        node.assert_invariants();
+    }
+    (has_led, had_hole)
+}
+
+#[test]
+fn no_message_whatever_makes_a_member_panic() {
+    let (mut led_count, mut hole_count) = (0, 0);
+    for seed in 0..4 * seeds_count() {
+        let (has_led, had_hole) = run_any_messages(seed, 1_000);
+        led_count += usize::from(has_led);
+        hole_count += usize::from(had_hole);
+    }
+    assert!(led_count > 100, "many runs see a leader");
+    assert!(hole_count > 40, "many runs see a hole");
+}

@@ -1,0 +1,295 @@
+//! What the leader knows about one follower's log, and what it sends next.
+//!
+//! ```text
+//!  1 ........ matched | in flight ........ | next ........ end of our log
+//!  equal and durable    sent, not answered   not sent
+//! ```
+//!
+//! `Probe`: where the logs agree is not known; one message at a time asks. `Replicate`: it is known, and appends
+//! are pipelined as far as the window allows. Replies may be late, doubled or wrong: nothing ever moves `matched`
+//! back, or beyond what was sent.
+
+use super::inflight::Inflight;
+use super::log::Log;
+use super::message::{AppendRequest, Entry, Position};
+use crate::ids::{BootMicros, LogIndex, MemberId, Term};
+use crate::planted;
+
+/// One follower as the leader sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Progress {
+    pub(super) peer: MemberId,
+    session: u64,
+    /// Highest index at which the follower's log is known to equal ours and to be durable there.
+    matched: LogIndex,
+    /// First index not yet sent.
+    next: LogIndex,
+    /// The end of everything ever sent in this session; an acknowledgement beyond it is wrong.
+    sent_upto: LogIndex,
+    state: State,
+    inflight: Inflight,
+    /// When it last answered in this term.
+    heard_at: BootMicros,
+    /// The newest read round it has echoed.
+    round: u64,
+    /// The commit index it was last told.
+    told_commit: LogIndex,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Probe {
+        /// Whether a message is out whose answer is awaited.
+        is_asked: bool,
+        /// The end of the entries that went with the newest probe.
+        probed_upto: LogIndex,
+    },
+    Replicate,
+}
+
+/// What every append of this moment carries.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Header {
+    pub(super) term: Term,
+    pub(super) commit: LogIndex,
+    pub(super) round: u64,
+}
+
+impl Progress {
+    /// A follower of a new leader whose log ended just before `next`.
+    pub(super) fn new(peer: MemberId, session: u64, next: LogIndex, now: BootMicros) -> Self {
+        let last = next.previous();
+        Self {
+            peer,
+            session,
+            matched: LogIndex(0),
+            next,
+            sent_upto: last,
+            state: State::Probe { is_asked: false, probed_upto: last },
+            inflight: Inflight::default(),
+            heard_at: now,
+            round: 0,
+            told_commit: LogIndex(0),
+        }
+    }
+
+    pub(super) const fn session(&self) -> u64 {
+        self.session
+    }
+
+    pub(super) const fn matched(&self) -> LogIndex {
+        self.matched
+    }
+
+    pub(super) const fn next(&self) -> LogIndex {
+        self.next
+    }
+
+    pub(super) const fn heard_at(&self) -> BootMicros {
+        self.heard_at
+    }
+
+    pub(super) const fn round(&self) -> u64 {
+        self.round
+    }
+
+    /// Whether it waits for word that the commit index has moved.
+    pub(super) fn is_behind_commit(&self, commit: LogIndex) -> bool {
+        self.state == State::Replicate && self.told_commit < commit
+    }
+
+    /// The next append that carries entries, if the state and the window allow one.
+    pub(super) fn next_append(&mut self, log: &Log, header: Header) -> Option<AppendRequest> {
+        let is_allowed = match self.state {
+            State::Probe { is_asked, .. } => !is_asked,
+            State::Replicate => self.next <= log.last().index && !self.inflight.is_full(),
+        };
+        if !is_allowed {
+            return None;
+        }
+        let entries = log.slice(self.next, log.last().index);
+        let last = LogIndex(self.next.0 - 1 + entries.len() as u64);
+        let bytes_count: usize = entries.iter().map(|entry| entry.bytes_count as usize).sum();
+        let request = self.request(log, header, entries);
+        self.sent_upto = self.sent_upto.max(last);
+        match &mut self.state {
+            State::Probe { is_asked, probed_upto } => (*is_asked, *probed_upto) = (true, last),
+            State::Replicate => {
+                self.inflight.sent(last, bytes_count);
+                self.next = last.next();
+            }
+        }
+        self.assert_invariants();
+        Some(request)
+    }
+
+    /// An append without entries, whose consistency check finds out whether anything was lost.
+    pub(super) fn empty_append(&mut self, log: &Log, header: Header) -> AppendRequest {
+        self.request(log, header, Vec::new())
+    }
+
+    /// An append beside the pipeline, from where a damaged log and ours may agree: at or below `asked`.
+    pub(super) fn repair_append(&mut self, log: &Log, header: Header, asked: Position) -> AppendRequest {
+        let previous = log.last_upto(asked.index, asked.term);
+        let entries = log.slice(previous.index.next(), log.last().index);
+        let last = entries.last().map_or(previous.index, |entry| entry.index);
+        self.sent_upto = self.sent_upto.max(last);
+        AppendRequest { previous, ..self.request(log, header, entries) }
+    }
+
+    fn request(&mut self, log: &Log, header: Header, entries: Vec<Entry>) -> AppendRequest {
+        self.told_commit = header.commit;
+        let before = self.next.previous().max(log.base().index);
+        AppendRequest {
+            term: header.term,
+            session: self.session,
+            previous: log.position_at(before).unwrap_or_else(|| log.base()),
+            entries,
+            commit: header.commit,
+            round: header.round,
+        }
+    }
+
+    /// Before a heartbeat: a follower silent for `silence_micros` is probed again, and a probe unanswered since
+    /// the last heartbeat is taken for lost, so the heartbeat takes its place.
+    pub(super) fn before_heartbeat(&mut self, now: BootMicros, silence_micros: u64) {
+        match &mut self.state {
+            State::Probe { is_asked, probed_upto } => {
+                *is_asked = true;
+                *probed_upto = self.next.previous();
+            }
+            State::Replicate => {
+                if now.since(self.heard_at) > silence_micros {
+                    self.probe_from(self.matched.next(), true);
+                }
+            }
+        }
+    }
+
+    fn probe_from(&mut self, next: LogIndex, is_asked: bool) {
+        self.next = next;
+        self.inflight.clear();
+        self.state = State::Probe { is_asked, probed_upto: next.previous() };
+    }
+
+    /// It answered, and has heard of `round`.
+    pub(super) fn heard(&mut self, now: BootMicros, round: u64) {
+        self.heard_at = now;
+        self.round = self.round.max(round);
+    }
+
+    /// Records that the follower holds our log, durably, up to `upto`; returns whether that was news.
+    ///
+    /// Replies may arrive late or twice, so an old `upto` is ordinary. One beyond what was sent is wrong and
+    /// changes nothing.
+    pub(super) fn acknowledged(&mut self, upto: LogIndex) -> bool {
+        if upto > self.sent_upto {
+            return false;
+        }
+        let is_news = upto > self.matched;
+        self.matched = self.matched.max(upto);
+        self.inflight.acknowledged(upto);
+        if let State::Probe { probed_upto, .. } = self.state {
+            self.next = self.next.max(probed_upto.next());
+            self.state = State::Replicate;
+        }
+        self.next = self.next.max(self.matched.next());
+        self.assert_invariants();
+        is_news
+    }
+
+    /// Records that the follower's log does not hold `rejected`, and may agree with ours at `hint`.
+    ///
+    /// A rejection of what is matched, or of anything but the outstanding probe, is stale (catalogue 29).
+    pub(super) fn rejected(&mut self, rejected: LogIndex, hint: Position, log: &Log) {
+        let is_stale = match self.state {
+            State::Probe { .. } => rejected.next() != self.next || rejected <= self.matched,
+            State::Replicate => rejected <= self.matched || rejected > self.sent_upto,
+        };
+        let agreed = log.last_upto(hint.index, hint.term).index;
+        if planted!(29) {
+            self.probe_from(agreed.next(), false);
+            return;
+        }
+        if is_stale || hint.index >= rejected {
+            return;
+        }
+        self.probe_from(agreed.max(self.matched).next(), false);
+        self.assert_invariants();
+    }
+
+    pub(super) fn assert_invariants(&self) {
+        assert!(self.matched < self.next, "an index cannot be both matched and unsent");
+        assert!(self.matched <= self.sent_upto, "what was never sent is not matched");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{entries, position};
+    use super::*;
+
+    const HEADER: Header = Header { term: Term(3), commit: LogIndex(0), round: 0 };
+
+    fn log() -> Log {
+        Log::recovered(Position::START, entries(1, &[1, 1, 1, 2, 2, 3]), Vec::new())
+    }
+
+    fn progress() -> Progress {
+        Progress::new(MemberId(2), 7, LogIndex(6), BootMicros(0))
+    }
+
+    #[test]
+    fn a_probe_is_one_message_and_an_answer_opens_the_pipeline() {
+        let (mut progress, log) = (progress(), log());
+        let probe = progress.next_append(&log, HEADER).unwrap();
+        assert_eq!((probe.previous, probe.entries.len()), (position(5, 2), 1));
+        assert_eq!(progress.next_append(&log, HEADER), None);
+        assert!(progress.acknowledged(LogIndex(5)));
+        assert_eq!(progress.next(), LogIndex(7), "what went with the probe is not sent twice");
+        assert!(progress.acknowledged(LogIndex(6)));
+        assert!(!progress.acknowledged(LogIndex(6)), "a doubled answer is no news");
+    }
+
+    #[test]
+    fn a_conflict_steps_back_over_whole_terms_and_a_stale_one_moves_nothing() {
+        let (mut progress, log) = (progress(), log());
+        progress.next_append(&log, HEADER);
+        progress.rejected(LogIndex(4), position(1, 1), &log);
+        assert_eq!(progress.next(), LogIndex(6), "not the outstanding probe");
+        progress.rejected(LogIndex(5), position(4, 1), &log);
+        assert_eq!(progress.next(), LogIndex(4), "terms above 1 are passed at once");
+        let probe = progress.next_append(&log, HEADER).unwrap();
+        assert_eq!((probe.previous, probe.entries.len()), (position(3, 1), 3));
+        progress.acknowledged(LogIndex(6));
+        progress.rejected(LogIndex(5), position(1, 1), &log);
+        assert_eq!((progress.matched(), progress.next()), (LogIndex(6), LogIndex(7)));
+    }
+
+    #[test]
+    fn an_acknowledgement_of_what_was_never_sent_is_refused() {
+        let mut progress = progress();
+        assert!(!progress.acknowledged(LogIndex(6)));
+        assert_eq!(progress.matched(), LogIndex(0));
+    }
+
+    #[test]
+    fn a_hint_at_or_above_the_rejection_is_refused() {
+        let (mut progress, log) = (progress(), log());
+        progress.next_append(&log, HEADER);
+        progress.rejected(LogIndex(5), position(5, 9), &log);
+        assert_eq!(progress.next(), LogIndex(6));
+    }
+
+    #[test]
+    fn a_silent_follower_is_probed_from_what_it_matched() {
+        let (mut progress, log) = (progress(), log());
+        progress.next_append(&log, HEADER);
+        progress.acknowledged(LogIndex(5));
+        progress.before_heartbeat(BootMicros(1_000), 1_000);
+        assert_eq!(progress.next(), LogIndex(7));
+        progress.before_heartbeat(BootMicros(1_001), 1_000);
+        assert_eq!(progress.next(), LogIndex(6));
+        assert_eq!(progress.next_append(&log, HEADER), None, "the heartbeat is the probe");
+    }
+}

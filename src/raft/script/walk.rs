@@ -1,0 +1,150 @@
+//! Random commands under the same checks: scenarios that nobody thought of writing.
+//!
+//! A walk makes command lines from a seed, runs them as a script's, then heals everything and expects one log
+//! everywhere within seconds. A walk that fails prints its lines: they are a script, ready to be cut down and kept in
+//! `testdata` under the sentence it shows.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::commands::Interpreter;
+use super::panic_text;
+use crate::raft::random::Random;
+
+/// Commands of one walk before the cluster is healed.
+const STEPS: u64 = 400;
+
+/// Walks from one run of the tests.
+const WALKS: u64 = 150;
+
+/// Whose disk rots, in walks with rot: a minority of any cluster here.
+const ROTTING_MEMBER: u64 = 1;
+
+#[test]
+fn random_commands_break_no_truth() {
+    // More of them by hand: `WALKS=10000 cargo test raft::script::walk`.
+    let walks = std::env::var("WALKS").ok().and_then(|walks| walks.parse().ok()).unwrap_or(WALKS);
+    if let Some(failure) = first_failure(walks) {
+        panic!("{failure}");
+    }
+}
+
+/// Of the planted bugs, those that random commands find in as many walks as every run of the tests makes. The others need
+/// a situation that is rare here; their scripts show it.
+#[cfg(feature = "planted")]
+#[test]
+fn random_commands_find_planted_bugs() {
+    for bug in [17, 18, 19, 23, 31, 51] {
+        crate::planted::switch_on(bug);
+        let failure = first_failure(WALKS);
+        crate::planted::switch_on(0);
+        assert!(failure.is_some(), "bug {bug} is found in {WALKS} walks");
+    }
+}
+
+/// The first walk that fails, and its lines.
+fn first_failure(walks: u64) -> Option<String> {
+    (1..=walks).find_map(|seed| {
+        let mut lines = Vec::new();
+        let walked = catch_unwind(AssertUnwindSafe(|| walk(seed, &mut lines)));
+        let reason = walked.unwrap_or_else(|panic| Err(panic_text(panic.as_ref()))).err()?;
+        Some(format!("walk {seed} failed: {reason}\n\n{}", lines.join("\n")))
+    })
+}
+
+fn walk(seed: u64, lines: &mut Vec<String>) -> Result<(), String> {
+    let mut random = Random::new(seed);
+    let mut interpreter = Interpreter::default();
+    let mut run = |line: String| {
+        lines.push(line.clone());
+        interpreter.run(&line).1?;
+        Ok::<_, String>(interpreter.chances())
+    };
+    let voters = match random.below(3) {
+        0 => "1,2,3",
+        1 => "1,2,3,4",
+        _ => "1,2,3,4,5",
+    };
+    run(format!("cluster voters={voters} seed={seed}"))?;
+    let mut chances = run("run 1000ms".to_owned())?;
+    let weather = Weather {
+        with_rot: random.below(2) == 0,
+        tick_ms_max: [120, 400][usize::from(random.below(2) == 0)],
+    };
+    for _ in 0..STEPS {
+        let line = chances.choose(&mut random, weather);
+        chances = run(line)?;
+    }
+    run("heal".to_owned())?;
+    run("unstall".to_owned())?;
+    for id in chances.down {
+        run(format!("restart {id}"))?;
+    }
+    run("run 6000ms".to_owned())?;
+    run("assert same-logs".to_owned())?;
+    run("assert committed-everywhere".to_owned())?;
+    Ok(())
+}
+
+/// What kind of walk this is.
+#[derive(Clone, Copy)]
+struct Weather {
+    /// Whether one member's disk rots.
+    with_rot: bool,
+    /// Long ticks of single members make many elections, short ones few.
+    tick_ms_max: u64,
+}
+
+/// What could happen next.
+pub(super) struct Chances {
+    /// Links on which a message waits, as `1->2`.
+    pub(super) links: Vec<String>,
+    /// Members with a write in flight.
+    pub(super) writers: Vec<u64>,
+    /// Members that run.
+    pub(super) up: Vec<u64>,
+    /// Members that do not.
+    pub(super) down: Vec<u64>,
+    /// The end of the contiguous durable log of the member whose disk may rot, while it is down.
+    pub(super) rotting_end: u64,
+}
+
+impl Chances {
+    /// Mostly lets messages and writes arrive; now and then something goes wrong.
+    fn choose(&self, random: &mut Random, weather: Weather) -> String {
+        let pick = |random: &mut Random, from: &[u64]| {
+            usize::try_from(random.below(from.len() as u64)).ok().and_then(|at| from.get(at)).copied()
+        };
+        let link = usize::try_from(random.below(self.links.len() as u64)).ok();
+        let link = link.and_then(|at| self.links.get(at));
+        let up = pick(random, &self.up);
+        let line = match random.below(100) {
+            0..40 => link.map(|link| format!("deliver {link}")),
+            40..43 => link.map(|link| format!("drop {link}")),
+            43..45 => link.map(|link| format!("duplicate {link}")),
+            45..47 => link.map(|link| format!("reorder {link}")),
+            47..65 => pick(random, &self.writers).map(|id| format!("sync {id}")),
+            65..77 => up.map(|id| format!("tick {id} +{}ms", 1 + random.below(weather.tick_ms_max))),
+            77..84 => up.map(|id| format!("propose {id} n={}", 1 + random.below(3))),
+            84..91 => up.map(|id| format!("read {id}")),
+            91 => up.map(|id| format!("transfer {id}->{}", 1 + random.below(3))),
+            92 => up.map(|id| format!("crash {id}")),
+            93 => up.map(|id| format!("crash {id} landed")),
+            94..97 => pick(random, &self.down).map(|id| format!("restart {id}")),
+            97 if weather.with_rot && self.rotting_end > 0 => {
+                let first = 1 + random.below(self.rotting_end);
+                let last = first + random.below(self.rotting_end - first + 1);
+                Some(format!("rot {ROTTING_MEMBER} {first}..{last}"))
+            }
+            98 => Some(
+                match random.below(3) {
+                    0 => "partition 1 | 2,3,4,5",
+                    1 => "partition 1,2 | 2,3,4 | 4,5",
+                    _ => "heal",
+                }
+                .to_owned(),
+            ),
+            _ => None,
+        };
+        line.unwrap_or_else(|| format!("run {}ms", 1 + random.below(60)))
+    }
+}
