@@ -1,0 +1,173 @@
+//! Finds frames in the bytes of a segment, and says of bytes that are not a frame what a crash could have
+//! made of them.
+
+use super::group_log::FoundEntry;
+use super::recovery::FoundSegment;
+use crate::ids::{LogIndex, Term};
+use crate::planted;
+use crate::raft::Position;
+use bytes::Bytes;
+use wal_format::{
+    BLOCK_BYTES, Damage, DamageKind, Frame, FrameClaims, FrameHeader, GroupOpening, GroupTail, Identity,
+    Reset, Run, Section, starts_like_a_frame,
+};
+
+/// A frame that is whole: every checksum in it is right and every part was decoded.
+#[derive(Debug)]
+pub(super) struct FoundFrame {
+    pub(super) header: FrameHeader,
+    pub(super) parts: Vec<Part>,
+}
+
+/// What one section says, copied out of the segment.
+#[derive(Debug)]
+pub(super) enum Part {
+    Identity(Identity),
+    Opening(GroupOpening),
+    Tail(GroupTail),
+    Write { tail: GroupTail, run: Option<Run>, entries: Vec<FoundEntry> },
+    Reset(Reset),
+}
+
+/// Where a frame was expected and none is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BadFrame {
+    /// Bytes from the segment's start.
+    pub(super) offset: usize,
+    /// What is wrong, counted from there.
+    pub(super) damage: Damage,
+    /// How it can have come about.
+    pub(super) origin: Origin,
+}
+
+/// How bytes that are no good frame can have come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Nothing was written there, or it was wiped.
+    Blank,
+    /// A write that a crash tore, or rot.
+    TornOrRotted,
+    /// Its checksum is right, so it was written like this and no crash tore it.
+    Written,
+    /// A build that knows more than this one wrote it.
+    Newer,
+}
+
+/// Reads the frame at `offset`, believing it whole or not at all.
+pub(super) fn read_frame(segment: &FoundSegment<'_>, offset: usize) -> Result<FoundFrame, BadFrame> {
+    let bytes = segment.bytes.get(offset..).unwrap_or_default();
+    let bad = |damage: Damage, origin| BadFrame { offset, damage, origin };
+    if is_blank(bytes.get(..BLOCK_BYTES).unwrap_or(bytes)) {
+        let damage = Damage { offset: 0, kind: DamageKind::NotAFrame };
+        return Err(bad(damage, Origin::Blank));
+    }
+    let mut salt = segment.salt;
+    if planted!(43) {
+        salt = FrameClaims::read(bytes).map_or(salt, |claims| claims.place.salt);
+    }
+    let repaired = if planted!(44) { with_zero_padding(bytes) } else { None };
+    let bytes = repaired.as_deref().unwrap_or(bytes);
+    let frame = Frame::decode(bytes, salt).map_err(|damage| bad(damage, origin_of_envelope(damage.kind)))?;
+    if frame.header.place.segment != segment.number.0 && !planted!(43) {
+        let damage = Damage { offset: 0, kind: DamageKind::OtherSalt };
+        return Err(bad(damage, Origin::Written));
+    }
+    let parts = copy_parts(&frame).map_err(|damage| bad(damage, origin_of_content(damage.kind)))?;
+    Ok(FoundFrame { header: frame.header, parts })
+}
+
+/// The first block at or after `offset` where something stands that no crash can have torn: a whole frame, or
+/// one that was written wrong.
+pub(super) fn next_written(segment: &FoundSegment<'_>, offset: usize) -> Option<usize> {
+    let mut offset = offset;
+    while let Some(rest) = segment.bytes.get(offset..)
+        && !rest.is_empty()
+    {
+        if starts_like_a_frame(rest) {
+            match read_frame(segment, offset) {
+                Ok(_) => return Some(offset),
+                Err(bad) => match bad.origin {
+                    Origin::Written | Origin::Newer => return Some(offset),
+                    Origin::Blank | Origin::TornOrRotted => {}
+                },
+            }
+        }
+        offset += BLOCK_BYTES;
+    }
+    None
+}
+
+/// Whether all bytes are zero.
+pub(super) fn is_blank(bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks::<16>();
+    words.iter().all(|word| *word == [0; 16]) && rest.iter().all(|byte| *byte == 0)
+}
+
+/// What a frame's envelope being bad says: until the checksum is right, anything may have happened.
+fn origin_of_envelope(kind: DamageKind) -> Origin {
+    match kind {
+        DamageKind::UnknownVersion(_) | DamageKind::UnknownKind(_) => Origin::Newer,
+        DamageKind::NotZero => Origin::Written,
+        DamageKind::CutShort
+        | DamageKind::NotAFrame
+        | DamageKind::ImpossibleLength
+        | DamageKind::OtherSalt
+        | DamageKind::WrongChecksum
+        | DamageKind::Contradiction
+        | DamageKind::NotText => Origin::TornOrRotted,
+    }
+}
+
+/// What a frame's content being bad says, once its checksum is right.
+fn origin_of_content(kind: DamageKind) -> Origin {
+    match kind {
+        DamageKind::UnknownVersion(_) | DamageKind::UnknownKind(_) => Origin::Newer,
+        DamageKind::CutShort
+        | DamageKind::NotAFrame
+        | DamageKind::ImpossibleLength
+        | DamageKind::OtherSalt
+        | DamageKind::WrongChecksum
+        | DamageKind::NotZero
+        | DamageKind::Contradiction
+        | DamageKind::NotText => Origin::Written,
+    }
+}
+
+fn copy_parts(frame: &Frame<'_>) -> Result<Vec<Part>, Damage> {
+    let mut parts = Vec::new();
+    for section in frame.sections() {
+        match section? {
+            Section::Identity(identity) => parts.push(Part::Identity(identity)),
+            Section::GroupOpening(opening) => parts.push(Part::Opening(opening)),
+            Section::Repeat(tails) => parts.extend(tails.map(Part::Tail)),
+            Section::Batch(batch) => parts.push(Part::Write {
+                tail: batch.tail,
+                run: batch.run,
+                entries: copy_entries(batch.records)?,
+            }),
+            Section::Reset(reset) => parts.push(Part::Reset(reset)),
+        }
+    }
+    Ok(parts)
+}
+
+fn copy_entries(records: wal_format::Records<'_>) -> Result<Vec<FoundEntry>, Damage> {
+    records
+        .map(|record| {
+            let record = record?;
+            Ok(FoundEntry {
+                position: Position { index: LogIndex(record.header.index), term: Term(record.header.term) },
+                record: Bytes::copy_from_slice(record.bytes),
+            })
+        })
+        .collect()
+}
+
+/// The planted bug "padding outside the checksum": as if whatever stands in the padding did not count.
+fn with_zero_padding(bytes: &[u8]) -> Option<Vec<u8>> {
+    let claims = FrameClaims::read(bytes).ok()?;
+    let mut frame = bytes.get(..claims.bytes_count)?.to_vec();
+    let padding = frame.get_mut(wal_format::FRAME_HEADER_BYTES.checked_add(claims.body_bytes_count)?..)?;
+    padding.fill(0);
+    Some(frame)
+}
