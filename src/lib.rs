@@ -1,6 +1,7 @@
 //! mainstay: a strongly consistent coordination service.
 
 pub mod ids;
+pub mod kv;
 pub mod limits;
 pub mod planted;
 pub mod raft;

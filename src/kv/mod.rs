@@ -1,0 +1,43 @@
+//! The pure MVCC store of one keyspace: etcd's data model, in memory.
+//!
+//! A [`Store`] is a value that changes only by [`Store::apply`]. Every member applies the same commands in the
+//! same order, so everything here is decided from the command and the store alone: no clock, no randomness, no
+//! memory address, no iteration order that could differ between two members.
+//!
+//! What always holds:
+//!
+//! - A new store is at revision 1. A transaction that changes anything makes exactly one new revision, whatever
+//!   the number of keys it touches; one that changes nothing makes none. So revisions have no gaps.
+//! - A transaction happens whole or not at all. What could refuse it is looked for before its first write
+//!   (`check.rs` for what the command alone tells, `txn.rs` for what depends on the state), so running it
+//!   cannot fail, and a refusal is an ordinary outcome which all members agree on.
+//! - Nothing written is forgotten: a read at an older revision sees exactly what was current then. (Compaction
+//!   will take that back up to a revision of the user's choice.)
+//!
+//! The way through the room, in reading order: `command.rs` is what can be asked and answered; `store.rs` the
+//! two doors, `apply` and `query`; `check.rs` what a command must be to be let in; `txn.rs` compares and
+//! branches; `write.rs` the changes of one transaction; `range.rs` reads; `keys.rs` the index of keys and the
+//! history of each; `hash.rs` the running hash by which members notice that they differ.
+//!
+//! What it leaves out, for now: leases (any lease but 0 is unknown), compaction, nested transactions, sorting
+//! and filtering, and events for watches.
+#![forbid(unsafe_code)]
+
+mod check;
+mod command;
+mod hash;
+mod keys;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+pub(crate) mod properties;
+mod range;
+#[cfg(test)]
+mod script;
+mod store;
+mod txn;
+mod write;
+
+pub use check::{check, check_query};
+pub use command::*;
+pub use store::Store;
