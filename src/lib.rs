@@ -1,8 +1,10 @@
 //! mainstay: a strongly consistent coordination service.
 
+pub mod api;
 pub mod ids;
 pub mod kv;
 pub mod limits;
+pub mod peer;
 pub mod planted;
 pub mod raft;
 pub mod wal;

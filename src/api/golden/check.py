@@ -1,0 +1,194 @@
+"""Reads every golden frame by the rules of PROTOCOL.md alone, and prints what it says.
+
+Needs nothing but Python 3. It is also the shortest example of a decoder. Exits with an error at the first
+byte that is not as the document says.
+"""
+import pathlib
+import sys
+
+CRC_TABLE = []
+for n in range(256):
+    for _ in range(8):
+        n = n >> 1 ^ (0x82F63B78 if n & 1 else 0)
+    CRC_TABLE.append(n)
+
+
+def crc32c(data):
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = crc >> 8 ^ CRC_TABLE[(crc ^ byte) & 0xFF]
+    return crc ^ 0xFFFFFFFF
+
+
+class Reader:
+    """The types of section 1."""
+
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def take(self, count):
+        assert self.at + count <= len(self.data), f"byte {self.at}: {count} more bytes expected"
+        self.at += count
+        return self.data[self.at - count:self.at]
+
+    def number(self, count):
+        return int.from_bytes(self.take(count), "little")
+
+    def u8(self):
+        return self.number(1)
+
+    def u16(self):
+        return self.number(2)
+
+    def u32(self):
+        return self.number(4)
+
+    def u64(self):
+        return self.number(8)
+
+    def bool(self):
+        value = self.u8()
+        assert value in (0, 1), f"byte {self.at - 1}: a bool is 0 or 1, not {value}"
+        return bool(value)
+
+    def bytes(self):
+        return self.take(self.u32())
+
+    def text(self):
+        return self.bytes().decode("utf-8")
+
+    def list(self, item):
+        return [item() for _ in range(self.u32())]
+
+    def optional(self, item):
+        return item() if self.bool() else None
+
+    def union(self, cases):
+        tag = self.u8()
+        assert tag in cases, f"byte {self.at - 1}: no tag {tag} here"
+        name, item = cases[tag]
+        return {name: item()}
+
+    def end(self):
+        assert self.at == len(self.data), f"byte {self.at}: the end expected"
+
+    def struct(self, **fields):
+        return {name: read() for name, read in fields.items()}
+
+    # Section 6.
+
+    def key_range(self):
+        return self.union({
+            1: ("key", self.bytes),
+            2: ("span", lambda: self.struct(start=self.bytes, end=self.bytes)),
+            3: ("from", self.bytes),
+        })
+
+    def put(self):
+        return self.struct(key=self.bytes, value=self.bytes, lease=self.u64, wants_previous=self.bool)
+
+    def delete_range(self):
+        return self.struct(keys=self.key_range, wants_previous=self.bool)
+
+    def range(self):
+        return self.struct(keys=self.key_range, limit=self.u64, revision=self.u64, keys_only=self.bool,
+                           count_only=self.bool)
+
+    def compare(self):
+        names = {1: "equal", 2: "not equal", 3: "greater", 4: "less"}
+        return self.struct(keys=self.key_range, operator=lambda: names[self.u8()], target=lambda: self.union({
+            1: ("version", self.u64), 2: ("create", self.u64), 3: ("mod", self.u64), 4: ("value", self.bytes),
+            5: ("lease", self.u64)}))
+
+    def operation(self):
+        return self.union({1: ("put", self.put), 2: ("delete_range", self.delete_range), 4: ("range", self.range)})
+
+    def transaction(self):
+        operations = lambda: self.list(self.operation)
+        return self.struct(compares=lambda: self.list(self.compare), success=operations, failure=operations)
+
+    def command(self):
+        return self.union({1: ("put", self.put), 2: ("delete_range", self.delete_range),
+                           3: ("txn", self.transaction)})
+
+    def query(self):
+        return self.union({3: ("txn", self.transaction), 4: ("range", self.range)})
+
+    # Section 7.
+
+    def pair(self):
+        return self.struct(key=self.bytes, value=self.bytes, create_revision=self.u64, mod_revision=self.u64,
+                           version=self.u64, lease=self.u64)
+
+    def results(self):
+        pairs = lambda: self.list(self.pair)
+        return {
+            1: ("put", lambda: self.struct(previous=lambda: self.optional(self.pair))),
+            2: ("delete_range", lambda: self.struct(deleted=self.u64, previous=pairs)),
+            4: ("range", lambda: self.struct(more=self.bool, count=self.u64, pairs=pairs)),
+        }
+
+    def transaction_result(self):
+        return self.struct(succeeded=self.bool, results=lambda: self.list(lambda: self.union(self.results())))
+
+    def outcome(self):
+        return self.union({**self.results(), 3: ("txn", self.transaction_result), 255: ("refused", self.u16)})
+
+    # Sections 3, 5, 7 and 8: each kind's body.
+
+    def body(self, kind):
+        stamp = lambda: self.struct(session=self.u64, sequence=self.u64, low_water=self.u64)
+        return {
+            0x01: lambda: self.struct(version_min=self.u8, version_max=self.u8, features=self.u64, cluster=self.u64),
+            0x02: lambda: self.struct(keyspace=self.u32),
+            0x03: lambda: self.struct(keyspace=self.u32, session=self.u64),
+            0x04: lambda: self.struct(keyspace=self.u32, stamp=lambda: self.optional(stamp), command=self.command),
+            0x05: lambda: self.struct(keyspace=self.u32, mode=self.u8, query=self.query),
+            0x06: lambda: {},
+            0x81: lambda: self.struct(
+                version=self.u8, cluster=self.u64, member=self.u64, features=self.u64, request_bytes_max=self.u32,
+                response_bytes_max=self.u32, key_bytes_max=self.u32, txn_operations_max=self.u32,
+                requests_in_flight_max=self.u32, sequence_window=self.u32),
+            0x82: lambda: self.struct(session=self.u64),
+            0x83: lambda: {},
+            0x84: lambda: self.struct(revision=self.u64, outcome=self.outcome),
+            0x86: lambda: self.struct(
+                member=self.u64, role=self.u8, term=self.u64, leader=self.u64, last_index=self.u64,
+                commit_index=self.u64, applied_index=self.u64, revision=self.u64, waiting_for=self.text),
+            0xFF: lambda: self.struct(code=self.u16, certainty=self.u8, leader=self.u64, leader_address=self.text,
+                                      words=self.text),
+        }[kind]()
+
+
+def frame(data):
+    header = Reader(data)
+    assert header.take(4) == b"MSTY", "magic"
+    assert header.u32() == crc32c(data[8:]), "crc"
+    version, kind, flags, length, request = (
+        header.u8(), header.u8(), header.u16(), header.u32(), header.u64())
+    assert (version, flags, length) == (1, 0, len(data) - 24), "version, flags or body length"
+    body = Reader(data[24:])
+    said = body.body(kind)
+    body.end()
+    return f"kind {kind:#04x} request {request} {said}"
+
+
+def command(data):
+    reader = Reader(data)
+    said = reader.command()
+    reader.end()
+    return said
+
+
+def main():
+    assert crc32c(b"123456789") == 0xE3069283, "crc32c"
+    paths = sorted(pathlib.Path(__file__).parent.glob("*.hex"))
+    assert paths, "no golden frames"
+    for path in paths:
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+        data = bytes.fromhex("".join(lines))
+        print(f"{path.stem}: {command(data) if path.stem.startswith('command-') else frame(data)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,10 @@
+//! What a client can say, whatever the protocol.
+#![forbid(unsafe_code)]
+
+pub mod native;
+mod refusal;
+mod request;
+
+pub use native::{Malformed, decode_command, decode_response, encode_response};
+pub use refusal::*;
+pub use request::*;

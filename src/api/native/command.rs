@@ -1,0 +1,294 @@
+//! Commands and queries of the store as bytes (PROTOCOL §6). A command's bytes are also the body of a log entry.
+//!
+//! What always holds: one command, one byte string, for ever: entries outlive the version that wrote them.
+//! What it leaves out: whether a command makes sense to the store (an empty key, a lease); the store decides that.
+
+use super::cursor::{Cursor, Fault, Malformed, put_bytes, put_count};
+use crate::api::EncodedCommand;
+use crate::ids::{LeaseId, Revision};
+use crate::kv::{
+    Command, Compare, CompareOperator, CompareTarget, DeleteRange, KeyRange, Operation, Put, Query, Range,
+    Txn,
+};
+use crate::limits::{COMMAND_BYTES_MAX, KEY_BYTES_MAX, TXN_OPERATIONS_MAX, VALUE_BYTES_MAX};
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// Tags shared by commands, queries, operations and outcomes.
+pub(super) mod tag {
+    pub(in super::super) const PUT: u8 = 1;
+    pub(in super::super) const DELETE_RANGE: u8 = 2;
+    pub(in super::super) const TXN: u8 = 3;
+    pub(in super::super) const RANGE: u8 = 4;
+    pub(in super::super) const REFUSED: u8 = 255;
+}
+
+/// Bytes of the shortest compare: an empty range from a key, an operator, a number or an empty value.
+const COMPARE_BYTES_MIN: usize = 5 + 1 + 5;
+/// Bytes of the shortest operation: a delete of one empty key.
+const OPERATION_BYTES_MIN: usize = 1 + 5 + 1;
+
+impl EncodedCommand {
+    /// Encodes a command of our own. It is refused if it breaks a limit that `decode_from` holds it to.
+    ///
+    /// # Errors
+    /// Names the first limit that is broken, and where in the encoding.
+    pub fn encode(command: &Command) -> Result<Self, Malformed> {
+        let mut out = BytesMut::with_capacity(command_bytes_expected(command));
+        put_command(&mut out, command);
+        Self::decode_from(out.freeze())
+    }
+
+    /// Checks bytes from outside: they are one command, in its one encoding, within every limit.
+    ///
+    /// # Errors
+    /// Says what was expected, what was found, and at which byte.
+    pub fn decode_from(bytes: Bytes) -> Result<Self, Malformed> {
+        decode_command(&bytes)?;
+        Ok(Self(bytes))
+    }
+
+    /// The command. Its keys and values are slices of `bytes()`.
+    pub fn command(&self) -> Command {
+        decode_command(&self.0).expect("an EncodedCommand was checked when it was made")
+    }
+
+    /// The encoding: the body of a log entry.
+    pub const fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+}
+
+/// Reads the body of a command entry, or the command of a write.
+///
+/// Keys and values are slices of `bytes` and keep all of it alive.
+///
+/// # Errors
+/// Says what was expected, what was found, and at which byte.
+pub fn decode_command(bytes: &Bytes) -> Result<Command, Malformed> {
+    let mut cursor = Cursor::new(bytes);
+    if bytes.len() > COMMAND_BYTES_MAX {
+        let fault = Fault::TooMany { what: "bytes of command", limit: COMMAND_BYTES_MAX, found: bytes.len() };
+        return Err(cursor.fault(fault));
+    }
+    let command = match cursor.u8("command tag")? {
+        tag::PUT => Command::Put(put(&mut cursor)?),
+        tag::DELETE_RANGE => Command::DeleteRange(delete_range(&mut cursor)?),
+        tag::TXN => Command::Txn(txn(&mut cursor)?),
+        found => return Err(cursor.unknown("command tag", 1, found)),
+    };
+    cursor.finish()?;
+    Ok(command)
+}
+
+/// Reads a query, to the end.
+pub(super) fn query(cursor: &mut Cursor<'_>) -> Result<Query, Malformed> {
+    let query = match cursor.u8("query tag")? {
+        tag::RANGE => Query::Range(range(cursor)?),
+        tag::TXN => Query::Txn(txn_of(cursor, reading_operation)?),
+        found => return Err(cursor.unknown("query tag", 1, found)),
+    };
+    cursor.finish()?;
+    Ok(query)
+}
+
+fn put(cursor: &mut Cursor<'_>) -> Result<Put, Malformed> {
+    Ok(Put {
+        key: cursor.bytes("key", KEY_BYTES_MAX)?,
+        value: cursor.bytes("value", VALUE_BYTES_MAX)?,
+        lease: LeaseId(cursor.u64("lease")?),
+        wants_previous: cursor.bool("wants_previous")?,
+    })
+}
+
+fn delete_range(cursor: &mut Cursor<'_>) -> Result<DeleteRange, Malformed> {
+    Ok(DeleteRange { range: key_range(cursor)?, wants_previous: cursor.bool("wants_previous")? })
+}
+
+fn range(cursor: &mut Cursor<'_>) -> Result<Range, Malformed> {
+    Ok(Range {
+        range: key_range(cursor)?,
+        limit: cursor.u64("limit")?,
+        revision: Revision(cursor.u64("revision")?),
+        keys_only: cursor.bool("keys_only")?,
+        count_only: cursor.bool("count_only")?,
+    })
+}
+
+fn key_range(cursor: &mut Cursor<'_>) -> Result<KeyRange, Malformed> {
+    match cursor.u8("key range tag")? {
+        1 => Ok(KeyRange::Key(cursor.bytes("key", KEY_BYTES_MAX)?)),
+        2 => Ok(KeyRange::Span {
+            start: cursor.bytes("start", KEY_BYTES_MAX)?,
+            end: cursor.bytes("end", KEY_BYTES_MAX)?,
+        }),
+        3 => Ok(KeyRange::From(cursor.bytes("start", KEY_BYTES_MAX)?)),
+        found => Err(cursor.unknown("key range tag", 1, found)),
+    }
+}
+
+fn txn(cursor: &mut Cursor<'_>) -> Result<Txn, Malformed> {
+    txn_of(cursor, operation)
+}
+
+fn txn_of(
+    cursor: &mut Cursor<'_>,
+    operation: fn(&mut Cursor<'_>) -> Result<Operation, Malformed>,
+) -> Result<Txn, Malformed> {
+    Ok(Txn {
+        compares: cursor.list("compares", TXN_OPERATIONS_MAX, COMPARE_BYTES_MIN, compare)?,
+        success: cursor.list("operations", TXN_OPERATIONS_MAX, OPERATION_BYTES_MIN, operation)?,
+        failure: cursor.list("operations", TXN_OPERATIONS_MAX, OPERATION_BYTES_MIN, operation)?,
+    })
+}
+
+fn operation(cursor: &mut Cursor<'_>) -> Result<Operation, Malformed> {
+    match cursor.u8("operation tag")? {
+        tag::PUT => Ok(Operation::Put(put(cursor)?)),
+        tag::DELETE_RANGE => Ok(Operation::DeleteRange(delete_range(cursor)?)),
+        tag::RANGE => Ok(Operation::Range(range(cursor)?)),
+        found => Err(cursor.unknown("operation tag", 1, found)),
+    }
+}
+
+fn reading_operation(cursor: &mut Cursor<'_>) -> Result<Operation, Malformed> {
+    match cursor.u8("operation tag of a query")? {
+        tag::RANGE => Ok(Operation::Range(range(cursor)?)),
+        found => Err(cursor.unknown("operation tag of a query", 1, found)),
+    }
+}
+
+fn compare(cursor: &mut Cursor<'_>) -> Result<Compare, Malformed> {
+    let range = key_range(cursor)?;
+    let operator = match cursor.u8("operator")? {
+        1 => CompareOperator::Equal,
+        2 => CompareOperator::NotEqual,
+        3 => CompareOperator::Greater,
+        4 => CompareOperator::Less,
+        found => return Err(cursor.unknown("operator", 1, found)),
+    };
+    let target = match cursor.u8("compare target tag")? {
+        1 => CompareTarget::Version(cursor.u64("version")?),
+        2 => CompareTarget::Create(Revision(cursor.u64("create revision")?)),
+        3 => CompareTarget::Mod(Revision(cursor.u64("mod revision")?)),
+        4 => CompareTarget::Value(cursor.bytes("value", VALUE_BYTES_MAX)?),
+        5 => CompareTarget::Lease(LeaseId(cursor.u64("lease")?)),
+        found => return Err(cursor.unknown("compare target tag", 1, found)),
+    };
+    Ok(Compare { range, operator, target })
+}
+
+/// About how long the encoding will be: exact for a put, a start for a transaction.
+fn command_bytes_expected(command: &Command) -> usize {
+    match command {
+        Command::Put(put) => 1 + 4 + put.key.len() + 4 + put.value.len() + 8 + 1,
+        Command::DeleteRange(_) => 128,
+        Command::Txn(_) => 1_024,
+    }
+}
+
+fn put_command(out: &mut BytesMut, command: &Command) {
+    match command {
+        Command::Put(put) => put_put(out, put),
+        Command::DeleteRange(delete) => put_delete_range(out, delete),
+        Command::Txn(txn) => put_txn(out, txn),
+    }
+}
+
+/// Writes a query.
+pub(super) fn put_query(out: &mut BytesMut, query: &Query) {
+    match query {
+        Query::Range(range) => put_range(out, range),
+        Query::Txn(txn) => put_txn(out, txn),
+    }
+}
+
+fn put_put(out: &mut BytesMut, put: &Put) {
+    out.put_u8(tag::PUT);
+    put_bytes(out, &put.key);
+    put_bytes(out, &put.value);
+    out.put_u64_le(put.lease.0);
+    out.put_u8(u8::from(put.wants_previous));
+}
+
+fn put_delete_range(out: &mut BytesMut, delete: &DeleteRange) {
+    out.put_u8(tag::DELETE_RANGE);
+    put_key_range(out, &delete.range);
+    out.put_u8(u8::from(delete.wants_previous));
+}
+
+fn put_range(out: &mut BytesMut, range: &Range) {
+    out.put_u8(tag::RANGE);
+    put_key_range(out, &range.range);
+    out.put_u64_le(range.limit);
+    out.put_u64_le(range.revision.0);
+    out.put_u8(u8::from(range.keys_only));
+    out.put_u8(u8::from(range.count_only));
+}
+
+fn put_txn(out: &mut BytesMut, txn: &Txn) {
+    out.put_u8(tag::TXN);
+    put_count(out, txn.compares.len());
+    for compare in &txn.compares {
+        put_compare(out, compare);
+    }
+    for list in [&txn.success, &txn.failure] {
+        put_count(out, list.len());
+        for operation in list {
+            match operation {
+                Operation::Put(put) => put_put(out, put),
+                Operation::DeleteRange(delete) => put_delete_range(out, delete),
+                Operation::Range(range) => put_range(out, range),
+            }
+        }
+    }
+}
+
+fn put_key_range(out: &mut BytesMut, range: &KeyRange) {
+    match range {
+        KeyRange::Key(key) => {
+            out.put_u8(1);
+            put_bytes(out, key);
+        }
+        KeyRange::Span { start, end } => {
+            out.put_u8(2);
+            put_bytes(out, start);
+            put_bytes(out, end);
+        }
+        KeyRange::From(start) => {
+            out.put_u8(3);
+            put_bytes(out, start);
+        }
+    }
+}
+
+fn put_compare(out: &mut BytesMut, compare: &Compare) {
+    put_key_range(out, &compare.range);
+    out.put_u8(match compare.operator {
+        CompareOperator::Equal => 1,
+        CompareOperator::NotEqual => 2,
+        CompareOperator::Greater => 3,
+        CompareOperator::Less => 4,
+    });
+    match &compare.target {
+        CompareTarget::Version(version) => {
+            out.put_u8(1);
+            out.put_u64_le(*version);
+        }
+        CompareTarget::Create(revision) => {
+            out.put_u8(2);
+            out.put_u64_le(revision.0);
+        }
+        CompareTarget::Mod(revision) => {
+            out.put_u8(3);
+            out.put_u64_le(revision.0);
+        }
+        CompareTarget::Value(value) => {
+            out.put_u8(4);
+            put_bytes(out, value);
+        }
+        CompareTarget::Lease(lease) => {
+            out.put_u8(5);
+            out.put_u64_le(lease.0);
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! The frames in `golden/`, which people check their own codecs against. `UPDATE=1 cargo test golden` rewrites them.
+
+use super::{
+    ClientHello, Features, Frame, Receiver, ServerHello, decode_frame, encode_refusal_frame,
+    encode_request_frame, encode_response_frame, kind,
+};
+use crate::api::{EncodedCommand, ReadMode, Refusal, Request, Response, Role, Stamp, Status};
+use crate::ids::{ClusterId, KeyspaceId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term};
+use crate::kv::{
+    Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult, KeyRange,
+    KeyValue, Operation, OperationResult, Outcome, Put, PutResult, Query, Range, RangeResult, StoreRefusal,
+    Txn, TxnResult,
+};
+use crate::limits::{KEY_BYTES_MAX, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, TXN_OPERATIONS_MAX};
+use bytes::{Bytes, BytesMut};
+use std::path::{Path, PathBuf};
+use std::{env, fs, process};
+
+struct Golden {
+    name: &'static str,
+    says: &'static str,
+    bytes: Bytes,
+}
+
+const KEYSPACE: KeyspaceId = KeyspaceId(0);
+
+fn golden(name: &'static str, says: &'static str, bytes: Bytes) -> Golden {
+    Golden { name, says, bytes }
+}
+
+fn all() -> Vec<Golden> {
+    let mut all = hellos();
+    all.extend(sessions_and_status());
+    all.extend(writes_and_reads());
+    all.extend(answers_of_the_store());
+    all.extend(refusals());
+    all
+}
+
+fn hellos() -> Vec<Golden> {
+    let client =
+        ClientHello { version_min: 1, version_max: 1, features: Features(0), cluster: Some(ClusterId(77)) };
+    let limit = |limit: usize| u32::try_from(limit).unwrap();
+    let server = ServerHello {
+        version: 1,
+        cluster: ClusterId(77),
+        member: MemberId(2),
+        features: Features(0),
+        request_bytes_max: limit(REQUEST_BYTES_MAX),
+        response_bytes_max: limit(RESPONSE_BYTES_MAX),
+        key_bytes_max: limit(KEY_BYTES_MAX),
+        txn_operations_max: limit(TXN_OPERATIONS_MAX),
+        requests_in_flight_max: 256,
+        sequence_window: 1_024,
+    };
+    vec![
+        golden("client-hello", "A client speaks version 1 and insists on cluster 77.", client.encode_frame()),
+        golden("server-hello", "Member 2 of cluster 77 chooses version 1.", server.encode_frame()),
+    ]
+}
+
+fn sessions_and_status() -> Vec<Golden> {
+    let session = SessionId(42);
+    let open = Request::OpenSession { keyspace: KEYSPACE };
+    let close = Request::CloseSession { keyspace: KEYSPACE, session };
+    let opened = Response::SessionOpened { session };
+    let status = Status {
+        member: MemberId(2),
+        role: Role::Follower,
+        term: Term(5),
+        leader: Some(MemberId(1)),
+        last_index: LogIndex(120),
+        commit_index: LogIndex(119),
+        applied_index: LogIndex(118),
+        revision: Revision(90),
+        waiting_for: "entries 7 to 9 from any peer".to_owned(),
+    };
+    vec![
+        golden("open-session", "Request 1 opens a session in keyspace 0.", encode_request_frame(1, &open)),
+        golden("session-opened", "Its answer: session 42.", encode_response_frame(1, &opened)),
+        golden("close-session", "Request 2 closes session 42.", encode_request_frame(2, &close)),
+        golden("session-closed", "Its answer.", encode_response_frame(2, &Response::SessionClosed)),
+        golden("status-request", "Request 3 asks for status.", encode_request_frame(3, &Request::Status)),
+        golden("status", "Its answer, from a follower.", encode_response_frame(3, &Response::Status(status))),
+    ]
+}
+
+fn put_of_a() -> Put {
+    Put { key: "a".into(), value: "1".into(), lease: LeaseId(0), wants_previous: true }
+}
+
+fn span_a_to_c() -> KeyRange {
+    KeyRange::Span { start: "a".into(), end: "c".into() }
+}
+
+fn range(range: KeyRange) -> Range {
+    Range { range, limit: 10, revision: Revision(7), keys_only: false, count_only: false }
+}
+
+fn compare(operator: CompareOperator, target: CompareTarget) -> Compare {
+    Compare { range: KeyRange::Key("a".into()), operator, target }
+}
+
+fn write(id: u64, stamp: Option<Stamp>, command: &Command) -> Bytes {
+    let command = EncodedCommand::encode(command).unwrap();
+    encode_request_frame(id, &Request::Write { keyspace: KEYSPACE, stamp, command })
+}
+
+fn read(id: u64, mode: ReadMode, query: Query) -> Bytes {
+    encode_request_frame(id, &Request::Read { keyspace: KEYSPACE, query, mode })
+}
+
+fn writes_and_reads() -> Vec<Golden> {
+    let put = Command::Put(put_of_a());
+    let delete = DeleteRange { range: span_a_to_c(), wants_previous: true };
+    let txn = Txn {
+        compares: vec![
+            compare(CompareOperator::Equal, CompareTarget::Version(3)),
+            compare(CompareOperator::NotEqual, CompareTarget::Create(Revision(4))),
+            compare(CompareOperator::Greater, CompareTarget::Mod(Revision(5))),
+            compare(CompareOperator::Less, CompareTarget::Value("2".into())),
+            compare(CompareOperator::Equal, CompareTarget::Lease(LeaseId(0))),
+        ],
+        success: vec![Operation::Put(put_of_a()), Operation::DeleteRange(delete.clone())],
+        failure: vec![Operation::Range(range(KeyRange::From(Bytes::new())))],
+    };
+    let reading = Txn {
+        compares: vec![compare(CompareOperator::Equal, CompareTarget::Version(0))],
+        success: Vec::new(),
+        failure: vec![Operation::Range(range(KeyRange::Key("a".into())))],
+    };
+    let stamp = Stamp { session: SessionId(42), sequence: 9, low_water: 6 };
+    let log_body = EncodedCommand::encode(&put).unwrap().bytes().clone();
+    vec![
+        golden("write-put", "Request 4 puts a = 1, wants the pair before.", write(4, None, &put)),
+        golden(
+            "write-put-stamped",
+            "The same in session 42, sequence 9, low water 6.",
+            write(5, Some(stamp), &put),
+        ),
+        golden(
+            "write-delete-range",
+            "Request 6 deletes a up to c.",
+            write(6, None, &Command::DeleteRange(delete)),
+        ),
+        golden(
+            "write-txn",
+            "Request 7: a compare of each kind, then a list each.",
+            write(7, None, &Command::Txn(txn)),
+        ),
+        golden("command-put", "The put of request 4 alone, as the log holds it.", log_body),
+        golden(
+            "read-range",
+            "Request 8 reads a up to c at revision 7, at most 10 pairs, linearizable.",
+            read(8, ReadMode::Linearizable, Query::Range(range(span_a_to_c()))),
+        ),
+        golden(
+            "read-txn",
+            "Request 9 reads a if it exists, serializable.",
+            read(9, ReadMode::Serializable, Query::Txn(reading)),
+        ),
+    ]
+}
+
+fn answers_of_the_store() -> Vec<Golden> {
+    let pair = KeyValue {
+        key: "a".into(),
+        value: "0".into(),
+        create_revision: Revision(4),
+        mod_revision: Revision(6),
+        version: 2,
+        lease: LeaseId(0),
+    };
+    let applied = |id, outcome| {
+        encode_response_frame(id, &Response::Applied(Applied { revision: Revision(8), outcome }))
+    };
+    let previous = PutResult { previous: Some(pair.clone()) };
+    let delete = DeleteRangeResult { deleted: 1, previous: vec![pair.clone()] };
+    let range = RangeResult { pairs: vec![pair], more: true, count: 3 };
+    let results = vec![
+        OperationResult::Put(PutResult { previous: None }),
+        OperationResult::DeleteRange(delete.clone()),
+        OperationResult::Range(range.clone()),
+    ];
+    let txn = TxnResult { succeeded: true, results };
+    vec![
+        golden(
+            "applied-put",
+            "A put, no pair before.",
+            applied(4, Outcome::Put(PutResult { previous: None })),
+        ),
+        golden("applied-put-previous", "A put, with the pair before.", applied(5, Outcome::Put(previous))),
+        golden("applied-delete-range", "One key deleted.", applied(6, Outcome::DeleteRange(delete))),
+        golden("applied-txn", "Three results.", applied(7, Outcome::Txn(txn))),
+        golden("applied-range", "One pair of three.", applied(8, Outcome::Range(range))),
+        golden("applied-refused", "Compacted.", applied(9, Outcome::Refused(StoreRefusal::Compacted))),
+    ]
+}
+
+fn refusals() -> Vec<Golden> {
+    let refusal = Refusal::NotLeader { leader: Some(MemberId(1)) };
+    let words = "at byte 14: expected a known operation tag, found 99";
+    vec![
+        golden(
+            "refused-not-leader",
+            "Not the leader; member 1 is.",
+            encode_response_frame(10, &Response::Refused(refusal)),
+        ),
+        golden(
+            "refused-malformed",
+            "Malformed, with words that say where.",
+            encode_refusal_frame(11, Refusal::Malformed, words),
+        ),
+    ]
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api/golden")
+}
+
+fn hexadecimal(golden: &Golden) -> String {
+    let mut text = format!("# {}\n", golden.says);
+    for line in golden.bytes.chunks(16) {
+        let line: Vec<String> = line.iter().map(|byte| format!("{byte:02x}")).collect();
+        text += &line.join(" ");
+        text.push('\n');
+    }
+    text
+}
+
+#[test]
+fn the_golden_frames_are_what_the_codec_writes() {
+    for golden in all() {
+        let path = folder().join(golden.name).with_extension("hex");
+        let text = hexadecimal(&golden);
+        if env::var_os("UPDATE").is_some() {
+            fs::write(&path, text).expect("a golden file can be written where the source is");
+            continue;
+        }
+        let recorded = fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(recorded, text, "{}: `UPDATE=1 cargo test golden` records a change", path.display());
+    }
+}
+
+#[test]
+fn the_document_lists_every_golden_frame_and_the_folder_holds_no_other() {
+    let document = include_str!("../PROTOCOL.md");
+    let names: Vec<&str> = all().iter().map(|golden| golden.name).collect();
+    for name in &names {
+        assert!(document.contains(&format!("`{name}`")), "PROTOCOL.md lists {name}");
+    }
+    for entry in fs::read_dir(folder()).expect("the golden files lie beside the source") {
+        let path = entry.expect("a folder can be listed").path();
+        if path.extension().is_some_and(|extension| extension == "hex") {
+            let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            assert!(names.contains(&name), "{name} is made by this file");
+        }
+    }
+}
+
+#[test]
+fn the_frame_that_the_document_explains_is_the_golden_one() {
+    let (_, after) = include_str!("../PROTOCOL.md").split_once("byte by byte:\n\n```text\n").unwrap();
+    let (block, _) = after.split_once("```").unwrap();
+    let mut explained = Vec::new();
+    for line in block.lines() {
+        let offset: usize = line[..3].trim().parse().unwrap();
+        assert_eq!(offset, explained.len(), "the offsets are right");
+        explained.extend(line[5..30].split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()));
+    }
+    let golden = all().into_iter().find(|golden| golden.name == "write-put-stamped").unwrap();
+    assert_eq!(explained, golden.bytes);
+}
+
+#[test]
+fn every_kind_of_frame_has_a_golden_one() {
+    let kinds: Vec<u8> = all()
+        .iter()
+        .filter(|golden| golden.name != "command-put")
+        .map(|golden| {
+            let mut buffer = BytesMut::from(golden.bytes.as_ref());
+            let frame: Frame = decode_frame(&mut buffer, Receiver::Client).unwrap().unwrap();
+            frame.kind
+        })
+        .collect();
+    for kind in [
+        kind::CLIENT_HELLO,
+        kind::OPEN_SESSION,
+        kind::CLOSE_SESSION,
+        kind::WRITE,
+        kind::READ,
+        kind::STATUS,
+        kind::SERVER_HELLO,
+        kind::SESSION_OPENED,
+        kind::SESSION_CLOSED,
+        kind::APPLIED,
+        kind::STATUS_ANSWER,
+        kind::REFUSED,
+    ] {
+        assert!(kinds.contains(&kind), "kind {kind:#04x} has a golden frame");
+    }
+}
+
+#[test]
+fn a_decoder_written_from_the_document_alone_reads_every_golden_frame() {
+    let script = folder().join("check.py");
+    let Ok(output) = process::Command::new("python3").arg(&script).output() else {
+        eprintln!("skipped: python3 is not installed");
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "check.py: {complained}");
+    for golden in all() {
+        assert!(
+            said.lines().any(|line| line.starts_with(&format!("{}: ", golden.name))),
+            "{} was read",
+            golden.name
+        );
+    }
+}

@@ -1,0 +1,57 @@
+//! The native protocol's codec: what PROTOCOL.md says, and nothing else. Bytes in, values out, and back.
+//!
+//! What always holds: a value has exactly one encoding, and decoding accepts no other; every length is checked
+//! against a limit and against what is there before anything is allocated or sliced; keys and values are slices
+//! of the input, never copies; no input panics.
+//!
+//! What it leaves out: sockets, the order of a connection (hello first, how many requests in flight), sessions.
+
+mod command;
+mod cursor;
+mod frame;
+#[cfg(test)]
+mod golden;
+mod hello;
+mod refusal;
+mod request;
+mod response;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
+
+pub use command::decode_command;
+pub use cursor::{Fault, Malformed};
+pub use frame::{FRAME_HEADER_BYTES, Frame, FrameDamage, Receiver, VERSION, decode_frame};
+pub use hello::{ClientHello, Features, ServerHello};
+pub use refusal::encode_refusal_frame;
+pub use request::{decode_request, encode_request_frame};
+pub use response::{decode_response, decode_response_frame, encode_response, encode_response_frame};
+
+/// Frame kinds (PROTOCOL §3, §5, §7, §8).
+pub mod kind {
+    /// The client's first frame.
+    pub const CLIENT_HELLO: u8 = 0x01;
+    /// Opens a session.
+    pub const OPEN_SESSION: u8 = 0x02;
+    /// Closes a session.
+    pub const CLOSE_SESSION: u8 = 0x03;
+    /// Changes the store.
+    pub const WRITE: u8 = 0x04;
+    /// Reads the store.
+    pub const READ: u8 = 0x05;
+    /// Asks how the member sees itself.
+    pub const STATUS: u8 = 0x06;
+    /// The server's first frame.
+    pub const SERVER_HELLO: u8 = 0x81;
+    /// The session is open.
+    pub const SESSION_OPENED: u8 = 0x82;
+    /// The session is closed.
+    pub const SESSION_CLOSED: u8 = 0x83;
+    /// What the store said.
+    pub const APPLIED: u8 = 0x84;
+    /// How the member sees itself.
+    pub const STATUS_ANSWER: u8 = 0x86;
+    /// The request was not served.
+    pub const REFUSED: u8 = 0xFF;
+}

@@ -1,0 +1,106 @@
+//! Requests as frames (PROTOCOL §5).
+
+use super::command::{put_query, query};
+use super::cursor::{Cursor, Fault, Malformed};
+use super::frame::{Frame, begin_frame, finish_frame};
+use super::kind;
+use crate::api::{EncodedCommand, ReadMode, Request, Stamp};
+use crate::ids::{KeyspaceId, SessionId};
+use crate::limits::WRITE_HEAD_BYTES_MAX;
+use bytes::{BufMut, Bytes};
+
+/// The whole frame of a request. `id` is not 0 and not one that is still unanswered.
+pub fn encode_request_frame(id: u64, request: &Request) -> Bytes {
+    assert!(id != 0, "request id 0 is for what answers no request");
+    match request {
+        Request::OpenSession { keyspace } => {
+            let mut out = begin_frame(4);
+            out.put_u32_le(keyspace.0);
+            finish_frame(out, kind::OPEN_SESSION, id)
+        }
+        Request::CloseSession { keyspace, session } => {
+            let mut out = begin_frame(12);
+            out.put_u32_le(keyspace.0);
+            out.put_u64_le(session.0);
+            finish_frame(out, kind::CLOSE_SESSION, id)
+        }
+        Request::Write { keyspace, stamp, command } => {
+            let mut out = begin_frame(WRITE_HEAD_BYTES_MAX + command.bytes().len());
+            out.put_u32_le(keyspace.0);
+            out.put_u8(u8::from(stamp.is_some()));
+            if let Some(stamp) = stamp {
+                out.put_u64_le(stamp.session.0);
+                out.put_u64_le(stamp.sequence);
+                out.put_u64_le(stamp.low_water);
+            }
+            out.put_slice(command.bytes());
+            finish_frame(out, kind::WRITE, id)
+        }
+        Request::Read { keyspace, query, mode } => {
+            let mut out = begin_frame(128);
+            out.put_u32_le(keyspace.0);
+            out.put_u8(match mode {
+                ReadMode::Linearizable => 1,
+                ReadMode::Serializable => 2,
+            });
+            put_query(&mut out, query);
+            finish_frame(out, kind::READ, id)
+        }
+        Request::Status => finish_frame(begin_frame(0), kind::STATUS, id),
+    }
+}
+
+/// Reads a request. The command of a write is a slice of the frame's body.
+///
+/// # Errors
+/// Says what was expected, what was found, and at which byte of the body. The connection may go on.
+pub fn decode_request(frame: &Frame) -> Result<Request, Malformed> {
+    let mut cursor = Cursor::new(&frame.body);
+    if frame.request == 0 {
+        return Err(cursor.fault(Fault::Unknown { what: "request id", found: 0 }));
+    }
+    let request = match frame.kind {
+        kind::OPEN_SESSION => Request::OpenSession { keyspace: keyspace(&mut cursor)? },
+        kind::CLOSE_SESSION => Request::CloseSession {
+            keyspace: keyspace(&mut cursor)?,
+            session: SessionId(cursor.u64("session")?),
+        },
+        kind::WRITE => write(&mut cursor)?,
+        kind::READ => read(&mut cursor)?,
+        kind::STATUS => Request::Status,
+        found => return Err(cursor.unknown("request kind", 0, found)),
+    };
+    cursor.finish()?;
+    Ok(request)
+}
+
+fn keyspace(cursor: &mut Cursor<'_>) -> Result<KeyspaceId, Malformed> {
+    cursor.u32("keyspace").map(KeyspaceId)
+}
+
+fn write(cursor: &mut Cursor<'_>) -> Result<Request, Malformed> {
+    let keyspace = keyspace(cursor)?;
+    let stamp = if cursor.bool("stamp presence")? {
+        Some(Stamp {
+            session: SessionId(cursor.u64("session")?),
+            sequence: cursor.u64("sequence")?,
+            low_water: cursor.u64("low_water")?,
+        })
+    } else {
+        None
+    };
+    let command_offset = cursor.offset();
+    let command = EncodedCommand::decode_from(cursor.remainder())
+        .map_err(|malformed| Malformed { offset: command_offset + malformed.offset, ..malformed })?;
+    Ok(Request::Write { keyspace, stamp, command })
+}
+
+fn read(cursor: &mut Cursor<'_>) -> Result<Request, Malformed> {
+    let keyspace = keyspace(cursor)?;
+    let mode = match cursor.u8("read mode")? {
+        1 => ReadMode::Linearizable,
+        2 => ReadMode::Serializable,
+        found => return Err(cursor.unknown("read mode", 1, found)),
+    };
+    Ok(Request::Read { keyspace, query: query(cursor)?, mode })
+}

@@ -1,0 +1,305 @@
+//! Answers as frames, and as the bytes a leader hands back to the member that forwarded a request (PROTOCOL §7).
+
+use super::command::tag;
+use super::cursor::{Cursor, Malformed, put_bytes, put_count};
+use super::frame::{Frame, begin_frame, finish_frame};
+use super::kind;
+use super::refusal::{put_refusal, refusal, store_code, store_refusal};
+use crate::api::{Refusal, Response, Role, Status};
+use crate::ids::{LeaseId, LogIndex, MemberId, Revision, SessionId, Term};
+use crate::kv::{
+    Applied, DeleteRangeResult, KeyValue, OperationResult, Outcome, PutResult, RangeResult, TxnResult,
+};
+use crate::limits::{
+    KEY_BYTES_MAX, RESPONSE_BYTES_MAX, STATUS_WORDS_BYTES_MAX, TXN_OPERATIONS_MAX, VALUE_BYTES_MAX,
+};
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// Bytes of a pair with an empty key and value.
+const PAIR_BYTES_MIN: usize = 4 + 4 + 4 * 8;
+/// Bytes of the shortest operation result: a put without a previous pair.
+const OPERATION_RESULT_BYTES_MIN: usize = 1 + 1;
+/// Bytes of an operation result without its pairs, at most: a range's.
+const OPERATION_RESULT_BYTES_EXPECTED: usize = 1 + 1 + 8 + 4;
+/// Bytes of a body without its pairs: most kinds take less.
+const BODY_BYTES_EXPECTED: usize = 128;
+
+/// The whole frame of an answer.
+///
+/// An answer that is too long for a frame becomes the refusal `AnswerTooLong`.
+pub fn encode_response_frame(id: u64, response: &Response) -> Bytes {
+    let Some(bytes_expected) = bytes_expected_within_limit(response) else {
+        return encode_response_frame(id, &Response::Refused(Refusal::AnswerTooLong));
+    };
+    let mut out = begin_frame(bytes_expected);
+    let kind = put_response(&mut out, response);
+    finish_frame(out, kind, id)
+}
+
+/// Reads an answer.
+///
+/// # Errors
+/// Says what was expected, what was found, and at which byte of the body.
+pub fn decode_response_frame(frame: &Frame) -> Result<Response, Malformed> {
+    let mut cursor = Cursor::new(&frame.body);
+    response(frame.kind, &mut cursor)
+}
+
+/// An answer without a frame: the kind, then the body. A forwarded request's answer travels between members so.
+pub fn encode_response(response: &Response) -> Bytes {
+    let Some(bytes_expected) = bytes_expected_within_limit(response) else {
+        return encode_response(&Response::Refused(Refusal::AnswerTooLong));
+    };
+    let mut out = BytesMut::with_capacity(1 + bytes_expected);
+    out.put_u8(0);
+    let kind = put_response(&mut out, response);
+    out[0] = kind;
+    out.freeze()
+}
+
+/// Reads what `encode_response` made.
+///
+/// # Errors
+/// Says what was expected, what was found, and at which byte.
+pub fn decode_response(bytes: &Bytes) -> Result<Response, Malformed> {
+    let mut cursor = Cursor::new(bytes);
+    let kind = cursor.u8("response kind")?;
+    response(kind, &mut cursor)
+}
+
+fn response(kind: u8, cursor: &mut Cursor<'_>) -> Result<Response, Malformed> {
+    let response = match kind {
+        kind::SESSION_OPENED => Response::SessionOpened { session: SessionId(cursor.u64("session")?) },
+        kind::SESSION_CLOSED => Response::SessionClosed,
+        kind::APPLIED => Response::Applied(Applied {
+            revision: Revision(cursor.u64("revision")?),
+            outcome: outcome(cursor)?,
+        }),
+        kind::STATUS_ANSWER => Response::Status(status(cursor)?),
+        kind::REFUSED => Response::Refused(refusal(cursor)?),
+        found => return Err(cursor.unknown("response kind", 0, found)),
+    };
+    cursor.finish()?;
+    Ok(response)
+}
+
+fn status(cursor: &mut Cursor<'_>) -> Result<Status, Malformed> {
+    Ok(Status {
+        member: MemberId(cursor.u64("member")?),
+        role: match cursor.u8("role")? {
+            1 => Role::Follower,
+            2 => Role::Candidate,
+            3 => Role::Leader,
+            found => return Err(cursor.unknown("role", 1, found)),
+        },
+        term: Term(cursor.u64("term")?),
+        leader: match cursor.u64("leader")? {
+            0 => None,
+            leader => Some(MemberId(leader)),
+        },
+        last_index: LogIndex(cursor.u64("last_index")?),
+        commit_index: LogIndex(cursor.u64("commit_index")?),
+        applied_index: LogIndex(cursor.u64("applied_index")?),
+        revision: Revision(cursor.u64("revision")?),
+        waiting_for: cursor.text("waiting_for", STATUS_WORDS_BYTES_MAX)?,
+    })
+}
+
+fn outcome(cursor: &mut Cursor<'_>) -> Result<Outcome, Malformed> {
+    match cursor.u8("outcome tag")? {
+        tag::PUT => Ok(Outcome::Put(put_result(cursor)?)),
+        tag::DELETE_RANGE => Ok(Outcome::DeleteRange(delete_range_result(cursor)?)),
+        tag::TXN => Ok(Outcome::Txn(TxnResult {
+            succeeded: cursor.bool("succeeded")?,
+            results: cursor.list(
+                "operation results",
+                TXN_OPERATIONS_MAX,
+                OPERATION_RESULT_BYTES_MIN,
+                operation_result,
+            )?,
+        })),
+        tag::RANGE => Ok(Outcome::Range(range_result(cursor)?)),
+        tag::REFUSED => Ok(Outcome::Refused(store_refusal(cursor)?)),
+        found => Err(cursor.unknown("outcome tag", 1, found)),
+    }
+}
+
+fn operation_result(cursor: &mut Cursor<'_>) -> Result<OperationResult, Malformed> {
+    match cursor.u8("operation result tag")? {
+        tag::PUT => Ok(OperationResult::Put(put_result(cursor)?)),
+        tag::DELETE_RANGE => Ok(OperationResult::DeleteRange(delete_range_result(cursor)?)),
+        tag::RANGE => Ok(OperationResult::Range(range_result(cursor)?)),
+        found => Err(cursor.unknown("operation result tag", 1, found)),
+    }
+}
+
+fn put_result(cursor: &mut Cursor<'_>) -> Result<PutResult, Malformed> {
+    let previous = if cursor.bool("previous presence")? { Some(pair(cursor)?) } else { None };
+    Ok(PutResult { previous })
+}
+
+fn delete_range_result(cursor: &mut Cursor<'_>) -> Result<DeleteRangeResult, Malformed> {
+    Ok(DeleteRangeResult { deleted: cursor.u64("deleted")?, previous: pairs(cursor)? })
+}
+
+fn range_result(cursor: &mut Cursor<'_>) -> Result<RangeResult, Malformed> {
+    let more = cursor.bool("more")?;
+    let count = cursor.u64("count")?;
+    Ok(RangeResult { pairs: pairs(cursor)?, more, count })
+}
+
+/// Pairs are bounded by the frame they came in, and their count by the bytes that are left of it.
+fn pairs(cursor: &mut Cursor<'_>) -> Result<Vec<KeyValue>, Malformed> {
+    cursor.list("pairs", RESPONSE_BYTES_MAX / PAIR_BYTES_MIN, PAIR_BYTES_MIN, pair)
+}
+
+fn pair(cursor: &mut Cursor<'_>) -> Result<KeyValue, Malformed> {
+    Ok(KeyValue {
+        key: cursor.bytes("key", KEY_BYTES_MAX)?,
+        value: cursor.bytes("value", VALUE_BYTES_MAX)?,
+        create_revision: Revision(cursor.u64("create_revision")?),
+        mod_revision: Revision(cursor.u64("mod_revision")?),
+        version: cursor.u64("version")?,
+        lease: LeaseId(cursor.u64("lease")?),
+    })
+}
+
+/// Bytes of the body, its pairs exactly and the rest about, so that most answers are written into one allocation
+/// and one that is far too long is never written.
+fn bytes_expected(response: &Response) -> usize {
+    let pairs_bytes = match response {
+        Response::Applied(applied) => match &applied.outcome {
+            Outcome::Put(result) => pairs_bytes(result.previous.as_slice()),
+            Outcome::DeleteRange(result) => pairs_bytes(&result.previous),
+            Outcome::Range(result) => pairs_bytes(&result.pairs),
+            Outcome::Txn(result) => result.results.iter().map(result_bytes_expected).sum(),
+            Outcome::Refused(_) => 0,
+        },
+        Response::SessionOpened { .. }
+        | Response::SessionClosed
+        | Response::Status(_)
+        | Response::Refused(_) => 0,
+    };
+    BODY_BYTES_EXPECTED + pairs_bytes
+}
+
+/// As `bytes_expected`; `None` if the body might be longer than a frame takes.
+fn bytes_expected_within_limit(response: &Response) -> Option<usize> {
+    let expected = bytes_expected(response);
+    (expected <= RESPONSE_BYTES_MAX - STATUS_WORDS_BYTES_MAX).then_some(expected)
+}
+
+fn result_bytes_expected(result: &OperationResult) -> usize {
+    let pairs = match result {
+        OperationResult::Put(result) => result.previous.as_slice(),
+        OperationResult::DeleteRange(result) => &result.previous,
+        OperationResult::Range(result) => &result.pairs,
+    };
+    OPERATION_RESULT_BYTES_EXPECTED + pairs_bytes(pairs)
+}
+
+fn pairs_bytes(pairs: &[KeyValue]) -> usize {
+    pairs.iter().map(|pair| PAIR_BYTES_MIN + pair.key.len() + pair.value.len()).sum()
+}
+
+/// Writes the body and returns its kind.
+fn put_response(out: &mut BytesMut, response: &Response) -> u8 {
+    match response {
+        Response::SessionOpened { session } => {
+            out.put_u64_le(session.0);
+            kind::SESSION_OPENED
+        }
+        Response::SessionClosed => kind::SESSION_CLOSED,
+        Response::Applied(applied) => {
+            out.put_u64_le(applied.revision.0);
+            put_outcome(out, &applied.outcome);
+            kind::APPLIED
+        }
+        Response::Status(status) => {
+            put_status(out, status);
+            kind::STATUS_ANSWER
+        }
+        Response::Refused(refused) => {
+            put_refusal(out, *refused, &refused.to_string());
+            kind::REFUSED
+        }
+    }
+}
+
+fn put_status(out: &mut BytesMut, status: &Status) {
+    out.put_u64_le(status.member.0);
+    out.put_u8(match status.role {
+        Role::Follower => 1,
+        Role::Candidate => 2,
+        Role::Leader => 3,
+    });
+    out.put_u64_le(status.term.0);
+    out.put_u64_le(status.leader.map_or(0, |leader| leader.0));
+    out.put_u64_le(status.last_index.0);
+    out.put_u64_le(status.commit_index.0);
+    out.put_u64_le(status.applied_index.0);
+    out.put_u64_le(status.revision.0);
+    let cut = status.waiting_for.floor_char_boundary(STATUS_WORDS_BYTES_MAX);
+    put_bytes(out, status.waiting_for.get(..cut).unwrap_or_default().as_bytes());
+}
+
+fn put_outcome(out: &mut BytesMut, outcome: &Outcome) {
+    match outcome {
+        Outcome::Put(result) => put_put_result(out, result),
+        Outcome::DeleteRange(result) => put_delete_range_result(out, result),
+        Outcome::Txn(result) => {
+            out.put_u8(tag::TXN);
+            out.put_u8(u8::from(result.succeeded));
+            put_count(out, result.results.len());
+            for result in &result.results {
+                match result {
+                    OperationResult::Put(result) => put_put_result(out, result),
+                    OperationResult::DeleteRange(result) => put_delete_range_result(out, result),
+                    OperationResult::Range(result) => put_range_result(out, result),
+                }
+            }
+        }
+        Outcome::Range(result) => put_range_result(out, result),
+        Outcome::Refused(refused) => {
+            out.put_u8(tag::REFUSED);
+            out.put_u16_le(store_code(*refused));
+        }
+    }
+}
+
+fn put_put_result(out: &mut BytesMut, result: &PutResult) {
+    out.put_u8(tag::PUT);
+    out.put_u8(u8::from(result.previous.is_some()));
+    if let Some(pair) = &result.previous {
+        put_pair(out, pair);
+    }
+}
+
+fn put_delete_range_result(out: &mut BytesMut, result: &DeleteRangeResult) {
+    out.put_u8(tag::DELETE_RANGE);
+    out.put_u64_le(result.deleted);
+    put_pairs(out, &result.previous);
+}
+
+fn put_range_result(out: &mut BytesMut, result: &RangeResult) {
+    out.put_u8(tag::RANGE);
+    out.put_u8(u8::from(result.more));
+    out.put_u64_le(result.count);
+    put_pairs(out, &result.pairs);
+}
+
+fn put_pairs(out: &mut BytesMut, pairs: &[KeyValue]) {
+    put_count(out, pairs.len());
+    for pair in pairs {
+        put_pair(out, pair);
+    }
+}
+
+fn put_pair(out: &mut BytesMut, pair: &KeyValue) {
+    put_bytes(out, &pair.key);
+    put_bytes(out, &pair.value);
+    out.put_u64_le(pair.create_revision.0);
+    out.put_u64_le(pair.mod_revision.0);
+    out.put_u64_le(pair.version);
+    out.put_u64_le(pair.lease.0);
+}

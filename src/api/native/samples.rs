@@ -1,0 +1,246 @@
+//! Random but repeatable values of everything a client can say or hear, for the tests of this room.
+
+use crate::api::{EncodedCommand, ReadMode, Refusal, Request, Response, Role, Stamp, Status};
+use crate::ids::{KeyspaceId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term};
+use crate::kv::{
+    Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult, KeyRange,
+    KeyValue, Operation, OperationResult, Outcome, Put, PutResult, Query, Range, RangeResult, StoreRefusal,
+    Txn, TxnResult,
+};
+use bytes::Bytes;
+
+/// A source of numbers that a seed determines (`SplitMix64`).
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(super) fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.number() % u64::try_from(bound).unwrap()).unwrap()
+    }
+
+    pub(super) fn byte(&mut self) -> u8 {
+        self.number().to_le_bytes()[0]
+    }
+
+    fn flag(&mut self) -> bool {
+        self.below(2) == 1
+    }
+
+    pub(super) fn bytes(&mut self, length_max: usize) -> Bytes {
+        let length = self.below(length_max + 1);
+        (0..length).map(|_| self.byte()).collect::<Vec<u8>>().into()
+    }
+
+    fn list<T>(&mut self, item: fn(&mut Self) -> T) -> Vec<T> {
+        (0..self.below(4)).map(|_| item(self)).collect()
+    }
+
+    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len())]
+    }
+}
+
+/// Every refusal there is.
+pub(super) const REFUSALS: [Refusal; 16] = [
+    Refusal::NotLeader { leader: None },
+    Refusal::NotLeader { leader: Some(MemberId(3)) },
+    Refusal::NoQuorum,
+    Refusal::NotReady,
+    Refusal::Overloaded,
+    Refusal::Malformed,
+    Refusal::NoSuchKeyspace,
+    Refusal::TooManySessions,
+    Refusal::SessionUnknown,
+    Refusal::SequenceForgotten,
+    Refusal::SequenceBeyondWindow,
+    Refusal::LeaderChanged,
+    Refusal::ForwardLost,
+    Refusal::AnswerTooLong,
+    Refusal::WrongCluster,
+    Refusal::NoCommonVersion,
+];
+
+const STORE_REFUSALS: [StoreRefusal; 7] = [
+    StoreRefusal::KeyMissing,
+    StoreRefusal::Compacted,
+    StoreRefusal::FutureRevision,
+    StoreRefusal::TooManyOperations,
+    StoreRefusal::DuplicateKey,
+    StoreRefusal::LeaseNotFound,
+    StoreRefusal::OutOfBounds,
+];
+
+pub(super) fn request(random: &mut Random) -> Request {
+    let keyspace = KeyspaceId(u32::from(random.byte()));
+    match random.below(8) {
+        0 => Request::OpenSession { keyspace },
+        1 => Request::CloseSession { keyspace, session: SessionId(random.number()) },
+        2..=4 => Request::Write {
+            keyspace,
+            stamp: random.flag().then(|| Stamp {
+                session: SessionId(random.number()),
+                sequence: random.number(),
+                low_water: random.number(),
+            }),
+            command: EncodedCommand::encode(&command(random)).unwrap(),
+        },
+        5 | 6 => Request::Read {
+            keyspace,
+            query: query(random),
+            mode: random.one_of(&[ReadMode::Linearizable, ReadMode::Serializable]),
+        },
+        _ => Request::Status,
+    }
+}
+
+pub(super) fn command(random: &mut Random) -> Command {
+    match random.below(3) {
+        0 => Command::Put(put(random)),
+        1 => Command::DeleteRange(delete_range(random)),
+        _ => Command::Txn(Txn {
+            compares: random.list(compare),
+            success: random.list(operation),
+            failure: random.list(operation),
+        }),
+    }
+}
+
+fn query(random: &mut Random) -> Query {
+    let reading = |random: &mut Random| Operation::Range(range(random));
+    match random.below(2) {
+        0 => Query::Range(range(random)),
+        _ => Query::Txn(Txn {
+            compares: random.list(compare),
+            success: random.list(reading),
+            failure: random.list(reading),
+        }),
+    }
+}
+
+fn put(random: &mut Random) -> Put {
+    Put {
+        key: random.bytes(12),
+        value: random.bytes(40),
+        lease: LeaseId(random.number()),
+        wants_previous: random.flag(),
+    }
+}
+
+fn delete_range(random: &mut Random) -> DeleteRange {
+    DeleteRange { range: key_range(random), wants_previous: random.flag() }
+}
+
+fn range(random: &mut Random) -> Range {
+    Range {
+        range: key_range(random),
+        limit: random.number(),
+        revision: Revision(random.number()),
+        keys_only: random.flag(),
+        count_only: random.flag(),
+    }
+}
+
+fn key_range(random: &mut Random) -> KeyRange {
+    match random.below(3) {
+        0 => KeyRange::Key(random.bytes(12)),
+        1 => KeyRange::Span { start: random.bytes(12), end: random.bytes(12) },
+        _ => KeyRange::From(random.bytes(12)),
+    }
+}
+
+fn operation(random: &mut Random) -> Operation {
+    match random.below(3) {
+        0 => Operation::Put(put(random)),
+        1 => Operation::DeleteRange(delete_range(random)),
+        _ => Operation::Range(range(random)),
+    }
+}
+
+fn compare(random: &mut Random) -> Compare {
+    Compare {
+        range: key_range(random),
+        operator: random.one_of(&[
+            CompareOperator::Equal,
+            CompareOperator::NotEqual,
+            CompareOperator::Greater,
+            CompareOperator::Less,
+        ]),
+        target: match random.below(5) {
+            0 => CompareTarget::Version(random.number()),
+            1 => CompareTarget::Create(Revision(random.number())),
+            2 => CompareTarget::Mod(Revision(random.number())),
+            3 => CompareTarget::Value(random.bytes(20)),
+            _ => CompareTarget::Lease(LeaseId(random.number())),
+        },
+    }
+}
+
+pub(super) fn response(random: &mut Random) -> Response {
+    match random.below(8) {
+        0 => Response::SessionOpened { session: SessionId(random.number()) },
+        1 => Response::SessionClosed,
+        2..=5 => Response::Applied(Applied { revision: Revision(random.number()), outcome: outcome(random) }),
+        6 => Response::Status(status(random)),
+        _ => Response::Refused(random.one_of(&REFUSALS)),
+    }
+}
+
+fn status(random: &mut Random) -> Status {
+    Status {
+        member: MemberId(random.number()),
+        role: random.one_of(&[Role::Follower, Role::Candidate, Role::Leader]),
+        term: Term(random.number()),
+        leader: random.flag().then(|| MemberId(random.number() | 1)),
+        last_index: LogIndex(random.number()),
+        commit_index: LogIndex(random.number()),
+        applied_index: LogIndex(random.number()),
+        revision: Revision(random.number()),
+        waiting_for: random.one_of(&["", "member 3 to answer", "größere Mehrheit"]).to_owned(),
+    }
+}
+
+fn outcome(random: &mut Random) -> Outcome {
+    match random.below(5) {
+        0 => Outcome::Put(put_result(random)),
+        1 => Outcome::DeleteRange(delete_range_result(random)),
+        2 => Outcome::Range(range_result(random)),
+        3 => Outcome::Refused(random.one_of(&STORE_REFUSALS)),
+        _ => Outcome::Txn(TxnResult {
+            succeeded: random.flag(),
+            results: random.list(|random| match random.below(3) {
+                0 => OperationResult::Put(put_result(random)),
+                1 => OperationResult::DeleteRange(delete_range_result(random)),
+                _ => OperationResult::Range(range_result(random)),
+            }),
+        }),
+    }
+}
+
+fn put_result(random: &mut Random) -> PutResult {
+    PutResult { previous: random.flag().then(|| pair(random)) }
+}
+
+fn delete_range_result(random: &mut Random) -> DeleteRangeResult {
+    DeleteRangeResult { deleted: random.number(), previous: random.list(pair) }
+}
+
+fn range_result(random: &mut Random) -> RangeResult {
+    RangeResult { pairs: random.list(pair), more: random.flag(), count: random.number() }
+}
+
+fn pair(random: &mut Random) -> KeyValue {
+    KeyValue {
+        key: random.bytes(12),
+        value: random.bytes(40),
+        create_revision: Revision(random.number()),
+        mod_revision: Revision(random.number()),
+        version: random.number(),
+        lease: LeaseId(random.number()),
+    }
+}

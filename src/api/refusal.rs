@@ -1,0 +1,90 @@
+//! Why a request was not served, and how sure that is.
+
+use crate::ids::MemberId;
+
+/// How sure a refusal is (DESIGN §10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certainty {
+    /// Nothing was done by this attempt, and nothing will be.
+    NotDone,
+    /// It may have been done, or may be done yet.
+    OutcomeUnknown,
+}
+
+/// Why a request was not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// This member cannot serve it; the leader, if named, can.
+    #[error("this member does not lead; ask the leader")]
+    NotLeader {
+        /// Whom to ask.
+        leader: Option<MemberId>,
+    },
+    /// No quorum could be reached for a read.
+    #[error("no quorum could be reached; try again")]
+    NoQuorum,
+    /// The member is starting, or its cluster is not complete yet.
+    #[error("the member is starting, or its cluster is not complete yet; try again later")]
+    NotReady,
+    /// Too much is queued; try again later.
+    #[error("too much is queued; try again later")]
+    Overloaded,
+    /// The request breaks a rule of the protocol or a limit.
+    #[error("the request breaks a rule of the protocol or a limit")]
+    Malformed,
+    /// There is no such keyspace.
+    #[error("there is no such keyspace")]
+    NoSuchKeyspace,
+    /// No more sessions fit.
+    #[error("no more sessions fit; close some or try again later")]
+    TooManySessions,
+    /// The session never was, was closed, or expired: what it did is no longer remembered.
+    #[error("the session never was, was closed, or expired; open a new one and read before writing again")]
+    SessionUnknown,
+    /// The sequence is at or below the low-water mark: its result is no longer remembered.
+    #[error("the sequence is at or below the low-water mark: its result is no longer remembered")]
+    SequenceForgotten,
+    /// The sequence is too far above the low-water mark.
+    #[error("the sequence is too far above the low-water mark; wait for answers first")]
+    SequenceBeyondWindow,
+    /// It was appended to a log whose leader was then deposed.
+    #[error("the leader changed after the write was appended; with a stamp, send it again")]
+    LeaderChanged,
+    /// It was handed to another member whose answer did not come.
+    #[error(
+        "the request was handed to another member whose answer did not come; with a stamp, send it again"
+    )]
+    ForwardLost,
+    /// The answer does not fit in a frame. A write was carried out, so its outcome is not to be taken as nothing.
+    #[error("the answer is too long for one frame; ask for less (a limit, keys only, no previous pairs)")]
+    AnswerTooLong,
+    /// The client insists on another cluster.
+    #[error("this is another cluster than the one asked for")]
+    WrongCluster,
+    /// The client and this server speak no version in common.
+    #[error("no version of the protocol in common")]
+    NoCommonVersion,
+}
+
+impl Refusal {
+    /// Whether the attempt that got this refusal can have had an effect.
+    pub const fn certainty(self) -> Certainty {
+        match self {
+            Self::NotLeader { .. }
+            | Self::NoQuorum
+            | Self::NotReady
+            | Self::Overloaded
+            | Self::Malformed
+            | Self::NoSuchKeyspace
+            | Self::TooManySessions
+            | Self::SequenceBeyondWindow
+            | Self::WrongCluster
+            | Self::NoCommonVersion => Certainty::NotDone,
+            Self::SessionUnknown
+            | Self::SequenceForgotten
+            | Self::LeaderChanged
+            | Self::ForwardLost
+            | Self::AnswerTooLong => Certainty::OutcomeUnknown,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Requests and responses of clients, independent of the protocol they came by.
+
+use super::Refusal;
+use crate::ids::{KeyspaceId, LogIndex, MemberId, SessionId, Term};
+use crate::kv::{Applied, Query};
+use bytes::Bytes;
+
+/// What makes a write apply exactly once, however often it is sent (DESIGN §10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The session.
+    pub session: SessionId,
+    /// The write's number in the session, from 1; a retry repeats it.
+    pub sequence: u64,
+    /// The client has the answers of every sequence up to and including this one.
+    pub low_water: u64,
+}
+
+/// A `kv::Command` in its encoded form (PROTOCOL.md), checked: it decodes and is within every limit.
+///
+/// The bytes of the client's frame become the body of the log entry without being written again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedCommand(pub(super) Bytes);
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadMode {
+    /// The latest committed value at some instant between request and response.
+    Linearizable,
+    /// Whatever this member has applied.
+    Serializable,
+}
+
+/// A client's request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Open a session.
+    OpenSession {
+        /// Where.
+        keyspace: KeyspaceId,
+    },
+    /// Close a session; its memory of results goes.
+    CloseSession {
+        /// Where.
+        keyspace: KeyspaceId,
+        /// Which.
+        session: SessionId,
+    },
+    /// Change the store.
+    Write {
+        /// Where.
+        keyspace: KeyspaceId,
+        /// For exactly-once; without it a lost answer leaves the outcome unknown.
+        stamp: Option<Stamp>,
+        /// What.
+        command: EncodedCommand,
+    },
+    /// Read the store.
+    Read {
+        /// Where.
+        keyspace: KeyspaceId,
+        /// What.
+        query: Query,
+        /// How fresh.
+        mode: ReadMode,
+    },
+    /// How this member sees itself and its cluster. Needs no quorum.
+    Status,
+}
+
+/// The answer to a `Request`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// The session is open on a majority.
+    SessionOpened {
+        /// Its id.
+        session: SessionId,
+    },
+    /// The session is closed.
+    SessionClosed,
+    /// The answer of the store, to a write or a read.
+    Applied(Applied),
+    /// The answer to `Request::Status`.
+    Status(Status),
+    /// The request was not served.
+    Refused(Refusal),
+}
+
+/// One member's view of itself and its group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Who answers.
+    pub member: MemberId,
+    /// Its role.
+    pub role: Role,
+    /// Its term.
+    pub term: Term,
+    /// Who leads, as far as it knows.
+    pub leader: Option<MemberId>,
+    /// The end of its log.
+    pub last_index: LogIndex,
+    /// What it knows to be committed.
+    pub commit_index: LogIndex,
+    /// What it has applied.
+    pub applied_index: LogIndex,
+    /// The store's revision.
+    pub revision: crate::ids::Revision,
+    /// What keeps it from serving, in words; empty when nothing does.
+    pub waiting_for: String,
+}
+
+/// A member's role, as a client sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Role {
+    #[default]
+    Follower,
+    Candidate,
+    Leader,
+}
