@@ -7,4 +7,5 @@ pub mod limits;
 pub mod peer;
 pub mod planted;
 pub mod raft;
+pub mod replica;
 pub mod wal;

@@ -1,0 +1,117 @@
+//! Apply: committed entries, in order, become changes of the store and answers to whoever waits.
+//!
+//! Always: apply looks at nothing but the entry and the replicated state, so every member comes to the same state
+//! and the same response; it cannot fail; an answer leaves only for an entry of the very term in which it was
+//! proposed. Left out: whether an entry is committed (`raft`), and what a command means (`kv`).
+
+use super::bootstrap::mix;
+use super::group::Replica;
+use super::sessions::Verdict;
+use super::{Output, group};
+use crate::api::{Refusal, Response, Stamp};
+use crate::ids::{LogIndex, MemberId, SessionId, Term, Ticket};
+use crate::peer::Body;
+use bytes::Bytes;
+use wal_format::{EntryHeader, EntryKind};
+
+/// Who wants the response of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// A client of this member.
+    Client(Ticket),
+    /// A peer that forwarded for its client.
+    Peer {
+        /// Which.
+        member: MemberId,
+        /// Its number for the forward.
+        request: u64,
+    },
+    /// Nobody: the leader proposed it by itself.
+    Nobody,
+}
+
+/// A proposal of this leader that is not applied yet.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) term: Term,
+    pub(super) asker: Asker,
+    pub(super) bytes: usize,
+}
+
+impl Replica {
+    /// Applies everything that is committed, and answers whoever waited for it.
+    pub(super) fn apply_committed(&mut self, outputs: &mut Vec<Output>) {
+        while self.applied < self.node.commit() {
+            let index = self.applied.next();
+            let record = self.entries.get(index).expect("what is committed is held").clone();
+            let (header, body) =
+                wal_format::decode_entry(&record).expect("records are checked when they come in");
+            assert!(header.index == index.0, "a record stands at the index it names");
+            let body = record.slice_ref(body);
+            let term = Term(header.term);
+            let response = self.apply(index, &header, &body);
+            self.applied = index;
+            self.state_hash =
+                mix(self.state_hash ^ mix(header.index) ^ mix(header.term << 1) ^ self.store.state_hash());
+            self.settle(index, term, response, outputs);
+        }
+        self.serve_ready_reads(outputs);
+    }
+
+    /// Runs one entry. The response is the same on every member.
+    fn apply(&mut self, index: LogIndex, header: &EntryHeader, body: &Bytes) -> Response {
+        let session = SessionId(header.session);
+        match header.kind {
+            EntryKind::NoOp | EntryKind::Configuration => Response::SessionClosed,
+            EntryKind::OpenSession => self.sessions.open(index),
+            EntryKind::CloseSession => self.sessions.close(session),
+            EntryKind::ExpireSession => {
+                self.sessions.expire(session, LogIndex(header.low_water));
+                Response::SessionClosed
+            }
+            EntryKind::Command if session == SessionId(0) => self.run(body),
+            EntryKind::Command => {
+                let stamp = Stamp { session, sequence: header.sequence, low_water: header.low_water };
+                match self.sessions.judge(index, stamp) {
+                    Verdict::Fresh => {
+                        let response = self.run(body);
+                        self.sessions.remember(stamp, &response);
+                        response
+                    }
+                    Verdict::Seen(response) => response,
+                    Verdict::Refuse(refusal) => Response::Refused(refusal),
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, body: &Bytes) -> Response {
+        match crate::api::decode_command(body) {
+            Ok(command) => Response::Applied(self.store.apply(&command)),
+            // The leader decoded it before proposing, so this is another version's command: refused by all alike.
+            Err(_) => Response::Refused(Refusal::Malformed),
+        }
+    }
+
+    /// Hands the response of the entry at `index` to whoever proposed it here.
+    fn settle(&mut self, index: LogIndex, term: Term, response: Response, outputs: &mut Vec<Output>) {
+        let Some(waiting) = self.proposals.remove(&index) else {
+            return;
+        };
+        self.proposals_bytes -= waiting.bytes;
+        assert!(waiting.term == term, "a leader's own proposal is never overwritten while it leads");
+        self.answer(waiting.asker, response, outputs);
+    }
+
+    /// Sends a response to whoever asked.
+    pub(super) fn answer(&self, asker: Asker, response: Response, outputs: &mut Vec<Output>) {
+        match asker {
+            Asker::Client(ticket) => outputs.push(group::reply(ticket, response)),
+            Asker::Peer { member, request } => {
+                let response = crate::api::encode_response(&response);
+                self.send(member, Body::ForwardReply { request, response }, outputs);
+            }
+            Asker::Nobody => {}
+        }
+    }
+}

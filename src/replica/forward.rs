@@ -1,0 +1,200 @@
+//! Forwarding: a member that does not lead hands a client's proposal to the leader and passes the answer back.
+//!
+//! Always: one hop, once: a member that receives a forward and does not lead refuses it, and a frame that the network
+//! delivers twice is proposed once, because each forward of one boot has a number higher than all before it, and
+//! because it is proposed only in the term in which it was sent: a leader that restarts has forgotten the numbers,
+//! but never leads that term again.
+//! When the answer does not come, the outcome is unknown, and is called so. Left out: reads, which ask the leader for
+//! an index only and are answered here (`read`).
+
+use super::apply::Asker;
+use super::bootstrap::mix;
+use super::group::Replica;
+use super::propose::{self, Proposal};
+use super::{Output, group};
+use crate::api::{Refusal, Response, Stamp};
+use crate::ids::{BootMicros, KeyspaceId, MemberId, Term, Ticket};
+use crate::limits::{FORWARD_BOOTS_MAX, PROPOSALS_WAITING_MAX};
+use crate::peer::{Body, ForwardStamp};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use wal_format::EntryKind;
+
+/// What this member has forwarded and not heard of since.
+#[derive(Debug)]
+pub(super) struct Forwards {
+    /// Random high half of the request numbers of this boot.
+    boot: u32,
+    /// Low half: how many were forwarded.
+    count: u32,
+    /// By request number, hence in the order of their deadlines.
+    waiting: BTreeMap<u64, (Ticket, BootMicros)>,
+}
+
+impl Forwards {
+    pub(super) fn new(seed: u64) -> Self {
+        let boot = u32::try_from(mix(seed ^ 0x666f_7277) >> 32).expect("32 bits are left");
+        Self { boot, count: 0, waiting: BTreeMap::new() }
+    }
+
+    /// When the oldest forward is given up.
+    pub(super) fn deadline(&self) -> Option<BootMicros> {
+        self.waiting.first_key_value().map(|(_, (_, deadline))| *deadline)
+    }
+
+    fn next_request(&mut self) -> u64 {
+        self.count = self.count.checked_add(1).expect("fewer than four thousand million forwards a boot");
+        u64::from(self.boot) << 32 | u64::from(self.count)
+    }
+}
+
+/// Which forwards of peers were seen: the highest number of each peer's boots.
+#[derive(Debug, Default)]
+pub(super) struct SeenForwards {
+    highest: BTreeMap<MemberId, Vec<(u32, u32)>>,
+}
+
+impl SeenForwards {
+    /// Whether this number is news; if so, it never is again.
+    fn is_new(&mut self, from: MemberId, request: u64) -> bool {
+        let boot = u32::try_from(request >> 32).expect("32 bits are left");
+        let count = u32::try_from(request & u64::from(u32::MAX)).expect("32 bits are kept");
+        let boots = self.highest.entry(from).or_default();
+        if let Some((_, highest)) = boots.iter_mut().find(|(known, _)| *known == boot) {
+            let is_new = count > *highest;
+            *highest = count.max(*highest);
+            return is_new;
+        }
+        if boots.len() == FORWARD_BOOTS_MAX {
+            boots.remove(0);
+        }
+        boots.push((boot, count));
+        true
+    }
+}
+
+/// A proposal that a peer handed to us, as it came.
+#[derive(Debug)]
+pub(super) struct Forwarded {
+    pub(super) request: u64,
+    pub(super) term: Term,
+    pub(super) kind: u8,
+    pub(super) keyspace: KeyspaceId,
+    pub(super) stamp: Option<ForwardStamp>,
+    pub(super) body: Bytes,
+}
+
+impl Replica {
+    /// Hands a client's proposal to the leader.
+    ///
+    /// # Errors
+    /// `Overloaded`: too many wait already; nothing was sent.
+    pub(super) fn forward(
+        &mut self,
+        now: BootMicros,
+        ticket: Ticket,
+        leader: MemberId,
+        proposal: Proposal,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), Refusal> {
+        if self.forwards.waiting.len() >= PROPOSALS_WAITING_MAX {
+            return Err(Refusal::Overloaded);
+        }
+        let request = self.forwards.next_request();
+        let deadline = now.after(4 * self.setup.election_micros);
+        self.forwards.waiting.insert(request, (ticket, deadline));
+        let stamp = proposal.stamp.map(|stamp| ForwardStamp {
+            session: stamp.session,
+            sequence: stamp.sequence,
+            low_water: stamp.low_water,
+        });
+        let body = Body::Forward {
+            request,
+            term: self.node.hard_state().term,
+            kind: proposal.kind.number(),
+            keyspace: proposal.keyspace,
+            stamp,
+            body: proposal.body,
+        };
+        self.send(leader, body, outputs);
+        Ok(())
+    }
+
+    /// A peer handed its client's proposal to us.
+    pub(super) fn forwarded(
+        &mut self,
+        now: BootMicros,
+        from: MemberId,
+        forwarded: Forwarded,
+        outputs: &mut Vec<Output>,
+    ) {
+        if !self.seen_forwards.is_new(from, forwarded.request) {
+            return;
+        }
+        let asker = Asker::Peer { member: from, request: forwarded.request };
+        let proposal = EntryKind::from_number(forwarded.kind).map(|kind| Proposal {
+            kind,
+            keyspace: forwarded.keyspace,
+            stamp: forwarded.stamp.map(|stamp| Stamp {
+                session: stamp.session,
+                sequence: stamp.sequence,
+                low_water: stamp.low_water,
+            }),
+            body: forwarded.body,
+        });
+        let is_this_term = forwarded.term == self.node.hard_state().term;
+        let admitted = match proposal {
+            _ if !is_this_term => Err(Refusal::NotLeader { leader: self.node.leader() }),
+            Some(proposal) if proposal.keyspace == self.setup.keyspace => {
+                propose::check(&proposal).and_then(|()| self.propose(now, asker, &proposal))
+            }
+            Some(_) => Err(Refusal::NoSuchKeyspace),
+            None => Err(Refusal::Malformed),
+        };
+        if let Err(refusal) = admitted {
+            self.answer(asker, Response::Refused(refusal), outputs);
+        }
+    }
+
+    /// The leader answered a forward.
+    pub(super) fn forward_answered(&mut self, request: u64, response: &Bytes, outputs: &mut Vec<Output>) {
+        if let Some((ticket, _)) = self.forwards.waiting.remove(&request) {
+            let response =
+                crate::api::decode_response(response).unwrap_or(Response::Refused(Refusal::ForwardLost));
+            outputs.push(group::reply(ticket, response));
+        }
+    }
+
+    /// Forwards whose answer did not come in time have an unknown outcome.
+    pub(super) fn give_up_forwards(&mut self, now: BootMicros, outputs: &mut Vec<Output>) {
+        while self.forwards.deadline().is_some_and(|deadline| deadline <= now) {
+            let (_, (ticket, _)) =
+                self.forwards.waiting.pop_first().expect("a deadline belongs to a forward");
+            outputs.push(group::reply(ticket, Response::Refused(Refusal::ForwardLost)));
+        }
+    }
+
+    /// The leader is another, or none: what was forwarded to the old one has an unknown outcome.
+    pub(super) fn lose_forwards(&mut self, outputs: &mut Vec<Output>) {
+        for (_, (ticket, _)) in std::mem::take(&mut self.forwards.waiting) {
+            outputs.push(group::reply(ticket, Response::Refused(Refusal::ForwardLost)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forward_delivered_twice_or_late_is_taken_once() {
+        let mut seen = SeenForwards::default();
+        let boot = 7_u64 << 32;
+        assert!(seen.is_new(MemberId(2), boot | 1));
+        assert!(!seen.is_new(MemberId(2), boot | 1));
+        assert!(seen.is_new(MemberId(2), boot | 3));
+        assert!(!seen.is_new(MemberId(2), boot | 2));
+        assert!(seen.is_new(MemberId(3), boot | 1));
+        assert!(seen.is_new(MemberId(2), 8_u64 << 32 | 1));
+    }
+}

@@ -1,0 +1,338 @@
+//! `Replica`: our state machine of one group. It joins consensus, the records of the log, the store and the sessions.
+//!
+//! A turn goes: inputs (`receive`, `request`, `written`), each followed by what raft wants done because of it; then
+//! `finish_turn`, once: time, one read round for all reads of the turn, sends, apply. What must become durable
+//! is fetched by the shard (`next_write`) when the write-ahead log is idle.
+//!
+//! Always: applied ≤ commit ≤ last; a client's answer to a write leaves from apply, never earlier; a proposal whose
+//! entry may still commit is answered *outcome unknown* at the worst, never *not done*. Left out: proposing
+//! (`propose`), reading (`read`), forwarding (`forward`), apply (`apply`): the same struct, each in its own file.
+
+use super::apply::Waiting;
+use super::entries::Entries;
+use super::forward::{Forwards, SeenForwards};
+use super::read::Reads;
+use super::sessions::Sessions;
+use super::{Observation, Output};
+use crate::api::{Response, Role, Status};
+use crate::ids::{BootMicros, ClusterId, DirectoryId, GroupId, KeyspaceId, LogIndex, MemberId, Ticket};
+use crate::kv::Store;
+use crate::peer::{Body, Frame};
+use crate::raft::{self, Mark, Message, Node, RoleName};
+use crate::wal::{GroupWrite, RecoveredGroup};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// Who this replica is, and how it is to behave.
+#[derive(Clone, Debug)]
+pub(super) struct Setup {
+    pub(super) group: GroupId,
+    pub(super) keyspace: KeyspaceId,
+    pub(super) cluster: ClusterId,
+    pub(super) me: MemberId,
+    /// Directory ids of all members of the configuration, ours included.
+    pub(super) directories: BTreeMap<MemberId, DirectoryId>,
+    pub(super) election_micros: u64,
+    pub(super) heartbeat_micros: u64,
+    pub(super) session_idle_micros: u64,
+    /// Most bytes of entries that one write to the log may carry.
+    pub(super) write_bytes_max: usize,
+    pub(super) seed: u64,
+}
+
+/// One member's part in one group.
+pub(super) struct Replica {
+    pub(super) setup: Setup,
+    pub(super) node: Node,
+    pub(super) entries: Entries,
+    pub(super) store: Store,
+    pub(super) sessions: Sessions,
+    /// Everything up to and including this entry has been applied.
+    pub(super) applied: LogIndex,
+    /// Rolling hash of everything applied, in order; equal on all members at equal `applied`.
+    pub(super) state_hash: u64,
+    /// Who waits for which entry to be applied. Only on a leader, only for entries of its own term.
+    pub(super) proposals: BTreeMap<LogIndex, Waiting>,
+    /// Encoded bytes of the entries in `proposals`.
+    pub(super) proposals_bytes: usize,
+    pub(super) reads: Reads,
+    pub(super) forwards: Forwards,
+    pub(super) seen_forwards: SeenForwards,
+    /// When each session was last named, by this leader's own clock.
+    pub(super) session_seen: BTreeMap<crate::ids::SessionId, (LogIndex, BootMicros)>,
+    pub(super) next_session_sweep: BootMicros,
+    /// What raft wants done; empty between calls.
+    scratch: Vec<raft::Output>,
+}
+
+impl Replica {
+    /// Builds the replica from what recovery found.
+    pub(super) fn new(setup: Setup, recovered: RecoveredGroup, now: BootMicros) -> Self {
+        let config = raft::Config {
+            id: setup.me,
+            voters: setup.directories.keys().copied().collect(),
+            election_micros: setup.election_micros,
+            heartbeat_micros: setup.heartbeat_micros,
+            seed: setup.seed,
+            noop_bytes: super::propose::record_bytes_count(0),
+            persist_bytes_max: setup.write_bytes_max,
+        };
+        let base = recovered.log.base.index;
+        Self {
+            node: Node::new(config, recovered.log, now),
+            entries: Entries::recovered(base, recovered.records),
+            store: Store::new(),
+            sessions: Sessions::default(),
+            applied: LogIndex(0),
+            state_hash: 0,
+            proposals: BTreeMap::new(),
+            proposals_bytes: 0,
+            reads: Reads::default(),
+            forwards: Forwards::new(setup.seed),
+            seen_forwards: SeenForwards::default(),
+            session_seen: BTreeMap::new(),
+            next_session_sweep: now,
+            scratch: Vec::new(),
+            setup,
+        }
+    }
+
+    /// A message of consensus from a peer, with the records of the entries it carries.
+    pub(super) fn receive(
+        &mut self,
+        now: BootMicros,
+        from: MemberId,
+        message: Message,
+        records: &[Bytes],
+        outputs: &mut Vec<Output>,
+    ) {
+        let first = match &message {
+            Message::AppendRequest(append) => append.previous.index.next(),
+            Message::FillReply(fill) => fill.previous.index.next(),
+            Message::PreVoteRequest(_)
+            | Message::PreVoteReply(_)
+            | Message::VoteRequest(_)
+            | Message::VoteReply(_)
+            | Message::AppendReply(_)
+            | Message::TimeoutNow(_)
+            | Message::ReadIndexRequest(_)
+            | Message::ReadIndexReply(_)
+            | Message::FillRequest(_) => LogIndex(0),
+        };
+        self.consensus(now, outputs, Received { first, records }, |node, out| {
+            node.receive(now, from, message, out);
+        });
+    }
+
+    /// The write that held `mark` is durable.
+    pub(super) fn written(&mut self, now: BootMicros, mark: Mark, outputs: &mut Vec<Output>) {
+        self.consensus(now, outputs, Received::NOTHING, |node, out| node.persisted(now, mark, out));
+    }
+
+    /// Hands leadership over if this member leads: to `to`, or to whoever is furthest along.
+    pub(super) fn hand_over(&mut self, now: BootMicros, to: Option<MemberId>, outputs: &mut Vec<Output>) {
+        let Some(target) = to.or_else(|| self.node.transfer_candidate()) else {
+            return;
+        };
+        self.consensus(now, outputs, Received::NOTHING, |node, out| {
+            // A refusal means that this member does not lead (any more), which is what was wanted.
+            let _ = node.transfer(now, target, out);
+        });
+    }
+
+    /// The end of a turn: time, the turn's reads, everything to be sent, apply.
+    pub(super) fn finish_turn(&mut self, now: BootMicros, outputs: &mut Vec<Output>) {
+        self.consensus(now, outputs, Received::NOTHING, |node, out| node.tick(now, out));
+        self.expire_sessions(now);
+        self.begin_reads(now, outputs);
+        self.consensus(now, outputs, Received::NOTHING, |node, out| node.flush(now, out));
+        self.give_up_forwards(now, outputs);
+        self.apply_committed(outputs);
+        self.assert_invariants();
+    }
+
+    /// What the next write must hold, and the mark that its completion makes durable.
+    pub(super) fn next_write(&mut self, now: BootMicros) -> Option<(Mark, GroupWrite)> {
+        let persist = self.node.persist(now)?;
+        let records = persist.run.map_or_else(Vec::new, |run| self.entries.run(run.first, run.last));
+        let write = GroupWrite {
+            group: self.setup.group,
+            hard_state: persist.hard_state,
+            last: persist.last,
+            run: persist.run,
+            records,
+        };
+        Some((persist.mark, write))
+    }
+
+    /// When the next turn must be at the latest.
+    pub(super) fn next_deadline(&self) -> BootMicros {
+        let mut deadline = self.node.next_deadline();
+        if let Some(forward) = self.forwards.deadline() {
+            deadline = deadline.min(forward);
+        }
+        if self.node.role() == RoleName::Leader {
+            deadline = deadline.min(self.next_session_sweep);
+        }
+        deadline
+    }
+
+    /// Lets raft act, and does what it wants done.
+    fn consensus(
+        &mut self,
+        now: BootMicros,
+        outputs: &mut Vec<Output>,
+        received: Received<'_>,
+        act: impl FnOnce(&mut Node, &mut Vec<raft::Output>),
+    ) {
+        let mut wanted = std::mem::take(&mut self.scratch);
+        act(&mut self.node, &mut wanted);
+        for output in wanted.drain(..) {
+            self.obey(now, output, received, outputs);
+        }
+        self.scratch = wanted;
+    }
+
+    fn obey(
+        &mut self,
+        now: BootMicros,
+        output: raft::Output,
+        received: Received<'_>,
+        outputs: &mut Vec<Output>,
+    ) {
+        match output {
+            raft::Output::Send { to, message } => {
+                let records = match &message {
+                    Message::AppendRequest(append) => {
+                        self.entries.after(append.previous, append.entries.len())
+                    }
+                    Message::FillReply(fill) => self.entries.after(fill.previous, fill.entries.len()),
+                    Message::PreVoteRequest(_)
+                    | Message::PreVoteReply(_)
+                    | Message::VoteRequest(_)
+                    | Message::VoteReply(_)
+                    | Message::AppendReply(_)
+                    | Message::TimeoutNow(_)
+                    | Message::ReadIndexRequest(_)
+                    | Message::ReadIndexReply(_)
+                    | Message::FillRequest(_) => Vec::new(),
+                };
+                self.send(to, Body::Raft { message, records }, outputs);
+            }
+            raft::Output::Superseded { from } => self.entries.supersede(from),
+            raft::Output::Accepted { first, last } => {
+                for index in first.0..=last.0 {
+                    self.entries.put(LogIndex(index), received.record(LogIndex(index)));
+                }
+            }
+            raft::Output::Elected { noop } => {
+                let record = self.encode_noop(noop);
+                self.entries.put(noop.index, record);
+                self.restart_session_clocks(now);
+            }
+            raft::Output::Deposed { term } => self.abandon_proposals(term, outputs),
+            raft::Output::LeaderChanged { .. } => self.lose_forwards(outputs),
+            raft::Output::Committed { upto } => {
+                assert!(upto <= self.node.last().index, "what is committed is in the log");
+            }
+            raft::Output::ReadReady { request, index } => self.read_ready(request, index, outputs),
+            raft::Output::ReadFailed { request } => self.read_failed(request, outputs),
+        }
+    }
+
+    /// Sends `body` to `to`, if that member is in the configuration.
+    pub(super) fn send(&self, to: MemberId, body: Body, outputs: &mut Vec<Output>) {
+        let (Some(from_directory), Some(to_directory)) =
+            (self.setup.directories.get(&self.setup.me), self.setup.directories.get(&to))
+        else {
+            return;
+        };
+        let frame = Frame {
+            cluster: self.setup.cluster,
+            group: self.setup.group,
+            from: self.setup.me,
+            to,
+            from_directory: *from_directory,
+            to_directory: *to_directory,
+            body,
+        };
+        outputs.push(Output::Send { to, frame: crate::peer::encode(&frame) });
+    }
+
+    /// Answers the client's request for its status.
+    pub(super) fn status(&self) -> Status {
+        Status {
+            member: self.setup.me,
+            role: match self.node.role() {
+                RoleName::Follower => Role::Follower,
+                RoleName::PreCandidate | RoleName::Candidate => Role::Candidate,
+                RoleName::Leader => Role::Leader,
+            },
+            term: self.node.hard_state().term,
+            leader: self.node.leader(),
+            last_index: self.node.last().index,
+            commit_index: self.node.commit(),
+            applied_index: self.applied,
+            revision: self.store.revision(),
+            waiting_for: if self.node.has_hole() {
+                "a damaged part of the log to be supplied by a peer".to_owned()
+            } else {
+                String::new()
+            },
+        }
+    }
+
+    /// What invariants may look at.
+    pub(super) fn observe(&self) -> Observation {
+        Observation {
+            group: self.setup.group,
+            role: self.node.role(),
+            hard_state: self.node.hard_state(),
+            leader: self.node.leader(),
+            last: self.node.last(),
+            durable: self.node.durable(),
+            commit: self.node.commit(),
+            applied: self.applied,
+            revision: self.store.revision(),
+            has_hole: self.node.has_hole(),
+            state_hash: self.state_hash,
+        }
+    }
+
+    fn assert_invariants(&self) {
+        assert!(self.applied <= self.node.commit(), "applied never passes commit");
+        assert!(self.node.commit() <= self.node.last().index, "commit never passes the end of the log");
+        assert!(
+            self.proposals.keys().next().is_none_or(|first| *first > self.applied),
+            "nobody waits for an entry that is applied"
+        );
+        assert!(
+            self.proposals.is_empty() || self.node.role() == RoleName::Leader,
+            "only a leader has proposals of its own"
+        );
+    }
+}
+
+/// The entries of the message being stepped.
+#[derive(Clone, Copy)]
+struct Received<'a> {
+    /// Index of the first record.
+    first: LogIndex,
+    records: &'a [Bytes],
+}
+
+impl Received<'_> {
+    const NOTHING: Self = Self { first: LogIndex(0), records: &[] };
+
+    /// The record of `index`, which raft has just accepted from this message.
+    fn record(&self, index: LogIndex) -> Bytes {
+        let offset = index.0.checked_sub(self.first.0).and_then(|offset| usize::try_from(offset).ok());
+        let record = offset.and_then(|offset| self.records.get(offset));
+        record.expect("raft accepts only entries that the message carries").clone()
+    }
+}
+
+/// A reply to a client, or to the peer that forwarded for it.
+pub(super) fn reply(ticket: Ticket, response: Response) -> Output {
+    Output::Reply { ticket, response }
+}

@@ -1,0 +1,36 @@
+//! What can happen to a shard.
+
+use crate::api::Request;
+use crate::ids::{MemberId, SegmentNumber, Ticket};
+use bytes::Bytes;
+
+/// One thing that happened since the last turn. Time passes with every turn; there is no input for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A segment asked for by `Output::MakeSegment` exists, zero-filled, and its directory entry is durable.
+    SegmentReady {
+        /// Which.
+        segment: SegmentNumber,
+    },
+    /// The one write in flight is durable.
+    Written,
+    /// A whole frame from a peer, not yet checked.
+    Peer {
+        /// Who sent it, as far as the connection knows.
+        from: MemberId,
+        /// The frame.
+        frame: Bytes,
+    },
+    /// A client's request.
+    Client {
+        /// For the reply.
+        ticket: Ticket,
+        /// What it wants.
+        request: Request,
+    },
+    /// Hand leadership to another member if this one leads (SIGTERM; `member transfer`).
+    HandOver {
+        /// To whom; anyone caught up if not said.
+        to: Option<MemberId>,
+    },
+}

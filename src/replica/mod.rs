@@ -1,0 +1,40 @@
+//! The one integration point: `Shard::turn(now, inputs, outputs)`.
+//!
+//! Here consensus (`raft`), the log's bytes (`wal`), the store (`kv`), what clients say (`api`) and what peers say
+//! (`peer`) meet, and nowhere else. Time, randomness and the results of I/O come in as values; everything wanted
+//! leaves as values; so one seed is one run, and the simulator can be the disk, the network and the clock.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `shard` | the write-ahead log and the replicas that share it; the turn |
+//! | `group` | one replica; what raft wants done |
+//! | `propose`, `forward` | from a request to an entry, here or by way of the leader |
+//! | `apply`, `sessions` | from a committed entry to a response, exactly once |
+//! | `read` | linearizable reads |
+//! | `entries` | the encoded records of the log, by index |
+//! | `bootstrap` | how a cluster is founded, and why a wiped disk does not vote |
+#![forbid(unsafe_code)]
+
+mod apply;
+mod bootstrap;
+mod entries;
+mod forward;
+#[cfg(test)]
+mod fuzz;
+mod group;
+mod input;
+mod observation;
+mod output;
+mod propose;
+mod read;
+mod sessions;
+mod shard;
+#[cfg(test)]
+mod stories;
+#[cfg(test)]
+mod test_cluster;
+
+pub use input::*;
+pub use observation::*;
+pub use output::*;
+pub use shard::*;

@@ -1,0 +1,31 @@
+//! A view of one replica's inner state, for the simulator's invariants and for `status`.
+
+use crate::ids::{GroupId, LogIndex, MemberId, Revision};
+use crate::raft::{HardState, Position, RoleName};
+
+/// One replica as it is between two turns.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    /// Which group.
+    pub group: GroupId,
+    /// Its role.
+    pub role: RoleName,
+    /// Its term and vote, durable or not yet.
+    pub hard_state: HardState,
+    /// Who leads, as far as it knows.
+    pub leader: Option<MemberId>,
+    /// The end of its contiguous log.
+    pub last: Position,
+    /// The end of what is durable here.
+    pub durable: LogIndex,
+    /// What it knows to be committed.
+    pub commit: LogIndex,
+    /// What it has applied.
+    pub applied: LogIndex,
+    /// The store's revision.
+    pub revision: Revision,
+    /// Whether its log has a hole.
+    pub has_hole: bool,
+    /// Rolling hash of everything applied, in order: equal on all members at equal `applied`.
+    pub state_hash: u64,
+}

@@ -1,0 +1,42 @@
+//! What a shard wants done.
+
+use crate::api::Response;
+use crate::ids::{MemberId, SegmentNumber, Ticket};
+use bytes::Bytes;
+
+/// One thing to do after a turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Make a zero-filled segment with this number and salt in its name, sync its directory, answer `SegmentReady`.
+    MakeSegment {
+        /// Its number.
+        segment: SegmentNumber,
+        /// Its random salt.
+        salt: u64,
+    },
+    /// Write these bytes, durably (`RWF_DSYNC`), and answer `Written`. At most one is in flight.
+    Write {
+        /// Where: the segment.
+        segment: SegmentNumber,
+        /// Where: bytes from the segment's start; a multiple of the block size.
+        offset: u64,
+        /// What; a whole number of blocks.
+        frame: Bytes,
+        /// Always true; a planted bug makes it false, and then nothing promises durability.
+        is_synced: bool,
+    },
+    /// Send a frame to a peer. It may be lost.
+    Send {
+        /// To whom.
+        to: MemberId,
+        /// What.
+        frame: Bytes,
+    },
+    /// Answer a client.
+    Reply {
+        /// The request's ticket.
+        ticket: Ticket,
+        /// The answer.
+        response: Response,
+    },
+}

@@ -1,0 +1,74 @@
+//! Short stories of whole shards on a perfect disk and a perfect network: what should happen when nothing goes wrong.
+//!
+//! What goes wrong is the simulator's business; this is for a reader, and for finding out quickly what broke.
+
+use super::test_cluster::{Cluster, ELECTION_MICROS, get, put, revision_of, value_of};
+use super::{Input, Shard};
+use crate::api::{Refusal, Request, Response, Stamp};
+use crate::ids::{GroupId, KeyspaceId, LogIndex, MemberId, Revision, SessionId};
+use bytes::Bytes;
+
+#[test]
+fn three_empty_members_found_a_cluster_and_serve() {
+    let mut cluster = Cluster::of(3);
+    cluster.advance(3 * ELECTION_MICROS);
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    assert_eq!(revision_of(&cluster.ask(leader, put("key", "one", None))), Revision(2));
+    assert_eq!(revision_of(&cluster.ask(follower, put("key", "two", None))), Revision(3));
+    for member in [leader, follower] {
+        assert_eq!(value_of(&cluster.ask(member, get("key"))), Some(Bytes::from_static(b"two")));
+    }
+    let observed: Vec<_> = cluster.shards.values().flat_map(Shard::observe).collect();
+    assert!(observed.iter().all(|replica| replica.state_hash == observed[0].state_hash));
+    let records = cluster.shards.values().map(|shard| shard.record(GroupId::FIRST, LogIndex(2)));
+    assert!(
+        records.collect::<Vec<_>>().windows(2).all(|pair| pair[0] == pair[1]),
+        "the same bytes everywhere"
+    );
+}
+
+#[test]
+fn a_member_alone_founds_and_serves_alone() {
+    let mut cluster = Cluster::of(1);
+    cluster.advance(3 * ELECTION_MICROS);
+    assert_eq!(revision_of(&cluster.ask(MemberId(1), put("key", "one", None))), Revision(2));
+    assert_eq!(value_of(&cluster.ask(MemberId(1), get("key"))), Some(Bytes::from_static(b"one")));
+}
+
+#[test]
+fn a_retry_of_a_stamped_write_gets_the_first_answer() {
+    let mut cluster = Cluster::of(3);
+    cluster.advance(3 * ELECTION_MICROS);
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    let opened = cluster.ask(follower, Request::OpenSession { keyspace: KeyspaceId::FIRST });
+    let Response::SessionOpened { session } = opened else { panic!("a session opens, got {opened:?}") };
+    let stamp = Some(Stamp { session, sequence: 1, low_water: 0 });
+    let first = cluster.ask(leader, put("key", "one", stamp));
+    let _ = cluster.ask(leader, put("key", "two", None));
+    assert_eq!(cluster.ask(follower, put("key", "one", stamp)), first);
+    assert_eq!(value_of(&cluster.ask(leader, get("key"))), Some(Bytes::from_static(b"two")));
+}
+
+#[test]
+fn a_session_that_nothing_names_is_ended_through_the_log() {
+    let mut cluster = Cluster::of(3);
+    cluster.advance(3 * ELECTION_MICROS);
+    let leader = cluster.leader();
+    let opened = cluster.ask(leader, Request::OpenSession { keyspace: KeyspaceId::FIRST });
+    let Response::SessionOpened { session } = opened else { panic!("a session opens, got {opened:?}") };
+    cluster.advance(100_000_000);
+    let stamp = Some(Stamp { session, sequence: 1, low_water: 0 });
+    let refused = cluster.ask(leader, put("key", "one", stamp));
+    assert_eq!(refused, Response::Refused(Refusal::SessionUnknown));
+    assert_ne!(session, SessionId(0));
+}
+
+#[test]
+fn leadership_is_handed_over_on_request() {
+    let mut cluster = Cluster::of(3);
+    cluster.advance(3 * ELECTION_MICROS);
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    cluster.inputs.entry(leader).or_default().push(Input::HandOver { to: Some(follower) });
+    cluster.advance(50_000);
+    assert_eq!(cluster.leader(), follower);
+}

@@ -1,0 +1,168 @@
+//! A small cluster for tests: whole shards on a perfect disk and a perfect network.
+//!
+//! Always: everything that a shard wants is done at once, in order, and time passes only when a test says so. Left
+//! out: everything that can go wrong; that is the simulator's business.
+
+use super::{Input, Options, Output, Shard};
+use crate::api::{EncodedCommand, ReadMode, Request, Response, Stamp};
+use crate::ids::{BootMicros, KeyspaceId, LeaseId, MemberId, Revision, Ticket};
+use crate::kv::{Command, KeyRange, Outcome, Put, Query, Range};
+use crate::raft::RoleName;
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+
+/// How many of the frames sent are kept.
+const SENT_MAX: usize = 256;
+
+/// E of every member.
+pub(super) const ELECTION_MICROS: u64 = 300_000;
+
+/// Shards that deliver to each other at once, and whose disks are done at once.
+pub(super) struct Cluster {
+    pub(super) now: BootMicros,
+    pub(super) shards: BTreeMap<MemberId, Shard>,
+    pub(super) inputs: BTreeMap<MemberId, Vec<Input>>,
+    pub(super) replies: BTreeMap<Ticket, Response>,
+    next_ticket: u64,
+    /// The newest frames that members sent.
+    pub(super) sent: VecDeque<Bytes>,
+}
+
+impl Cluster {
+    pub(super) fn of(count: u64) -> Self {
+        let members: Vec<MemberId> = (1..=count).map(MemberId).collect();
+        let shards = members.iter().map(|member| {
+            let options = Options {
+                member: *member,
+                initial_members: members.clone(),
+                election_micros: ELECTION_MICROS,
+                heartbeat_micros: 50_000,
+                session_idle_micros: 60_000_000,
+                segment_bytes: 1_024 * 1_024,
+                seed: member.0,
+            };
+            (*member, Shard::start(options, &[], BootMicros(0)).expect("an empty directory is fine"))
+        });
+        Self {
+            now: BootMicros(0),
+            shards: shards.collect(),
+            inputs: members.iter().map(|member| (*member, Vec::new())).collect(),
+            replies: BTreeMap::new(),
+            next_ticket: 1,
+            sent: VecDeque::new(),
+        }
+    }
+
+    /// Gives every shard turns until nobody has anything left to take in.
+    pub(super) fn settle(&mut self) {
+        loop {
+            let mut outputs = Vec::new();
+            for (member, shard) in &mut self.shards {
+                let mut wanted = Vec::new();
+                shard.turn(self.now, self.inputs.entry(*member).or_default(), &mut wanted);
+                outputs.extend(wanted.into_iter().map(|output| (*member, output)));
+            }
+            for (member, output) in outputs {
+                self.carry_out(member, output);
+            }
+            if self.inputs.values().all(Vec::is_empty) {
+                return;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, member: MemberId, output: Output) {
+        let (to, input) = match output {
+            Output::MakeSegment { segment, .. } => (member, Input::SegmentReady { segment }),
+            Output::Write { .. } => (member, Input::Written),
+            Output::Send { to, frame } => {
+                if self.sent.len() == SENT_MAX {
+                    self.sent.pop_front();
+                }
+                self.sent.push_back(frame.clone());
+                (to, Input::Peer { from: member, frame })
+            }
+            Output::Reply { ticket, response } => {
+                assert!(self.replies.insert(ticket, response).is_none(), "one reply a request");
+                return;
+            }
+        };
+        self.inputs.entry(to).or_default().push(input);
+    }
+
+    pub(super) fn advance(&mut self, micros: u64) {
+        let end = self.now.after(micros);
+        loop {
+            self.settle();
+            let next = self.shards.values().map(Shard::next_deadline).min().expect("a cluster has members");
+            if next > end {
+                break;
+            }
+            assert!(next > self.now, "a deadline that is past is a loop that never sleeps");
+            self.now = next;
+        }
+        self.now = end;
+        self.settle();
+    }
+
+    pub(super) fn leader(&self) -> MemberId {
+        let leads = |shard: &Shard| shard.observe().any(|replica| replica.role == RoleName::Leader);
+        *self.shards.iter().find(|(_, shard)| leads(shard)).expect("somebody leads").0
+    }
+
+    pub(super) fn follower(&self) -> MemberId {
+        let leader = self.leader();
+        *self.shards.keys().find(|member| **member != leader).expect("there are others")
+    }
+
+    /// Hands a request in; whoever gives the members turns sees to the answer.
+    pub(super) fn submit(&mut self, member: MemberId, request: Request) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.inputs.entry(member).or_default().push(Input::Client { ticket, request });
+        ticket
+    }
+
+    pub(super) fn ask(&mut self, member: MemberId, request: Request) -> Response {
+        let ticket = self.submit(member, request);
+        self.advance(100_000);
+        self.replies.remove(&ticket).expect("the request was answered")
+    }
+}
+
+pub(super) fn put(key: &'static str, value: &'static str, stamp: Option<Stamp>) -> Request {
+    let put = Put {
+        key: Bytes::from_static(key.as_bytes()),
+        value: Bytes::from_static(value.as_bytes()),
+        lease: LeaseId(0),
+        wants_previous: false,
+    };
+    let command = EncodedCommand::encode(&Command::Put(put)).expect("a small command");
+    Request::Write { keyspace: KeyspaceId::FIRST, stamp, command }
+}
+
+pub(super) fn get(key: &'static str) -> Request {
+    let range = Range {
+        range: KeyRange::Key(Bytes::from_static(key.as_bytes())),
+        limit: 0,
+        revision: Revision(0),
+        keys_only: false,
+        count_only: false,
+    };
+    Request::Read { keyspace: KeyspaceId::FIRST, query: Query::Range(range), mode: ReadMode::Linearizable }
+}
+
+pub(super) fn value_of(response: &Response) -> Option<Bytes> {
+    let Response::Applied(applied) = response else {
+        panic!("expected an answer of the store, got {response:?}")
+    };
+    let Outcome::Range(range) = &applied.outcome else { panic!("expected a range, got {applied:?}") };
+    range.pairs.first().map(|pair| pair.value.clone())
+}
+
+pub(super) fn revision_of(response: &Response) -> Revision {
+    let Response::Applied(applied) = response else {
+        panic!("expected an answer of the store, got {response:?}")
+    };
+    applied.revision
+}
