@@ -1,6 +1,8 @@
 //! mainstay: a strongly consistent coordination service.
 
 pub mod api;
+pub mod check;
+pub mod cli;
 pub mod ids;
 pub mod kv;
 pub mod limits;
@@ -8,4 +10,5 @@ pub mod peer;
 pub mod planted;
 pub mod raft;
 pub mod replica;
+pub mod sim;
 pub mod wal;

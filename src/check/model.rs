@@ -1,0 +1,216 @@
+//! The store in as few lines as it can be written, to hold the real one against.
+//!
+//! Every version of every key is kept for ever, so any revision can be read at any time. Nothing is shared with
+//! `kv` but the words of its commands; the rules are etcd's (ETCD-CONTRACT §3 and §4).
+
+use crate::ids::{LeaseId, Revision};
+use crate::kv::{
+    Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult, KeyRange,
+    KeyValue, Operation, OperationResult, Outcome, Put, PutResult, Query, Range, RangeResult, StoreRefusal,
+    Txn, TxnResult,
+};
+use bytes::Bytes;
+use core::cmp::Ordering;
+use std::collections::BTreeMap;
+
+/// A store that remembers everything.
+#[derive(Clone, Debug)]
+pub struct Model {
+    revision: Revision,
+    /// For each key what it became, and at which revision; `None` where it was deleted.
+    versions: BTreeMap<Bytes, Vec<(Revision, Option<KeyValue>)>>,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self { revision: Revision(1), versions: BTreeMap::new() }
+    }
+}
+
+impl Model {
+    /// The revision of the last change.
+    pub const fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Changes the store; says what a client is to be told.
+    pub fn apply(&mut self, command: &Command) -> Applied {
+        let next = self.revision.next();
+        let outcome = match command {
+            Command::Put(put) => Outcome::Put(self.put(next, put)),
+            Command::DeleteRange(delete) => Outcome::DeleteRange(self.delete(next, delete)),
+            Command::Txn(txn) => self.transact(next, self.revision, txn),
+        };
+        // A change of nothing makes no revision.
+        if self.versions.values().any(|versions| versions.last().is_some_and(|(at, _)| *at == next)) {
+            self.revision = next;
+        }
+        Applied { revision: self.revision, outcome }
+    }
+
+    /// What a query answers when the store's current revision is `current`, now or in the past.
+    pub fn read(&mut self, current: Revision, query: &Query) -> Outcome {
+        match query {
+            Query::Range(range) if range.revision > current => Outcome::Refused(StoreRefusal::FutureRevision),
+            Query::Range(range) => Outcome::Range(self.range(current, range)),
+            // Without writes, nothing can stand at the revision after the current one.
+            Query::Txn(txn) => self.transact(current, current, txn),
+        }
+    }
+
+    fn transact(&mut self, next: Revision, before: Revision, txn: &Txn) -> Outcome {
+        let succeeded = txn.compares.iter().all(|compare| self.holds(before, compare));
+        let operations = if succeeded { &txn.success } else { &txn.failure };
+        let results = operations
+            .iter()
+            .map(|operation| match operation {
+                Operation::Put(put) => OperationResult::Put(self.put(next, put)),
+                Operation::DeleteRange(delete) => OperationResult::DeleteRange(self.delete(next, delete)),
+                Operation::Range(range) => OperationResult::Range(self.range(next, range)),
+            })
+            .collect();
+        Outcome::Txn(TxnResult { succeeded, results })
+    }
+
+    fn put(&mut self, next: Revision, put: &Put) -> PutResult {
+        let previous = self.get(next, &put.key);
+        let pair = KeyValue {
+            key: put.key.clone(),
+            value: put.value.clone(),
+            create_revision: previous.as_ref().map_or(next, |pair| pair.create_revision),
+            mod_revision: next,
+            version: previous.as_ref().map_or(0, |pair| pair.version) + 1,
+            lease: put.lease,
+        };
+        self.versions.entry(put.key.clone()).or_default().push((next, Some(pair)));
+        PutResult { previous: previous.filter(|_| put.wants_previous) }
+    }
+
+    fn delete(&mut self, next: Revision, delete: &DeleteRange) -> DeleteRangeResult {
+        let removed = self.pairs(next, &delete.range);
+        for pair in &removed {
+            self.versions.entry(pair.key.clone()).or_default().push((next, None));
+        }
+        DeleteRangeResult {
+            deleted: removed.len() as u64,
+            previous: if delete.wants_previous { removed } else { Vec::new() },
+        }
+    }
+
+    fn range(&self, current: Revision, range: &Range) -> RangeResult {
+        let at = if range.revision.0 == 0 { current } else { range.revision };
+        let mut pairs = self.pairs(at, &range.range);
+        let count = pairs.len() as u64;
+        let limit = if range.limit == 0 { u64::MAX } else { range.limit };
+        let more = count > limit && !range.count_only;
+        pairs.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        if range.count_only {
+            pairs.clear();
+        }
+        if range.keys_only {
+            for pair in &mut pairs {
+                pair.value = Bytes::new();
+            }
+        }
+        RangeResult { pairs, more, count }
+    }
+
+    fn get(&self, at: Revision, key: &Bytes) -> Option<KeyValue> {
+        let versions = self.versions.get(key)?;
+        let newer = versions.partition_point(|(revision, _)| *revision <= at);
+        versions.get(newer.checked_sub(1)?)?.1.clone()
+    }
+
+    fn pairs(&self, at: Revision, range: &KeyRange) -> Vec<KeyValue> {
+        let (start, end) = match range {
+            KeyRange::Key(key) => return self.get(at, key).into_iter().collect(),
+            KeyRange::Span { start, end } => (start, Some(end)),
+            KeyRange::From(start) => (start, None),
+        };
+        let within = self.versions.keys().filter(|key| *key >= start && end.is_none_or(|end| *key < end));
+        within.filter_map(|key| self.get(at, key)).collect()
+    }
+
+    fn holds(&self, at: Revision, compare: &Compare) -> bool {
+        let never_written = KeyValue {
+            key: Bytes::new(),
+            value: Bytes::new(),
+            create_revision: Revision(0),
+            mod_revision: Revision(0),
+            version: 0,
+            lease: LeaseId(0),
+        };
+        let test = |pair: &KeyValue, is_missing: bool| {
+            let ordering = match &compare.target {
+                CompareTarget::Version(version) => pair.version.cmp(version),
+                CompareTarget::Create(revision) => pair.create_revision.cmp(revision),
+                CompareTarget::Mod(revision) => pair.mod_revision.cmp(revision),
+                CompareTarget::Lease(lease) => pair.lease.cmp(lease),
+                CompareTarget::Value(_) if is_missing => return false,
+                CompareTarget::Value(value) => pair.value.cmp(value),
+            };
+            match compare.operator {
+                CompareOperator::Equal => ordering == Ordering::Equal,
+                CompareOperator::NotEqual => ordering != Ordering::Equal,
+                CompareOperator::Greater => ordering == Ordering::Greater,
+                CompareOperator::Less => ordering == Ordering::Less,
+            }
+        };
+        // A key that is not there, or a range without keys, compares as one that was never written (etcd's rule).
+        match self.pairs(at, &compare.range) {
+            pairs if pairs.is_empty() => test(&never_written, true),
+            pairs => pairs.iter().all(|pair| test(pair, false)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(key: &'static str, value: &'static str) -> Command {
+        Command::Put(Put {
+            key: Bytes::from(key),
+            value: Bytes::from(value),
+            lease: LeaseId(0),
+            wants_previous: true,
+        })
+    }
+
+    fn everything(revision: u64) -> Query {
+        Query::Range(Range {
+            range: KeyRange::From(Bytes::new()),
+            limit: 0,
+            revision: Revision(revision),
+            keys_only: false,
+            count_only: false,
+        })
+    }
+
+    #[test]
+    fn the_first_write_makes_revision_two_and_a_deletion_of_nothing_makes_none() {
+        let mut model = Model::default();
+        assert_eq!(model.apply(&put("a", "1")).revision, Revision(2));
+        let nothing = Command::DeleteRange(DeleteRange {
+            range: KeyRange::Key(Bytes::from("b")),
+            wants_previous: false,
+        });
+        assert_eq!(model.apply(&nothing).revision, Revision(2));
+        assert_eq!(model.apply(&put("a", "2")).revision, Revision(3));
+    }
+
+    #[test]
+    fn every_past_revision_can_be_read() {
+        let mut model = Model::default();
+        for value in ["1", "2", "3"] {
+            model.apply(&put("a", value));
+        }
+        for (revision, value) in [(2, "1"), (3, "2"), (4, "3")] {
+            let Outcome::Range(result) = model.read(Revision(4), &everything(revision)) else {
+                panic!("a range answers a range")
+            };
+            assert_eq!(result.pairs[0].value, Bytes::from(value));
+            assert_eq!(result.pairs[0].version, revision - 1);
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The one binary: arguments in, one call out.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mainstay::cli::run()
+}

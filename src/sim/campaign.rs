@@ -1,0 +1,80 @@
+//! Many seeds, summed up. Who runs them, and on how many threads, is the caller's business.
+
+use super::run::{Counts, Outcome};
+use core::fmt;
+
+/// The sum of many runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Campaign {
+    /// Runs finished, failed ones included.
+    pub seeds: u64,
+    /// Simulated time over all of them.
+    pub simulated_micros: u64,
+    /// Runs that failed.
+    pub failures: u64,
+    /// The lowest seed that failed.
+    pub first_failed_seed: Option<u64>,
+    /// Everything that happened.
+    pub counts: Counts,
+}
+
+impl Campaign {
+    /// Adds the run of `seed`.
+    pub fn add(&mut self, seed: u64, outcome: &Outcome) {
+        self.simulated_micros += outcome.simulated.0;
+        self.counts = self.counts.plus(outcome.counts);
+        if outcome.failure.is_some() {
+            self.fail(seed);
+        } else {
+            self.seeds += 1;
+        }
+    }
+
+    /// Adds a run that ended in a panic, so that nothing else is known of it.
+    pub fn fail(&mut self, seed: u64) {
+        self.seeds += 1;
+        self.failures += 1;
+        self.first_failed_seed = Some(self.first_failed_seed.map_or(seed, |first| first.min(seed)));
+    }
+}
+
+impl Counts {
+    /// The sum of both.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            turns: self.turns + other.turns,
+            crashes: self.crashes + other.crashes,
+            torn_writes: self.torn_writes + other.torn_writes,
+            rotten_bits: self.rotten_bits + other.rotten_bits,
+            holes: self.holes + other.holes,
+            partitions: self.partitions + other.partitions,
+            leaders: self.leaders + other.leaders,
+            committed: self.committed + other.committed,
+            copies: self.copies + other.copies,
+            answered: self.answered + other.answered,
+            unknown: self.unknown + other.unknown,
+        }
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} turns, {} terms led, {} entries committed ({} of them retries), {} operations answered, {} not; {} crashes, {} torn writes, \
+             {} rotten bits, {} recoveries with a hole, {} partitions",
+            self.turns,
+            self.leaders,
+            self.committed,
+            self.copies,
+            self.answered,
+            self.unknown,
+            self.crashes,
+            self.torn_writes,
+            self.rotten_bits,
+            self.holes,
+            self.partitions,
+        )
+    }
+}

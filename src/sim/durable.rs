@@ -1,0 +1,325 @@
+//! What a member's disk certainly holds: the *durable image*, built from the writes as they land.
+//!
+//! "Committed" in this simulator means: in the durable images of a majority. Memory does not count, nor does what a
+//! member believes of itself (RELIABILITY §2). So the image is made from the bytes of each landed frame, decoded here
+//! again, and never from anything the member says.
+//!
+//! **The atlas of rot.** One bit of one landed frame may rot, at a crash, only where the promise covers it
+//! (DESIGN §8):
+//! - once in a member, and not again until its image is whole: a frame's hard state stands again in the next one only;
+//! - never in the neighbour of a rotten frame, for the same reason;
+//! - never in the newest frame on the disk: what came after a frame is what tells rot from a torn write;
+//! - only in a frame whose entries all stand in the images of a majority of the *other* members;
+//! - not while a wiped member is being missed: a majority of disks must survive.
+//!
+//! Headers, padding, seals and openings rot like anything else.
+//!
+//! Always: durable terms grow, a durable vote is not changed within its term, entries are replaced only by an
+//! append at or below them. Left out: snapshots, and what recovery makes of the image (the run compares the two).
+
+use super::invariants::{Broken, holds};
+use super::random::Random;
+use crate::ids::{LogIndex, MemberId, SegmentNumber, Term};
+use crate::raft::Position;
+use std::ops::Range;
+
+/// An entry as an image holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DurableEntry {
+    /// Its term.
+    pub(super) term: Term,
+    /// The fingerprint of its record.
+    pub(super) print: u64,
+    /// Which landed frame holds it.
+    frame: u64,
+}
+
+/// What one frame says about the one group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct FrameFacts {
+    /// Term and vote, if the frame names them.
+    pub(super) hard_state: Option<(Term, Option<MemberId>)>,
+    /// Runs of entries.
+    pub(super) runs: Vec<RunFacts>,
+}
+
+/// Consecutive entries in a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RunFacts {
+    /// Whether it fills a hole, and so supersedes nothing above it.
+    pub(super) is_fill: bool,
+    /// The entry just before.
+    pub(super) previous: Position,
+    /// Term and fingerprint of each.
+    pub(super) entries: Vec<(Term, u64)>,
+}
+
+/// Where a frame lies.
+#[derive(Clone, Debug)]
+struct Landed {
+    frame: u64,
+    segment: SegmentNumber,
+    range: Range<usize>,
+}
+
+/// The durable image of one member.
+#[derive(Clone, Debug, Default)]
+pub(super) struct DurableImage {
+    term: Term,
+    vote: Option<MemberId>,
+    /// Every vote that ever was durable, in the order of terms.
+    votes: Vec<(Term, MemberId)>,
+    /// From index 1 on; `None` where rot took what stood there.
+    entries: Vec<Option<DurableEntry>>,
+    /// Everything up to here is there.
+    contiguous: usize,
+    landed: Vec<Landed>,
+    frames_count: u64,
+    /// Frames that have rotted. What stands in them is gone for ever.
+    rotten: Vec<u64>,
+    /// Whether any frame names the group.
+    is_founded: bool,
+}
+
+impl DurableImage {
+    /// Whether the group has been founded on this disk.
+    pub(super) const fn is_founded(&self) -> bool {
+        self.is_founded
+    }
+
+    /// The newest durable term.
+    pub(super) const fn term(&self) -> Term {
+        self.term
+    }
+
+    /// The durable vote in that term.
+    pub(super) const fn vote(&self) -> Option<MemberId> {
+        self.vote
+    }
+
+    /// Whether this vote is, or was, durable.
+    pub(super) fn holds_vote(&self, term: Term, vote: MemberId) -> bool {
+        self.votes.iter().rev().any(|durable| *durable == (term, vote))
+    }
+
+    /// The end of the part without holes.
+    pub(super) const fn contiguous(&self) -> LogIndex {
+        LogIndex(self.contiguous as u64)
+    }
+
+    /// The end of the last entry.
+    pub(super) fn last(&self) -> Position {
+        let index = LogIndex(self.entries.len() as u64);
+        let term = self.entries.last().copied().flatten().map_or(Term(0), |entry| entry.term);
+        Position { index, term }
+    }
+
+    /// Whether no entry is missing.
+    pub(super) fn is_whole(&self) -> bool {
+        self.contiguous == self.entries.len()
+    }
+
+    /// The entry at `index`.
+    pub(super) fn entry(&self, index: LogIndex) -> Option<DurableEntry> {
+        let at = usize::try_from(index.0.checked_sub(1)?).ok()?;
+        self.entries.get(at).copied().flatten()
+    }
+
+    /// A frame has landed for good at this place.
+    ///
+    /// # Errors
+    /// If what is durable went back.
+    pub(super) fn land(
+        &mut self,
+        segment: SegmentNumber,
+        range: Range<usize>,
+        facts: &FrameFacts,
+    ) -> Result<(), Broken> {
+        self.frames_count += 1;
+        let overlaps = |other: &Landed| {
+            other.segment == segment && other.range.start < range.end && range.start < other.range.end
+        };
+        // Only the last few can be written over: recovery begins where the write in flight was dropped.
+        while self.landed.last().is_some_and(overlaps) {
+            self.landed.pop();
+        }
+        self.landed.push(Landed { frame: self.frames_count, segment, range });
+        if let Some((term, vote)) = facts.hard_state {
+            self.is_founded = true;
+            self.land_hard_state(term, vote)?;
+        }
+        for run in &facts.runs {
+            self.land_run(run)?;
+        }
+        Ok(())
+    }
+
+    fn land_hard_state(&mut self, term: Term, vote: Option<MemberId>) -> Result<(), Broken> {
+        const NAME: &str = "durable_terms_and_votes_only_grow";
+        holds(term >= self.term, NAME, || format!("durable term {} went back to {term}", self.term))?;
+        if term > self.term {
+            self.vote = None;
+        }
+        holds(self.vote.is_none() || vote == self.vote, NAME, || {
+            format!("the durable vote of term {term} changed from {:?} to {vote:?}", self.vote)
+        })?;
+        if let (None, Some(vote)) = (self.vote, vote) {
+            self.votes.push((term, vote));
+        }
+        (self.term, self.vote) = (term, vote);
+        Ok(())
+    }
+
+    fn land_run(&mut self, run: &RunFacts) -> Result<(), Broken> {
+        const NAME: &str = "runs_join_the_durable_log";
+        let first = usize::try_from(run.previous.index.0).unwrap_or(usize::MAX);
+        holds(first <= self.entries.len(), NAME, || {
+            format!("a run after {} begins beyond the end {}", run.previous.index, self.entries.len())
+        })?;
+        if !run.is_fill {
+            self.entries.truncate(first);
+            self.contiguous = self.contiguous.min(first);
+        }
+        for (offset, (term, print)) in run.entries.iter().enumerate() {
+            let entry = Some(DurableEntry { term: *term, print: *print, frame: self.frames_count });
+            match self.entries.get_mut(first + offset) {
+                Some(place) => *place = entry,
+                None => self.entries.push(entry),
+            }
+        }
+        self.extend_contiguous();
+        Ok(())
+    }
+
+    fn extend_contiguous(&mut self) {
+        while self.entries.get(self.contiguous).is_some_and(Option::is_some) {
+            self.contiguous += 1;
+        }
+    }
+
+    /// Draws a frame that may rot as far as this member is concerned: any but the newest, recent ones more often.
+    pub(super) fn draw_frame(&self, random: &mut Random) -> Option<RotCandidate> {
+        let older = self.landed.len().checked_sub(1).filter(|older| *older > 0)?;
+        let reach = if random.below(2) == 0 { older } else { older.min(8) };
+        let at = older - 1 - random.position(reach);
+        let landed = self.landed.get(at)?;
+        // A frame's tails stand again in the next one, and only there.
+        if self.rotten.iter().any(|rotten| rotten.abs_diff(landed.frame) <= 1) {
+            return None;
+        }
+        let holds_entry =
+            |entry: &Option<DurableEntry>| entry.is_some_and(|entry| entry.frame == landed.frame);
+        let entries = (1_u64..)
+            .zip(&self.entries)
+            .filter(|(_, entry)| holds_entry(entry))
+            .filter_map(|(index, entry)| entry.map(|entry| (LogIndex(index), entry.print)))
+            .collect();
+        Some(RotCandidate {
+            frame: landed.frame,
+            segment: landed.segment,
+            range: landed.range.clone(),
+            entries,
+        })
+    }
+
+    /// The frame has rotted: its entries are gone.
+    pub(super) fn lose(&mut self, candidate: &RotCandidate) {
+        for (index, _) in &candidate.entries {
+            let at = usize::try_from(index.0 - 1).unwrap_or(usize::MAX);
+            if let Some(place) = self.entries.get_mut(at) {
+                *place = None;
+            }
+            self.contiguous = self.contiguous.min(at);
+        }
+        self.landed.retain(|landed| landed.frame != candidate.frame);
+        self.rotten.push(candidate.frame);
+    }
+}
+
+/// A frame that may rot.
+#[derive(Clone, Debug)]
+pub(super) struct RotCandidate {
+    frame: u64,
+    /// Its segment.
+    pub(super) segment: SegmentNumber,
+    /// Its place there.
+    pub(super) range: Range<usize>,
+    /// The entries that only it holds on this disk, and their fingerprints.
+    pub(super) entries: Vec<(LogIndex, u64)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(previous: (u64, u64), entries: &[(u64, u64)], is_fill: bool) -> FrameFacts {
+        FrameFacts {
+            hard_state: None,
+            runs: vec![RunFacts {
+                is_fill,
+                previous: Position { index: LogIndex(previous.0), term: Term(previous.1) },
+                entries: entries.iter().map(|(term, print)| (Term(*term), *print)).collect(),
+            }],
+        }
+    }
+
+    fn land(image: &mut DurableImage, facts: &FrameFacts) {
+        let start = image.landed.len() * 4_096;
+        image.land(SegmentNumber(1), start..start + 4_096, facts).unwrap();
+    }
+
+    #[test]
+    fn an_append_supersedes_everything_above_it_and_a_fill_nothing() {
+        let mut image = DurableImage::default();
+        land(&mut image, &facts((0, 0), &[(1, 11), (1, 12), (1, 13)], false));
+        land(&mut image, &facts((1, 1), &[(2, 22)], false));
+        assert_eq!(image.contiguous(), LogIndex(2));
+        land(&mut image, &facts((2, 2), &[(2, 23)], false));
+        land(&mut image, &facts((0, 0), &[(1, 11)], true));
+        assert_eq!(image.contiguous(), LogIndex(3));
+        assert_eq!(image.entry(LogIndex(2)).map(|entry| entry.print), Some(22));
+    }
+
+    #[test]
+    fn rot_makes_a_hole_that_a_fill_closes() {
+        let mut image = DurableImage::default();
+        for index in 1..=5 {
+            land(&mut image, &facts((index - 1, 1), &[(1, index)], false));
+        }
+        let mut random = Random::new(1);
+        let candidate = loop {
+            let candidate = image.draw_frame(&mut random).unwrap();
+            if candidate.entries == [(LogIndex(3), 3)] {
+                break candidate;
+            }
+        };
+        image.lose(&candidate);
+        assert_eq!(image.contiguous(), LogIndex(2));
+        assert!(!image.is_whole());
+        land(&mut image, &facts((2, 1), &[(1, 3)], true));
+        assert!(image.is_whole());
+        assert_eq!(image.contiguous(), LogIndex(5));
+    }
+
+    #[test]
+    fn the_newest_frame_never_rots() {
+        let mut image = DurableImage::default();
+        let mut random = Random::new(2);
+        land(&mut image, &facts((0, 0), &[(1, 1)], false));
+        assert!(image.draw_frame(&mut random).is_none());
+        land(&mut image, &facts((1, 1), &[(1, 2)], false));
+        for _ in 0..50 {
+            assert_eq!(image.draw_frame(&mut random).unwrap().entries, [(LogIndex(1), 1)]);
+        }
+    }
+
+    #[test]
+    fn a_vote_that_changes_within_its_term_is_found() {
+        let mut image = DurableImage::default();
+        image.land_hard_state(Term(3), None).unwrap();
+        image.land_hard_state(Term(3), Some(MemberId(1))).unwrap();
+        assert!(image.land_hard_state(Term(3), Some(MemberId(2))).is_err());
+        assert!(image.land_hard_state(Term(2), None).is_err());
+        assert!(image.holds_vote(Term(3), MemberId(1)));
+    }
+}

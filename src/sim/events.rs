@@ -1,0 +1,192 @@
+//! What is going to happen, in the order in which it will.
+//!
+//! Always: events leave in the order of their true time, and those of one instant in the order in which they were
+//! put in, so ties are settled the same way in every run of a seed.
+
+use super::clock::TrueMicros;
+use crate::api::Response;
+use crate::ids::SegmentNumber;
+use bytes::Bytes;
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+/// One thing that will happen. Members and clients are named by their position, boots by their count, so that what
+/// was meant for a process that died meanwhile can be told and dropped.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A member should take a turn: inputs wait, or its deadline has come.
+    Turn {
+        /// Which member.
+        member: usize,
+        /// In which of its lives.
+        boot: u32,
+    },
+    /// A peer's frame arrives.
+    Frame {
+        /// The sender.
+        from: usize,
+        /// The receiver.
+        to: usize,
+        /// The connection it was sent on; a reset since then has lost it.
+        connection: u32,
+        /// The bytes.
+        frame: Bytes,
+        /// Whether it has waited in the network for its receiver to go on after a pause.
+        has_waited: bool,
+    },
+    /// The write in flight has landed.
+    WriteDone {
+        /// Which member's disk.
+        member: usize,
+        /// In which of its lives.
+        boot: u32,
+    },
+    /// A segment has been made.
+    SegmentMade {
+        /// Which member's disk.
+        member: usize,
+        /// In which of its lives.
+        boot: u32,
+        /// Its number.
+        segment: SegmentNumber,
+        /// Its salt.
+        salt: u64,
+    },
+    /// A client's request arrives at the member it was sent to.
+    Request {
+        /// Which attempt; it says the rest.
+        attempt: u64,
+    },
+    /// A member's answer arrives at the client.
+    Response {
+        /// The attempt it answers.
+        attempt: u64,
+        /// What was said.
+        response: Box<Response>,
+    },
+    /// A client has waited long enough for this attempt.
+    Impatience {
+        /// Which attempt.
+        attempt: u64,
+    },
+    /// A client's slot starts its next operation, or tries the current one again.
+    Client {
+        /// Which client.
+        client: usize,
+        /// Which of its slots.
+        slot: usize,
+    },
+    /// Something goes wrong.
+    Fault(Fault),
+    /// Whatever cut links at this generation of partitions is mended.
+    Heal {
+        /// A later partition has a later generation and is left alone.
+        generation: u32,
+    },
+    /// A dead member starts again.
+    Restart {
+        /// Which member.
+        member: usize,
+        /// The life that ended.
+        boot: u32,
+    },
+}
+
+/// A kind of fault; when it strikes, the next one of its kind is planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub(super) enum Fault {
+    Crash,
+    PowerCut,
+    Pause,
+    Partition,
+    Clog,
+    Reset,
+    Stall,
+    HandOver,
+    Wipe,
+}
+
+impl Fault {
+    /// Every kind.
+    pub(super) const ALL: [Self; 9] = [
+        Self::Crash,
+        Self::PowerCut,
+        Self::Pause,
+        Self::Partition,
+        Self::Clog,
+        Self::Reset,
+        Self::Stall,
+        Self::HandOver,
+        Self::Wipe,
+    ];
+}
+
+/// The queue of events.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    heap: BinaryHeap<Planned>,
+    planned_count: u64,
+}
+
+#[derive(Debug)]
+struct Planned {
+    at: TrueMicros,
+    order: u64,
+    event: Event,
+}
+
+impl Queue {
+    /// Plans `event` for `at`.
+    pub(super) fn plan(&mut self, at: TrueMicros, event: Event) {
+        self.planned_count += 1;
+        self.heap.push(Planned { at, order: self.planned_count, event });
+    }
+
+    /// Takes out the next event, if it comes before `end`.
+    pub(super) fn next_before(&mut self, end: TrueMicros) -> Option<(TrueMicros, Event)> {
+        if self.heap.peek()?.at >= end {
+            return None;
+        }
+        self.heap.pop().map(|planned| (planned.at, planned.event))
+    }
+}
+
+impl Ord for Planned {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // Reversed: the heap gives its greatest first.
+        (other.at, other.order).cmp(&(self.at, self.order))
+    }
+}
+
+impl PartialOrd for Planned {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Planned {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Planned {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_of_one_instant_leave_in_the_order_they_came() {
+        let mut queue = Queue::default();
+        for (at, member) in [(5, 0), (3, 1), (5, 2), (3, 3)] {
+            queue.plan(TrueMicros(at), Event::Turn { member, boot: 0 });
+        }
+        let mut order = Vec::new();
+        while let Some((_, Event::Turn { member, .. })) = queue.next_before(TrueMicros(9)) {
+            order.push(member);
+        }
+        assert_eq!(order, [1, 3, 0, 2]);
+    }
+}

@@ -1,0 +1,241 @@
+//! What can go wrong in one run: each seed switches on a random subset of the faults, at random rates.
+//!
+//! Always: the plan follows from the seed alone. A run in which everything goes wrong at once makes no progress and
+//! tests little, so every fault is off in most runs and, where on, mild more often than wild (RELIABILITY §3).
+//! The liveness phase runs under `FaultPlan::without_faults`.
+
+use super::events::Fault;
+use super::random::Random;
+
+/// The rates of everything that can go wrong. Chances are parts per million, intervals are means in microseconds and
+/// zero for never.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // each is a fault that is on or off, independent of the others
+pub(super) struct FaultPlan {
+    /// How many members: 3 mostly, sometimes 1 or 5.
+    pub(super) members_count: usize,
+    /// The members' election timeout E.
+    pub(super) election_micros: u64,
+    /// The size of their segments.
+    pub(super) segment_bytes: u64,
+    /// Mean delay of a message between members.
+    pub(super) delay_micros: u64,
+    /// Messages whose delay is drawn from the tail, up to seconds.
+    pub(super) tail_chance: u32,
+    /// Messages lost.
+    pub(super) loss_chance: u32,
+    /// Messages that arrive twice.
+    pub(super) duplication_chance: u32,
+    /// Whether messages may overtake each other.
+    pub(super) is_reordering: bool,
+    /// Messages between clients and members that are lost, either way.
+    pub(super) client_loss_chance: u32,
+    /// Whether new segments still hold what an old one held, as recycled files do.
+    pub(super) is_recycling: bool,
+    /// Whether the faults have ended.
+    pub(super) is_calm: bool,
+    /// Whether, once it is calm, every wait is exactly its mean: ties that no chance breaks.
+    pub(super) is_lockstep: bool,
+    /// Whether, once it is calm, a minority of the members stays down.
+    pub(super) keeps_minority_down: bool,
+    /// Mean duration of one write.
+    pub(super) write_micros: u64,
+    /// Mean length of a stall of one disk.
+    pub(super) stall_micros: u64,
+    /// Mean delay between an input and the turn that takes it.
+    pub(super) turn_micros: u64,
+    /// Mean length of a pause of one process.
+    pub(super) pause_micros: u64,
+    /// Mean time for which a crashed member stays down.
+    pub(super) down_micros: u64,
+    /// Mean length of a clog.
+    pub(super) clog_micros: u64,
+    /// Mean length of a partition.
+    pub(super) partition_micros: u64,
+    /// The bound on clock drift.
+    pub(super) drift_ppm: u32,
+    /// Crashes of a member as any event reaches it, before or after the turn, or half-way through its outputs.
+    pub(super) event_crash_chance: u32,
+    /// Crashes in which one bit of an old frame rots, as far as the promise allows.
+    pub(super) rot_chance: u32,
+    /// Restarts in which the member dies again at once, before its first turn.
+    pub(super) nested_crash_chance: u32,
+    /// Mean interval of each kind of planned fault.
+    pub(super) intervals: [u64; Fault::ALL.len()],
+}
+
+const SECOND: u64 = 1_000_000;
+
+impl FaultPlan {
+    /// The plan of one seed; `random` is a fork of that seed's generator.
+    pub(super) fn draw(random: &mut Random) -> Self {
+        let mut plan = Self::without_faults(match random.below(20) {
+            0 => 1,
+            1 | 2 => 5,
+            _ => 3,
+        });
+        plan.election_micros = random.between(100_000, 300_000);
+        plan.segment_bytes = (128 * 1_024) << random.below(5);
+        plan.draw_network(random);
+        plan.draw_disk(random);
+        plan.draw_process(random);
+        plan.is_recycling = random.below(4) == 0;
+        plan.is_lockstep = random.below(5) == 0;
+        plan.keeps_minority_down = random.below(3) == 0;
+        plan
+    }
+
+    /// A plan in which nothing goes wrong.
+    pub(super) fn without_faults(members_count: usize) -> Self {
+        Self {
+            members_count,
+            election_micros: 200_000,
+            segment_bytes: 1_024 * 1_024,
+            delay_micros: 200,
+            tail_chance: 0,
+            loss_chance: 0,
+            duplication_chance: 0,
+            is_reordering: false,
+            client_loss_chance: 0,
+            is_recycling: false,
+            is_calm: false,
+            is_lockstep: false,
+            keeps_minority_down: false,
+            write_micros: 300,
+            stall_micros: 0,
+            turn_micros: 30,
+            pause_micros: 0,
+            down_micros: SECOND,
+            clog_micros: 0,
+            partition_micros: 0,
+            drift_ppm: 100,
+            event_crash_chance: 0,
+            rot_chance: 0,
+            nested_crash_chance: 0,
+            intervals: [0; Fault::ALL.len()],
+        }
+    }
+
+    /// The same members on the same clocks, with every fault off, for the liveness phase.
+    #[must_use]
+    pub(super) fn calmed(&self) -> Self {
+        Self {
+            election_micros: self.election_micros,
+            segment_bytes: self.segment_bytes,
+            drift_ppm: if self.is_lockstep { 0 } else { self.drift_ppm },
+            is_recycling: self.is_recycling,
+            is_calm: true,
+            is_lockstep: self.is_lockstep,
+            keeps_minority_down: self.keeps_minority_down,
+            ..Self::without_faults(self.members_count)
+        }
+    }
+
+    /// A wait of about `mean`; of exactly that in lockstep.
+    pub(super) fn wait(&self, mean: u64, random: &mut Random) -> u64 {
+        let is_exact = self.is_lockstep && self.is_calm;
+        if is_exact { mean } else { random.waiting_time(mean) }
+    }
+
+    /// The mean interval of `fault`; zero for never.
+    pub(super) fn interval(&self, fault: Fault) -> u64 {
+        Fault::ALL
+            .iter()
+            .position(|kind| *kind == fault)
+            .and_then(|at| self.intervals.get(at))
+            .copied()
+            .unwrap_or(0)
+    }
+
+    fn draw_network(&mut self, random: &mut Random) {
+        self.delay_micros = random.magnitude(100, 20_000);
+        if random.below(3) == 0 {
+            self.tail_chance = rate(random, 100, 50_000);
+        }
+        if random.below(2) == 0 {
+            self.loss_chance = rate(random, 500, 300_000);
+        }
+        if random.below(3) == 0 {
+            self.duplication_chance = rate(random, 5_000, 500_000);
+        }
+        self.is_reordering = random.below(2) == 0;
+        if random.below(2) == 0 {
+            self.client_loss_chance = rate(random, 1_000, 100_000);
+        }
+    }
+
+    fn draw_disk(&mut self, random: &mut Random) {
+        self.write_micros = random.magnitude(100, 20_000);
+        self.stall_micros = random.magnitude(20_000, 4 * SECOND);
+        if random.below(2) == 0 {
+            self.rot_chance = rate(random, 100_000, 800_000);
+        }
+    }
+
+    fn draw_process(&mut self, random: &mut Random) {
+        self.turn_micros = random.magnitude(10, 2_000);
+        self.pause_micros = random.magnitude(1_000, 5 * SECOND);
+        self.down_micros = random.magnitude(20_000, 5 * SECOND);
+        self.partition_micros = random.magnitude(50_000, 8 * SECOND);
+        self.clog_micros = random.magnitude(20_000, 3 * SECOND);
+        self.drift_ppm = u32::try_from(random.magnitude(10, 20_000)).unwrap_or(0);
+        if random.below(2) == 0 {
+            self.event_crash_chance = rate(random, 20, 800);
+        }
+        if random.below(3) == 0 {
+            self.nested_crash_chance = rate(random, 10_000, 400_000);
+        }
+        for (kind, interval) in Fault::ALL.iter().zip(&mut self.intervals) {
+            *interval = match kind {
+                Fault::Crash | Fault::Partition if random.below(2) == 0 => {
+                    random.magnitude(SECOND, 15 * SECOND)
+                }
+                Fault::PowerCut if random.below(3) == 0 => random.magnitude(4 * SECOND, 40 * SECOND),
+                Fault::Pause | Fault::Stall if random.below(3) == 0 => random.magnitude(SECOND, 20 * SECOND),
+                Fault::Clog if random.below(3) == 0 => random.magnitude(SECOND / 2, 10 * SECOND),
+                Fault::Reset if random.below(2) == 0 => random.magnitude(SECOND / 5, 10 * SECOND),
+                Fault::HandOver if random.below(3) == 0 => random.magnitude(SECOND, 15 * SECOND),
+                Fault::Wipe if random.below(12) == 0 => random.magnitude(SECOND, 60 * SECOND),
+                Fault::Crash
+                | Fault::PowerCut
+                | Fault::Pause
+                | Fault::Partition
+                | Fault::Clog
+                | Fault::Reset
+                | Fault::Stall
+                | Fault::HandOver
+                | Fault::Wipe => 0,
+            };
+        }
+    }
+}
+
+fn rate(random: &mut Random, low: u64, high: u64) -> u32 {
+    u32::try_from(random.magnitude(low, high)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_is_on_in_some_seeds_and_off_in_others() {
+        let plans: Vec<_> = (0..300).map(|seed| FaultPlan::draw(&mut Random::new(seed))).collect();
+        for kind in Fault::ALL {
+            assert!(plans.iter().any(|plan| plan.interval(kind) > 0), "{kind:?} is sometimes on");
+            assert!(plans.iter().any(|plan| plan.interval(kind) == 0), "{kind:?} is sometimes off");
+        }
+        for count in [1, 3, 5] {
+            assert!(plans.iter().any(|plan| plan.members_count == count));
+        }
+        assert!(plans.iter().any(|plan| plan.loss_chance == 0));
+        assert!(plans.iter().any(|plan| plan.loss_chance > 100_000));
+    }
+
+    #[test]
+    fn a_calmed_plan_has_no_faults() {
+        let plan = FaultPlan::draw(&mut Random::new(5));
+        assert!(Fault::ALL.iter().all(|kind| plan.calmed().interval(*kind) == 0));
+        assert_eq!(plan.calmed().loss_chance, 0);
+    }
+}

@@ -1,0 +1,241 @@
+//! What strikes a run: crashes and restarts, pauses, partitions, stalls, rot, a lost disk.
+//!
+//! Always: whatever a fault does stays within what the promise covers (RELIABILITY §1): every entry that rots
+//! somewhere stays intact on a majority, and one member at most is wiped, never with another rotten; everything else as often and as much together as the plan says.
+
+use super::clock::TrueMicros;
+use super::disk::Disk;
+use super::durable::{DurableImage, RotCandidate};
+use super::events::{Event, Fault};
+use super::invariants::{Broken, holds};
+use super::run::Run;
+use super::trace::Trace;
+use crate::ids::MemberId;
+use crate::raft::RoleName;
+use crate::replica::Input;
+
+/// Tries to find a frame that may rot before a crash goes without.
+const ROT_TRIES: u32 = 8;
+
+impl Run {
+    /// Plans the next fault of a kind, if the plan has it at all.
+    pub(super) fn plan_fault(&mut self, fault: Fault) {
+        let interval = self.plan.interval(fault);
+        if interval > 0 {
+            let at = self.now.after(self.random.waiting_time(interval) + 1);
+            self.queue.plan(at, Event::Fault(fault));
+        }
+    }
+
+    pub(super) fn fault_strikes(&mut self, fault: Fault, trace: &mut Trace) -> Result<(), Broken> {
+        if self.plan.interval(fault) == 0 {
+            return Ok(());
+        }
+        let member = self.victim();
+        trace.record(self.now, [10, member as u64, 0, 0], format_args!("{fault:?} strikes m{}", member + 1));
+        match fault {
+            Fault::Crash => self.crash(member, trace)?,
+            Fault::PowerCut => {
+                for member in 0..self.members.len() {
+                    self.crash(member, trace)?;
+                }
+            }
+            Fault::Pause => {
+                let length = self.random.waiting_time(self.plan.pause_micros);
+                self.members[member].paused_until = self.now.after(length);
+            }
+            Fault::Partition => {
+                self.counts.partitions += 1;
+                let (shape, generation) = self.network.partition(member);
+                trace.record(self.now, [11, 0, 0, 0], format_args!("{shape:?} around m{}", member + 1));
+                let at = self.now.after(self.random.waiting_time(self.plan.partition_micros));
+                self.queue.plan(at, Event::Heal { generation });
+            }
+            Fault::Clog => {
+                let length = self.random.waiting_time(self.plan.clog_micros);
+                self.network.clog(member, self.now.after(length));
+            }
+            Fault::Reset => {
+                let other = self.random.position(self.members.len());
+                if other != member {
+                    self.network.reset(member, other);
+                }
+            }
+            Fault::Stall => {
+                let length = self.random.waiting_time(self.plan.stall_micros);
+                let this = &mut self.members[member];
+                this.stalled_until = this.stalled_until.max(self.now.after(length));
+            }
+            Fault::HandOver => self.hand_over(member, trace)?,
+            Fault::Wipe => {
+                self.wipe(member, trace)?;
+                return Ok(());
+            }
+        }
+        self.plan_fault(fault);
+        Ok(())
+    }
+
+    /// Whom a fault strikes: the leader as often as anyone.
+    pub(super) fn victim(&mut self) -> usize {
+        let leads = |role: Option<RoleName>| role == Some(RoleName::Leader);
+        let leader = self.members.iter().position(|member| {
+            member.is_up() && leads(member.observed.as_ref().map(|observed| observed.role))
+        });
+        match leader {
+            Some(leader) if self.random.below(2) == 0 => leader,
+            Some(_) | None => self.random.position(self.members.len()),
+        }
+    }
+
+    fn hand_over(&mut self, member: usize, trace: &mut Trace) -> Result<(), Broken> {
+        let to = match self.random.below(3) {
+            0 => None,
+            _ => Some(MemberId(self.random.between(1, self.members.len() as u64))),
+        };
+        self.give(member, Input::HandOver { to }, trace)
+    }
+
+    /// A process dies, with its machine: what was in flight lands in part, what was not synced may go, a bit may rot.
+    pub(super) fn crash(&mut self, member: usize, trace: &mut Trace) -> Result<(), Broken> {
+        let this = &mut self.members[member];
+        if !this.is_up() {
+            return Ok(());
+        }
+        self.counts.crashes += 1;
+        trace.record(self.now, [12, member as u64, 0, 0], format_args!("{} dies", this.id));
+        this.shard = None;
+        this.inbox.clear();
+        this.owed_since = None;
+        this.boot += 1;
+        this.observed = None;
+        this.paused_until = TrueMicros(0);
+        this.drained_at = TrueMicros(0);
+        this.stalled_until = TrueMicros(0);
+        if let Some(write) = this.disk.crash(&mut self.random) {
+            if this.has_landed(&write) && write.is_synced {
+                self.land(member, &write)?;
+            } else {
+                self.counts.torn_writes += 1;
+            }
+        }
+        self.network.reset_all_of(member);
+        if self.random.chance(self.plan.rot_chance) {
+            self.rot(member, trace);
+        }
+        let boot = self.members[member].boot;
+        let at = self.now.after(self.plan.wait(self.plan.down_micros, &mut self.random));
+        self.queue.plan(at, Event::Restart { member, boot });
+        Ok(())
+    }
+
+    /// A dead member starts; perhaps to die again before it has done anything.
+    pub(super) fn restart(&mut self, member: usize, boot: u32, trace: &mut Trace) -> Result<(), Broken> {
+        let this = &self.members[member];
+        if this.boot != boot || this.is_up() || this.is_kept_down {
+            return Ok(());
+        }
+        let this = &mut self.members[member];
+        trace.record(self.now, [13, member as u64, 0, 0], format_args!("{} starts", this.id));
+        this.start(self.now, &self.plan, &mut self.random)?;
+        self.check_recovery(member)?;
+        self.observe(member, trace)?;
+        let has_hole = self.members[member].observed.as_ref().is_some_and(|observed| observed.has_hole);
+        self.counts.holes += u64::from(has_hole);
+        if self.random.chance(self.plan.nested_crash_chance) {
+            return self.crash(member, trace);
+        }
+        self.plan_turn(member, self.now);
+        Ok(())
+    }
+
+    /// What a member recovers is what its disk held for certain: no less, and no other.
+    fn check_recovery(&self, member: usize) -> Result<(), Broken> {
+        const NAME: &str = "recovery_finds_what_is_durable";
+        let this = &self.members[member];
+        let image = &this.image;
+        let Some(found) = this.shard.as_ref().and_then(|shard| shard.observe().next()) else {
+            let is_new = image.contiguous().0 == 0 && image.term().0 == 0;
+            return holds(is_new, NAME, || format!("{} recovered nothing, though it was founded", this.id));
+        };
+        let (term, vote) = (found.hard_state.term, found.hard_state.vote);
+        holds((term, vote) == (image.term(), image.vote()), NAME, || {
+            format!(
+                "{} recovered term {term} and vote {vote:?}; durable are {} and {:?}",
+                this.id,
+                image.term(),
+                image.vote()
+            )
+        })?;
+        let is_same_end = found.last == image.last();
+        holds(this.is_rotten || is_same_end, NAME, || {
+            format!("{} recovered a log to {:?}; durable is {:?}", this.id, found.last, image.last())
+        })?;
+        holds(found.has_hole || image.is_whole(), NAME, || {
+            format!("{} did not notice that its log rotted after {}", this.id, image.contiguous())
+        })
+    }
+
+    /// One bit of one frame rots, where the atlas allows it (see `durable`).
+    fn rot(&mut self, member: usize, trace: &mut Trace) {
+        let is_bearable = self.members.len() >= 3 && self.members.iter().all(|other| !other.is_wiped);
+        if !is_bearable || self.members[member].is_rotten {
+            return;
+        }
+        for _ in 0..ROT_TRIES {
+            let Some(candidate) = self.members[member].image.draw_frame(&mut self.random) else {
+                continue;
+            };
+            if !self.others_hold(member, &candidate) {
+                continue;
+            }
+            let bits = candidate.range.len() as u64 * 8;
+            // As often in the first bytes, where the header is, as anywhere.
+            let reach = if self.random.below(2) == 0 { bits.min(64 * 8) } else { bits };
+            let bit = usize::try_from(self.random.below(reach)).unwrap_or(0);
+            trace.record(
+                self.now,
+                [14, member as u64, candidate.segment.0, bit as u64],
+                format_args!(
+                    "bit {bit} rots in the frame at {}+{}",
+                    candidate.segment, candidate.range.start
+                ),
+            );
+            let this = &mut self.members[member];
+            this.disk.flip_bit(candidate.segment, candidate.range.clone(), bit);
+            this.image.lose(&candidate);
+            this.is_rotten = true;
+            self.counts.rotten_bits += 1;
+            return;
+        }
+    }
+
+    fn others_hold(&self, member: usize, candidate: &RotCandidate) -> bool {
+        candidate.entries.iter().all(|(index, print)| {
+            let holds_it =
+                |image: &DurableImage| image.entry(*index).is_some_and(|entry| entry.print == *print);
+            let others = self.members.iter().enumerate().filter(|(other, _)| *other != member);
+            others.filter(|(_, other)| holds_it(&other.image)).count() * 2 > self.members.len()
+        })
+    }
+
+    /// A disk is lost, and the member comes back on an empty one, under its old name.
+    fn wipe(&mut self, member: usize, trace: &mut Trace) -> Result<(), Broken> {
+        let is_bearable =
+            self.members.len() >= 3 && self.members.iter().all(|other| !other.is_rotten && !other.is_wiped);
+        if !is_bearable {
+            return Ok(());
+        }
+        let are_founded = self.members.iter().all(|member| member.image.is_founded());
+        self.crash(member, trace)?;
+        let this = &mut self.members[member];
+        // Rot in that very crash would make two damaged disks.
+        this.is_rotten = false;
+        this.is_wiped = true;
+        this.disk = Disk::new();
+        let image = std::mem::take(&mut this.image);
+        // Before the founding is complete, a new disk is as good as the old one was.
+        this.lost_image = are_founded.then_some(image);
+        Ok(())
+    }
+}

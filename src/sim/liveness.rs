@@ -1,0 +1,160 @@
+//! The phase after the faults: a cluster whose members are all up and can talk must come to rest, whole.
+//!
+//! Always checked: a leader within ten election timeouts; then every operation of every client resolves; then
+//! all members hold and have applied the same, and no hole is left. A member whose disk was wiped is not waited for:
+//! it counts for nothing, for ever.
+
+use super::clock::TrueMicros;
+use super::events::Event;
+use super::invariants::{Broken, holds};
+use super::run::Run;
+use super::trace::Trace;
+use crate::raft::RoleName;
+use crate::replica::Observation;
+
+/// How long clients go on after the faults have ended.
+const SERVICE_MICROS: u64 = 2_000_000;
+
+/// Operations answered in that time at the least: half of what the clients would do if every answer came at once.
+const SERVICE_ANSWERS_MIN: u64 = 100;
+
+/// How long the last operations may take to resolve.
+const RESOLVE_MICROS_MAX: u64 = 20_000_000;
+
+/// How long members may take to become equal once nothing new is asked for.
+const SETTLE_MICROS_MAX: u64 = 10_000_000;
+
+const STEP_MICROS: u64 = 100_000;
+
+impl Run {
+    /// Ends every fault and brings the members up: all of them, or all but a minority.
+    pub(super) fn become_calm(&mut self, trace: &mut Trace) -> Result<(), Broken> {
+        trace.record(self.now, [20, 0, 0, 0], format_args!("the faults end"));
+        self.plan = self.plan.calmed();
+        self.network.mend_links();
+        self.network.unclog_links();
+        for member in 0..self.members.len() {
+            let this = &mut self.members[member];
+            this.paused_until = TrueMicros(0);
+            this.drained_at = TrueMicros(0);
+            this.stalled_until = TrueMicros(0);
+            let boot = this.boot;
+            self.queue.plan(self.now, Event::WriteDone { member, boot });
+        }
+        self.keep_minority_down(trace)?;
+        for member in 0..self.members.len() {
+            // Those that start again at one instant, in lockstep, are as alike as members can be.
+            if self.plan.is_lockstep {
+                self.crash(member, trace)?;
+            }
+            let boot = self.members[member].boot;
+            self.restart(member, boot, trace)?;
+            self.plan_turn(member, self.now);
+        }
+        Ok(())
+    }
+
+    /// A majority that can talk serves, whoever else is down; but then its own disks must be sound.
+    fn keep_minority_down(&mut self, trace: &mut Trace) -> Result<(), Broken> {
+        let members_count = self.members.len();
+        let are_sound = self.members.iter().all(|member| !member.is_rotten && !member.is_wiped);
+        // The very first start needs all members once.
+        let are_founded = self.members.iter().all(|member| member.image.term().0 > 0);
+        if !self.plan.keeps_minority_down || !are_sound || !are_founded {
+            return Ok(());
+        }
+        for _ in 0..(members_count - 1) / 2 {
+            let member = self.victim();
+            self.crash(member, trace)?;
+            self.members[member].is_kept_down = true;
+        }
+        Ok(())
+    }
+
+    /// Checks that the cluster comes to rest.
+    pub(super) fn check_liveness(&mut self, trace: &mut Trace) -> Result<(), Broken> {
+        // Timeouts are drawn from [E, 2E); a slow clock makes them a little longer.
+        let patience = 10 * 2 * self.plan.election_micros;
+        self.run_until(self.now.after(patience), trace)?;
+        holds(self.has_leader(), "a_leader_within_ten_election_timeouts", || self.describe())?;
+        let answered_before = self.clients.answered_count();
+        self.run_until(self.now.after(SERVICE_MICROS), trace)?;
+        let answered = self.clients.answered_count() - answered_before;
+        holds(answered >= SERVICE_ANSWERS_MIN, "a_calm_cluster_serves", || {
+            format!("{answered} operations answered in {SERVICE_MICROS} µs; {}", self.describe())
+        })?;
+        self.clients.close();
+        self.wait_until(RESOLVE_MICROS_MAX, trace, |run| run.clients.pending_count() == 0)?;
+        let pending = self.clients.pending_count();
+        holds(pending == 0, "every_operation_resolves", || format!("{pending} do not; {}", self.describe()))?;
+        self.wait_until(SETTLE_MICROS_MAX, trace, Self::is_settled)?;
+        holds(self.is_settled(), "all_members_become_equal", || self.describe())
+    }
+
+    fn wait_until(
+        &mut self,
+        micros_max: u64,
+        trace: &mut Trace,
+        is_reached: impl Fn(&Self) -> bool,
+    ) -> Result<(), Broken> {
+        let end = self.now.after(micros_max);
+        while self.now < end && !is_reached(self) {
+            self.run_until(self.now.after(STEP_MICROS), trace)?;
+        }
+        Ok(())
+    }
+
+    fn counting(&self) -> impl Iterator<Item = Option<&Observation>> {
+        self.members
+            .iter()
+            .filter(|member| !member.is_wiped && !member.is_kept_down)
+            .map(|member| member.observed.as_ref())
+    }
+
+    /// A member whose disk was lost may lead if that was before the founding was complete.
+    fn has_leader(&self) -> bool {
+        self.members
+            .iter()
+            .filter(|member| member.lost_image.is_none())
+            .filter_map(|member| member.observed.as_ref())
+            .any(|observed| observed.role == RoleName::Leader)
+    }
+
+    fn is_settled(&self) -> bool {
+        let Some(Some(first)) = self.counting().next() else {
+            return false;
+        };
+        self.counting().all(|observed| {
+            observed.is_some_and(|observed| {
+                observed.applied == first.applied
+                    && observed.last == first.last
+                    && observed.applied == observed.last.index
+                    && observed.durable == observed.last.index
+                    && observed.state_hash == first.state_hash
+                    && !observed.has_hole
+            })
+        })
+    }
+
+    fn describe(&self) -> String {
+        let mut words = Vec::new();
+        for member in &self.members {
+            let state = match (&member.observed, &member.shard) {
+                (Some(observed), _) => format!(
+                    "{:?} of term {} log to {} (durable {}, applied {}){}",
+                    observed.role,
+                    observed.hard_state.term,
+                    observed.last.index,
+                    observed.durable,
+                    observed.applied,
+                    if observed.has_hole { " with a hole" } else { "" }
+                ),
+                (None, Some(shard)) => format!("waits for {}", shard.waiting_for().unwrap_or_default()),
+                (None, None) => "down".to_owned(),
+            };
+            let wiped = if member.is_wiped { " (wiped)" } else { "" };
+            words.push(format!("{}{wiped}: {state}", member.id));
+        }
+        words.join("; ")
+    }
+}

@@ -1,0 +1,48 @@
+//! The simulator: a whole cluster in one thread, on virtual time, from one seed.
+//!
+//! It drives the same `replica::Shard` that a real member runs, and is everything a shard does not contain: the disk,
+//! the network, the clock, the clients, and bad luck. A shard says what it wants done; here that happens late,
+//! twice, in part or not at all, and after every event the invariants of what it touched are checked. A seed that
+//! fails once fails for ever: `mainstay sim --seed N --trace` shows how.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `run` | one run: the queue's events, one by one |
+//! | `faults` | what strikes it; `fault_plan`: which faults a seed has, and how often |
+//! | `invariants` | what must be true after every event, one named function each |
+//! | `liveness` | what must be true once the faults have ended |
+//! | `member`, `disk`, `durable`, `clock` | one member's world; what its disk holds for certain |
+//! | `network`, `events` | what is on its way |
+//! | `client`, `workload`, `witness` | who uses the store; the committed log as the checker needs it |
+//! | `campaign` | many seeds summed up |
+//! | `planted_bugs` | the bugs that can be switched on, to see that the simulator finds them |
+//! | `trace`, `random` | what happened; chance |
+//!
+//! Always: the seed decides everything. No clock, thread, file or order of a hash map gets in, so that one seed gives
+//! byte-equal traces, in debug and in release. Only what the promise covers is done to disks (`durable`).
+#![forbid(unsafe_code)]
+
+mod campaign;
+mod client;
+mod clock;
+mod disk;
+mod durable;
+mod events;
+mod fault_plan;
+mod faults;
+mod invariants;
+mod liveness;
+mod member;
+mod network;
+mod planted_bugs;
+mod random;
+mod run;
+mod trace;
+mod witness;
+mod workload;
+
+pub use campaign::*;
+pub use clock::TrueMicros;
+pub use planted_bugs::*;
+pub use run::{Counts, Failure, Outcome, RunOptions, run};
+pub use trace::{LineSink, Trace};

@@ -1,0 +1,45 @@
+//! The bugs that can be switched on with the feature `planted`, by their catalogue numbers (RELIABILITY §6).
+//!
+//! Always: this table and the `planted!(N)` lines in the source name the same bugs; a test of the source says so.
+
+/// A bug that the simulator must find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlantedBug {
+    /// Its number in the catalogue.
+    pub number: u32,
+    /// What is wrong, in a few words.
+    pub name: &'static str,
+}
+
+const fn bug(number: u32, name: &'static str) -> PlantedBug {
+    PlantedBug { number, name }
+}
+
+/// Every bug that is planted somewhere.
+pub const PLANTED_BUGS: &[PlantedBug] = &[
+    bug(1, "an entry of an earlier term committed by counting"),
+    bug(10, "a heartbeat path that changes the term outside the core"),
+    bug(15, "a pre-vote refused without a word, so that a pre-candidate stays behind its term"),
+    bug(16, "election timeouts without jitter"),
+    bug(17, "an observed vote counted as granted"),
+    bug(18, "a vote answered before it is durable"),
+    bug(19, "a leader that counts itself before its own sync"),
+    bug(23, "a late append that truncates matching entries"),
+    bug(29, "a stale rejection that moves next back"),
+    bug(30, "positions compared index before term"),
+    bug(31, "a read index confirmed by rounds that began before the read"),
+    bug(33, "a read before the term's no-op is committed"),
+    bug(35, "a retry applied twice"),
+    bug(39, "a bad frame taken for a torn tail although valid ones follow"),
+    bug(42, "writes that are not synced"),
+    bug(43, "a recycled segment's old frames taken for its own"),
+    bug(44, "padding outside the checksum"),
+    bug(45, "a leader whose own disk stands still goes on leading"),
+    bug(51, "a fill written as an append, which supersedes the entries above the hole"),
+    bug(54, "a frame that does not repeat the tails of the frame before it"),
+    bug(57, "holes that only the leader may fill"),
+    bug(101, "a deletion of nothing that makes a revision"),
+    bug(102, "compares evaluated after the writes"),
+    bug(103, "changes of one transaction at two revisions"),
+    bug(104, "a read of the past that overlooks deletions"),
+];

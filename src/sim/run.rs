@@ -1,0 +1,687 @@
+//! One run: a cluster, its clients and everything that happens to them, from one seed.
+//!
+//! ```text
+//!   queue ──next event──> member ──turn──> outputs ──> disk, network, clients ──> queue
+//!                            │
+//!                            └─ after every event: the invariants of what it touched
+//! ```
+//!
+//! A run has a phase of faults and a phase of liveness (`liveness`); then the clients' history is checked.
+//! Always: the seed decides everything; nothing here reads a clock, a file or a global source of randomness.
+
+use super::client::{Clients, Contradiction};
+use super::clock::TrueMicros;
+use super::disk::DiskWrite;
+use super::durable::DurableImage;
+use super::events::{Event, Fault, Queue};
+use super::fault_plan::FaultPlan;
+use super::invariants::{
+    Broken, Seen, Truth, a_leader_with_a_dead_disk_steps_down, a_read_sees_the_commit_floor,
+    an_ack_names_what_the_leader_holds, holds,
+};
+use super::member::Member;
+use super::network::Network;
+use super::random::{Random, mix};
+use super::trace::Trace;
+use crate::api::Response;
+use crate::check::{Call, check_strict_serializability};
+use crate::ids::{MemberId, Ticket};
+use crate::peer::{self, Body};
+use crate::raft::{AppendResult, Message, RoleName};
+use crate::replica::{Input, Output};
+use bytes::Bytes;
+
+/// What a run is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunOptions {
+    /// Everything follows from it.
+    pub seed: u64,
+    /// Simulated time with faults, before the liveness phase.
+    pub faults_micros: u64,
+}
+
+impl RunOptions {
+    /// A run of about `minutes` simulated minutes, the liveness phase included.
+    pub const fn of_minutes(seed: u64, minutes: u64) -> Self {
+        Self { seed, faults_micros: minutes * 60_000_000 - 6_000_000 }
+    }
+}
+
+/// Why a run failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The invariant that was broken.
+    pub invariant: &'static str,
+    /// The seed that does it again.
+    pub seed: u64,
+    /// When, in true time.
+    pub at: TrueMicros,
+    /// What was found.
+    pub explanation: String,
+}
+
+/// What happened in a run; to see whether a campaign tests anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Turns taken.
+    pub turns: u64,
+    /// Deaths of processes.
+    pub crashes: u64,
+    /// Crashes that left a part of a write.
+    pub torn_writes: u64,
+    /// Bits that rotted.
+    pub rotten_bits: u64,
+    /// Members that recovered with a hole.
+    pub holes: u64,
+    /// Partitions.
+    pub partitions: u64,
+    /// Terms with a leader.
+    pub leaders: u64,
+    /// Entries committed.
+    pub committed: u64,
+    /// Committed retries of committed writes.
+    pub copies: u64,
+    /// Operations of clients that were answered.
+    pub answered: u64,
+    /// Operations that nobody knows the outcome of.
+    pub unknown: u64,
+}
+
+/// A finished run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The simulated time it took.
+    pub simulated: TrueMicros,
+    /// What happened.
+    pub counts: Counts,
+    /// Why it failed, if it did.
+    pub failure: Option<Failure>,
+}
+
+/// A run under way.
+pub(super) struct Run {
+    pub(super) options: RunOptions,
+    pub(super) plan: FaultPlan,
+    pub(super) now: TrueMicros,
+    pub(super) queue: Queue,
+    pub(super) network: Network,
+    pub(super) members: Vec<Member>,
+    pub(super) clients: Clients,
+    pub(super) truth: Truth,
+    pub(super) random: Random,
+    pub(super) counts: Counts,
+    outputs: Vec<Output>,
+}
+
+/// Runs one seed to its end, or to the first broken invariant.
+pub fn run(options: RunOptions, trace: &mut Trace) -> Outcome {
+    let mut run = Run::new(options);
+    let result = run.live_through(trace);
+    run.counts.leaders = run.truth.leaders_count() as u64;
+    run.counts.committed = run.truth.committed_count();
+    run.counts.copies = run.truth.witness.copies_count();
+    let failure = result.err().map(|broken| Failure {
+        invariant: broken.invariant,
+        seed: options.seed,
+        at: run.now,
+        explanation: broken.explanation,
+    });
+    Outcome { simulated: run.now, counts: run.counts, failure }
+}
+
+impl Run {
+    fn new(options: RunOptions) -> Self {
+        let mut random = Random::new(mix(options.seed.wrapping_add(1)));
+        let plan = FaultPlan::draw(&mut random.fork());
+        let mut queue = Queue::default();
+        let network = Network::new(plan.members_count, random.fork());
+        let session_idle_micros = if random.below(4) == 0 { 4_000_000 } else { 60_000_000 };
+        let members = (1..=plan.members_count as u64)
+            .map(|id| Member::new(MemberId(id), session_idle_micros, &mut random))
+            .collect();
+        let clients = Clients::new(plan.members_count, random.fork(), &mut queue);
+        Self {
+            options,
+            plan,
+            now: TrueMicros(0),
+            queue,
+            network,
+            members,
+            clients,
+            truth: Truth::default(),
+            random,
+            counts: Counts::default(),
+            outputs: Vec::new(),
+        }
+    }
+
+    fn live_through(&mut self, trace: &mut Trace) -> Result<(), Broken> {
+        trace.record(self.now, [0; 4], format_args!("plan {:?}", self.plan));
+        for member in 0..self.members.len() {
+            let boot = self.members[member].boot;
+            let delay = self.random.below(50_000);
+            self.queue.plan(TrueMicros(delay), Event::Restart { member, boot });
+        }
+        for fault in Fault::ALL {
+            self.plan_fault(fault);
+        }
+        self.run_until(TrueMicros(self.options.faults_micros), trace)?;
+        if self.plan.keeps_minority_down {
+            self.run_until_someone_campaigns(trace)?;
+        }
+        self.become_calm(trace)?;
+        self.check_liveness(trace)?;
+        self.check_history()
+    }
+
+    /// Lets everything happen that is planned before `end`.
+    pub(super) fn run_until(&mut self, end: TrueMicros, trace: &mut Trace) -> Result<(), Broken> {
+        while let Some((at, event)) = self.queue.next_before(end) {
+            self.now = at;
+            self.happen(event, trace)?;
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    /// Lets the faults end in the middle of an election, if there is one soon: what it leaves is the hardest to mend.
+    fn run_until_someone_campaigns(&mut self, trace: &mut Trace) -> Result<(), Broken> {
+        let end = self.now.after(3_000_000);
+        let campaigns = |member: &Member| {
+            member.observed.as_ref().is_some_and(|observed| observed.role == RoleName::Candidate)
+        };
+        while !self.members.iter().any(campaigns) {
+            let Some((at, event)) = self.queue.next_before(end) else {
+                break;
+            };
+            self.now = at;
+            self.happen(event, trace)?;
+        }
+        Ok(())
+    }
+
+    fn happen(&mut self, event: Event, trace: &mut Trace) -> Result<(), Broken> {
+        match event {
+            Event::Turn { member, boot } => self.turn_is_due(member, boot, trace),
+            Event::Frame { from, to, connection, frame, has_waited } => {
+                if !has_waited && let Some(at) = self.waits_for_resumption(to) {
+                    self.queue.plan(at, Event::Frame { from, to, connection, frame, has_waited: true });
+                    return Ok(());
+                }
+                self.frame_arrives((from, to), connection, frame, trace)
+            }
+            Event::WriteDone { member, boot } => self.write_is_done(member, boot, trace),
+            Event::SegmentMade { member, boot, segment, salt } => {
+                if self.members[member].boot == boot {
+                    trace.record(
+                        self.now,
+                        [3, member as u64, segment.0, 0],
+                        format_args!("{segment} made at {member}"),
+                    );
+                    let bytes_count = self.plan.segment_bytes;
+                    let recycles = self.plan.is_recycling;
+                    self.members[member].disk.make_segment(segment, salt, bytes_count, recycles);
+                    self.give(member, Input::SegmentReady { segment }, trace)?;
+                }
+                Ok(())
+            }
+            Event::Request { attempt } => self.request_arrives(attempt, trace),
+            Event::Response { attempt, response } => self.response_arrives(attempt, *response, trace),
+            Event::Impatience { attempt } => {
+                self.clients.lose_patience(self.now, attempt, &mut self.queue);
+                Ok(())
+            }
+            Event::Client { client, slot } => {
+                self.clients.wake(self.now, client, slot, &mut self.queue);
+                Ok(())
+            }
+            Event::Fault(fault) => self.fault_strikes(fault, trace),
+            Event::Heal { generation } => {
+                self.network.heal(generation);
+                Ok(())
+            }
+            Event::Restart { member, boot } => self.restart(member, boot, trace),
+        }
+    }
+
+    /// Puts an input before a member and plans the turn that takes it; or the member dies of it.
+    pub(super) fn give(&mut self, member: usize, input: Input, trace: &mut Trace) -> Result<(), Broken> {
+        if !self.members[member].is_up() {
+            return Ok(());
+        }
+        if self.random.chance(self.plan.event_crash_chance) {
+            return self.crash(member, trace);
+        }
+        self.members[member].inbox.push(input);
+        let at = self.now.after(self.plan.wait(self.plan.turn_micros, &mut self.random));
+        self.plan_turn(member, at);
+        Ok(())
+    }
+
+    pub(super) fn plan_turn(&mut self, member: usize, at: TrueMicros) {
+        let this = &mut self.members[member];
+        let at = at.max(this.paused_until).max(self.now);
+        if at < this.turn_at {
+            this.turn_at = at;
+            let boot = this.boot;
+            self.queue.plan(at, Event::Turn { member, boot });
+        }
+    }
+
+    fn turn_is_due(&mut self, member: usize, boot: u32, trace: &mut Trace) -> Result<(), Broken> {
+        let this = &mut self.members[member];
+        if this.boot != boot || this.turn_at != self.now || !this.is_up() {
+            return Ok(());
+        }
+        this.turn_at = TrueMicros(u64::MAX);
+        if this.paused_until > self.now {
+            self.plan_turn(member, self.now);
+            return Ok(());
+        }
+        self.turn(member, trace)
+    }
+
+    fn turn(&mut self, member: usize, trace: &mut Trace) -> Result<(), Broken> {
+        self.counts.turns += 1;
+        let mut outputs = std::mem::take(&mut self.outputs);
+        let this = &mut self.members[member];
+        let boot_now = this.clock.read(self.now);
+        let Some(shard) = this.shard.as_mut() else {
+            return Ok(());
+        };
+        let inputs_count = this.inbox.len() as u64;
+        shard.turn(boot_now, &mut this.inbox, &mut outputs);
+        let deadline = this.clock.when(shard.next_deadline());
+        let facts = [1 + 256 * member as u64, inputs_count, outputs.len() as u64, deadline.0];
+        trace.record(
+            self.now,
+            facts,
+            format_args!("{} turn: {inputs_count} in, {} out", this.id, outputs.len()),
+        );
+        self.observe(member, trace)?;
+        // A process can die between any two of the things it wants done.
+        let dies = self.random.chance(self.plan.event_crash_chance);
+        for output in outputs.drain(..) {
+            if !dies || self.random.below(2) == 0 {
+                self.perform(member, output, trace)?;
+            }
+        }
+        self.outputs = outputs;
+        if dies {
+            return self.crash(member, trace);
+        }
+        // A deadline in the past means now, and now must move.
+        self.plan_turn(member, deadline.max(self.now.after(1)));
+        Ok(())
+    }
+
+    /// Looks at a member after its turn and checks what must hold.
+    pub(super) fn observe(&mut self, member: usize, trace: &mut Trace) -> Result<(), Broken> {
+        let this = &self.members[member];
+        let Some(after) = this.shard.as_ref().and_then(|shard| shard.observe().next()) else {
+            return Ok(());
+        };
+        let images: Vec<&DurableImage> = self.members.iter().map(Member::counting_image).collect();
+        let seen = Seen {
+            member: this.id,
+            before: this.observed.as_ref(),
+            after: &after,
+            record: &|index| this.record(index),
+        };
+        self.truth.check_turn(seen, &images)?;
+        if let Some((since, log_end)) = this.owed_since {
+            let waited_micros = self.now.0 - since.0;
+            a_leader_with_a_dead_disk_steps_down(
+                this.id,
+                &after,
+                log_end,
+                waited_micros,
+                self.plan.election_micros,
+            )?;
+        }
+        let facts = [2, after.hard_state.term.0, after.commit.0, after.state_hash];
+        trace.record(
+            self.now,
+            facts,
+            format_args!(
+                "{} {:?} term {} last {}/{} durable {} commit {} applied {} revision {}{}",
+                this.id,
+                after.role,
+                after.hard_state.term,
+                after.last.index,
+                after.last.term,
+                after.durable,
+                after.commit,
+                after.applied,
+                after.revision,
+                if after.has_hole { " with a hole" } else { "" }
+            ),
+        );
+        let this = &mut self.members[member];
+        let is_owed = after.durable < after.last.index;
+        this.owed_since = is_owed.then(|| this.owed_since.unwrap_or((self.now, after.last.index)));
+        this.is_rotten &= after.has_hole || !this.image.is_whole();
+        this.observed = Some(after);
+        Ok(())
+    }
+
+    fn perform(&mut self, member: usize, output: Output, trace: &mut Trace) -> Result<(), Broken> {
+        match output {
+            Output::Send { to, frame } => self.send(member, to, &frame, trace),
+            Output::Write { segment, offset, frame, is_synced } => {
+                let write = DiskWrite {
+                    segment,
+                    offset: usize::try_from(offset).unwrap_or(usize::MAX),
+                    bytes: frame,
+                    is_synced,
+                };
+                self.start_write(member, write, trace)
+            }
+            Output::MakeSegment { segment, salt } => {
+                let this = &self.members[member];
+                let at = self.now.after(self.plan.wait(2 * self.plan.write_micros, &mut self.random));
+                let boot = this.boot;
+                let event = Event::SegmentMade { member, boot, segment, salt };
+                self.queue.plan(at, event);
+                Ok(())
+            }
+            Output::Reply { ticket, response } => self.reply(member, ticket, response, trace),
+        }
+    }
+
+    fn send(&mut self, member: usize, to: MemberId, frame: &Bytes, trace: &mut Trace) -> Result<(), Broken> {
+        let receiver = usize::try_from(to.0.wrapping_sub(1)).unwrap_or(usize::MAX);
+        let from = self.members[member].id;
+        holds(receiver < self.members.len() && receiver != member, "sends_go_to_other_members", || {
+            format!("{from} sends to {to}")
+        })?;
+        self.check_send(member, receiver, frame, trace)?;
+        let (arrivals, connection) = self.network.send(&self.plan, self.now, member, receiver);
+        for at in arrivals.into_iter().flatten() {
+            let event = Event::Frame {
+                from: member,
+                to: receiver,
+                connection,
+                frame: frame.clone(),
+                has_waited: false,
+            };
+            self.queue.plan(at, event);
+        }
+        Ok(())
+    }
+
+    /// What leaves a member must be covered by what its disk holds.
+    fn check_send(
+        &mut self,
+        member: usize,
+        receiver: usize,
+        frame: &Bytes,
+        trace: &mut Trace,
+    ) -> Result<(), Broken> {
+        let (sender, leader) = (&self.members[member], &self.members[receiver]);
+        let decoded = match peer::decode(frame) {
+            Ok(decoded) => decoded,
+            Err(damage) => {
+                return holds(false, "what_is_sent_decodes", || format!("{} sent {damage}", sender.id));
+            }
+        };
+        if trace.keeps_lines() {
+            trace.record(
+                self.now,
+                [0; 4],
+                format_args!("{} -> {}: {:?}", sender.id, leader.id, decoded.body),
+            );
+        } else {
+            trace.record(self.now, [0; 4], format_args!(""));
+        }
+        let Body::Raft { message, .. } = &decoded.body else {
+            return Ok(());
+        };
+        self.truth.nothing_leaves_before_it_is_durable(sender.id, leader.id, message, &sender.image)?;
+        if let Message::AppendReply(reply) = message
+            && let AppendResult::Matched { upto } = reply.result
+            && let Some(observed) = &leader.observed
+            && observed.role == RoleName::Leader
+            && observed.hard_state.term == reply.term
+        {
+            let record = leader.record(upto);
+            an_ack_names_what_the_leader_holds(sender.id, upto, sender.image.entry(upto), record.as_ref())?;
+        }
+        Ok(())
+    }
+
+    fn start_write(&mut self, member: usize, write: DiskWrite, trace: &mut Trace) -> Result<(), Broken> {
+        let this = &mut self.members[member];
+        let facts = [4, member as u64, write.segment.0, write.offset as u64];
+        trace.record(
+            self.now,
+            facts,
+            format_args!(
+                "{} writes {} bytes at {}+{}",
+                this.id,
+                write.bytes.len(),
+                write.segment,
+                write.offset
+            ),
+        );
+        if let Err(bad) = this.disk.start_write(write) {
+            return holds(false, "one_sound_write_is_in_flight_at_a_time", || {
+                format!("{}: {bad:?}", this.id)
+            });
+        }
+        let at =
+            self.now.after(self.plan.wait(self.plan.write_micros, &mut self.random)).max(this.stalled_until);
+        let boot = this.boot;
+        self.queue.plan(at, Event::WriteDone { member, boot });
+        Ok(())
+    }
+
+    fn write_is_done(&mut self, member: usize, boot: u32, trace: &mut Trace) -> Result<(), Broken> {
+        let this = &mut self.members[member];
+        if this.boot != boot {
+            return Ok(());
+        }
+        if this.stalled_until > self.now {
+            self.queue.plan(this.stalled_until, Event::WriteDone { member, boot });
+            return Ok(());
+        }
+        let Some(write) = this.disk.complete_write() else {
+            return Ok(());
+        };
+        this.owed_since = None;
+        if write.is_synced {
+            self.land(member, &write)?;
+        }
+        trace.record(self.now, [5, member as u64, 0, 0], format_args!("m{} write done", member + 1));
+        self.give(member, Input::Written, trace)
+    }
+
+    /// Takes a landed write into the member's durable image.
+    pub(super) fn land(&mut self, member: usize, write: &DiskWrite) -> Result<(), Broken> {
+        let runs = self.members[member].land(write)?;
+        let this = &self.members[member];
+        self.truth.a_vote_answers_a_request(this.id, this.image.term(), this.image.vote())?;
+        for run in &runs {
+            let first = run.previous.index.next();
+            self.truth.equal_positions_mean_equal_logs(run.previous.term, first, &run.entries)?;
+        }
+        Ok(())
+    }
+
+    fn frame_arrives(
+        &mut self,
+        (from, to): (usize, usize),
+        connection: u32,
+        frame: Bytes,
+        trace: &mut Trace,
+    ) -> Result<(), Broken> {
+        if !self.network.delivers(from, to, connection) {
+            return Ok(());
+        }
+        trace.record(
+            self.now,
+            [6, from as u64, to as u64, frame.len() as u64],
+            format_args!("m{} <- m{}", to + 1, from + 1),
+        );
+        let from = self.members[from].id;
+        self.give(to, Input::Peer { from, frame }, trace)
+    }
+
+    /// When a frame reaches a process that stands still: some wait in its own buffers, the others in the network, and
+    /// come one by one after it goes on. In the order in which they arrived.
+    fn waits_for_resumption(&mut self, member: usize) -> Option<TrueMicros> {
+        let this = &mut self.members[member];
+        let is_behind = this.drained_at > self.now;
+        if this.paused_until <= self.now && !is_behind {
+            return None;
+        }
+        if !is_behind && self.random.below(2) == 0 {
+            return None;
+        }
+        let gap = self.random.below(2 * self.plan.delay_micros + 1);
+        this.drained_at = this.drained_at.max(this.paused_until).max(self.now).after(gap + 1);
+        Some(this.drained_at)
+    }
+
+    fn request_arrives(&mut self, attempt: u64, trace: &mut Trace) -> Result<(), Broken> {
+        let floor = self.truth.newest_revision();
+        let Some(member) = self.clients.attempt(attempt).map(|attempt| attempt.member) else {
+            return Ok(());
+        };
+        trace.record(
+            self.now,
+            [7, attempt, member as u64, 0],
+            format_args!("request #{attempt} at m{}", member + 1),
+        );
+        if !self.network.is_reachable_by_clients(member) || self.random.chance(self.plan.client_loss_chance) {
+            return Ok(());
+        }
+        if !self.members[member].is_up() {
+            // The connection is refused; the client knows at once.
+            let at = self.now.after(self.random.waiting_time(1_000));
+            self.queue.plan(at, Event::Impatience { attempt });
+            return Ok(());
+        }
+        let Some(request) = self.clients.arrive(attempt, floor) else {
+            return Ok(());
+        };
+        let input = Input::Client { ticket: Ticket(attempt), request };
+        self.give(member, input, trace)
+    }
+
+    fn reply(
+        &mut self,
+        member: usize,
+        ticket: Ticket,
+        response: Response,
+        trace: &mut Trace,
+    ) -> Result<(), Broken> {
+        let facts = [8, ticket.0, member as u64, 0];
+        trace.record(self.now, facts, format_args!("m{} answers {ticket}: {response:?}", member + 1));
+        self.check_reply(member, ticket, &response)?;
+        let is_lost =
+            !self.network.is_reachable_by_clients(member) || self.random.chance(self.plan.client_loss_chance);
+        if !is_lost {
+            let at = self.now.after(self.random.waiting_time(300));
+            let response = Box::new(response);
+            let event = Event::Response { attempt: ticket.0, response };
+            self.queue.plan(at, event);
+        }
+        Ok(())
+    }
+
+    fn check_reply(&self, member: usize, ticket: Ticket, response: &Response) -> Result<(), Broken> {
+        let id = self.members[member].id;
+        let attempt = self.clients.attempt(ticket.0).filter(|attempt| attempt.member == member);
+        holds(attempt.is_some(), "replies_answer_requests", || format!("{id} answers {ticket} unasked"))?;
+        let (Some(attempt), Response::Applied(applied)) = (attempt, response) else {
+            return Ok(());
+        };
+        let Some(operation) = attempt.operation.and_then(|at| self.clients.operation(at)) else {
+            return Ok(());
+        };
+        match &operation.call {
+            Call::Write { write, .. } => {
+                let is_committed = self.truth.witness.has_committed(*write);
+                holds(is_committed, "a_write_is_answered_after_its_commit", || {
+                    format!("{id} answered write {write}, which is not committed")
+                })
+            }
+            Call::Read { is_linearizable: true, .. } => {
+                a_read_sees_the_commit_floor(id, attempt.floor, applied.revision)
+            }
+            Call::Read { is_linearizable: false, .. } => Ok(()),
+        }
+    }
+
+    fn response_arrives(
+        &mut self,
+        attempt: u64,
+        response: Response,
+        trace: &mut Trace,
+    ) -> Result<(), Broken> {
+        trace.record(self.now, [9, attempt, 0, 0], format_args!("answer to #{attempt} arrives"));
+        self.clients.hear(self.now, attempt, response, &mut self.queue).map_err(
+            |Contradiction(explanation)| Broken { invariant: "a_retry_gets_the_first_answer", explanation },
+        )
+    }
+
+    fn check_history(&mut self) -> Result<(), Broken> {
+        let order = self.truth.witness.order();
+        match check_strict_serializability(self.clients.history(), order) {
+            Ok(summary) => {
+                self.counts.answered = summary.writes + summary.reads;
+                self.counts.unknown = summary.unknown;
+                Ok(())
+            }
+            Err(violation) => Err(Broken {
+                invariant: "the_history_is_strictly_serializable",
+                explanation: violation.to_string(),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn short(seed: u64) -> RunOptions {
+        RunOptions { seed, faults_micros: 4_000_000 }
+    }
+
+    #[test]
+    fn one_seed_run_twice_leaves_one_trace() {
+        let hash = |seed| {
+            let mut trace = Trace::hashed();
+            run(short(seed), &mut trace);
+            (trace.hash(), trace.events_count())
+        };
+        assert_eq!(hash(3), hash(3));
+        assert_ne!(hash(3), hash(4));
+    }
+
+    #[test]
+    fn lines_change_nothing_and_are_equal_too() {
+        let lines = || {
+            let kept = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+            let sink = std::rc::Rc::clone(&kept);
+            let mut trace = Trace::with_lines(Box::new(move |line| sink.borrow_mut().push(line)));
+            run(short(5), &mut trace);
+            drop(trace);
+            kept.take()
+        };
+        assert_eq!(lines(), lines());
+    }
+
+    #[test]
+    fn a_few_seeds_run_to_their_end_and_do_something() {
+        let mut counts = Counts::default();
+        for seed in 1..=6 {
+            let outcome = run(short(seed), &mut Trace::hashed());
+            assert_eq!(outcome.failure, None);
+            counts = counts.plus(outcome.counts);
+        }
+        assert!(counts.crashes > 0 && counts.partitions > 0 && counts.answered > 500, "{counts}");
+    }
+}

@@ -1,0 +1,100 @@
+//! The committed log as a witness: which writes took effect, in which order.
+//!
+//! Always: only what a member called committed gets in, once, in the order of the log. A copy of a write that the
+//! rules of sessions keep from running (its session is over, its sequence is at or below the low-water mark) is left
+//! out; second copies stay in, because telling them apart is the checker's business.
+
+use super::invariants::{Broken, holds};
+use crate::api::decode_command;
+use crate::check::{CommittedWrite, WriteId};
+use crate::ids::{LogIndex, SessionId, Term};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use wal_format::{EntryHeader, EntryKind};
+
+/// What the committed log says.
+#[derive(Debug, Default)]
+pub(super) struct Witness {
+    order: Vec<CommittedWrite>,
+    committed: BTreeSet<WriteId>,
+    sessions: BTreeMap<SessionId, Session>,
+    /// How many entries of the order were second copies.
+    copies_count: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    low_water: u64,
+    last_named: LogIndex,
+}
+
+impl Witness {
+    /// The writes that took effect, in order.
+    pub(super) fn order(&self) -> &[CommittedWrite] {
+        &self.order
+    }
+
+    /// How many committed entries were retries of committed writes.
+    pub(super) const fn copies_count(&self) -> u64 {
+        self.copies_count
+    }
+
+    /// Whether a copy of the write is committed.
+    pub(super) fn has_committed(&self, write: WriteId) -> bool {
+        self.committed.contains(&write)
+    }
+
+    /// The entry at `index` is committed; returns its term.
+    ///
+    /// # Errors
+    /// If nobody could apply it.
+    pub(super) fn commit(&mut self, index: LogIndex, record: &Bytes) -> Result<Term, Broken> {
+        const NAME: &str = "what_is_committed_can_be_applied";
+        let Ok((header, body)) = wal_format::decode_entry(record) else {
+            return Err(Broken {
+                invariant: NAME,
+                explanation: format!("the record of entry {index} does not decode"),
+            });
+        };
+        holds(header.index == index.0, NAME, || format!("entry {index} names itself {}", header.index))?;
+        let session = SessionId(header.session);
+        match header.kind {
+            EntryKind::OpenSession => {
+                let fresh = Session { low_water: 0, last_named: index };
+                self.sessions.insert(SessionId(index.0), fresh);
+            }
+            EntryKind::CloseSession => {
+                self.sessions.remove(&session);
+            }
+            EntryKind::ExpireSession => {
+                let is_idle = |found: &Session| found.last_named.0 <= header.low_water;
+                if self.sessions.get(&session).is_some_and(is_idle) {
+                    self.sessions.remove(&session);
+                }
+            }
+            EntryKind::Command => self.commit_write(index, &header, &record.slice_ref(body))?,
+            EntryKind::NoOp | EntryKind::Configuration => {}
+        }
+        Ok(Term(header.term))
+    }
+
+    fn commit_write(&mut self, index: LogIndex, header: &EntryHeader, body: &Bytes) -> Result<(), Broken> {
+        let Ok(command) = decode_command(body) else {
+            return Err(Broken {
+                invariant: "what_is_committed_can_be_applied",
+                explanation: format!("the command of entry {index} does not decode"),
+            });
+        };
+        let write = WriteId { session: SessionId(header.session), sequence: header.sequence };
+        let Some(session) = self.sessions.get_mut(&write.session) else {
+            return Ok(());
+        };
+        session.last_named = index;
+        session.low_water = session.low_water.max(header.low_water);
+        if write.sequence > session.low_water {
+            self.copies_count += u64::from(!self.committed.insert(write));
+            self.order.push(CommittedWrite { write, command });
+        }
+        Ok(())
+    }
+}

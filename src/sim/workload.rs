@@ -1,0 +1,192 @@
+//! What the clients do: puts, gets, ranges, deletes and compare-and-swaps over a handful of keys.
+//!
+//! Always: every command is within every limit and every value is written once, so that a value seen tells which
+//! write it came from. Left out: leases and compaction, until the store has them.
+
+use super::random::Random;
+use crate::check::Call;
+use crate::ids::{LeaseId, Revision};
+use crate::kv::{
+    Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, KeyRange, Operation, Outcome,
+    Put, Query, Range, Txn,
+};
+use bytes::Bytes;
+
+/// Keys that clients meet on.
+const KEYS_COUNT: usize = 7;
+
+/// A stream of commands and queries.
+#[derive(Debug)]
+pub(super) struct Workload {
+    random: Random,
+    values_count: u64,
+    /// The newest revision anyone was told.
+    newest: Revision,
+    /// When each key was last changed, as far as anyone was told.
+    changed: [Revision; KEYS_COUNT],
+}
+
+impl Workload {
+    /// A stream drawn from `random`.
+    pub(super) fn new(random: Random) -> Self {
+        Self { random, values_count: 0, newest: Revision(1), changed: [Revision(0); KEYS_COUNT] }
+    }
+
+    /// The next operation, if it is a write; if not, `next_read` says which read.
+    pub(super) fn next_write(&mut self) -> Option<Command> {
+        Some(match self.random.below(100) {
+            0..38 => Command::Put(self.put()),
+            38..46 => Command::DeleteRange(self.delete()),
+            46..62 => Command::Txn(self.swap()),
+            62..66 => Command::Txn(self.mixed()),
+            _ => return None,
+        })
+    }
+
+    /// The next read.
+    pub(super) fn next_read(&mut self) -> Query {
+        match self.random.below(10) {
+            0 => Query::Txn(Txn {
+                compares: vec![self.compare()],
+                success: vec![Operation::Range(self.range())],
+                failure: vec![Operation::Range(self.range()), Operation::Range(self.range())],
+            }),
+            1 => {
+                let mut range = self.range();
+                range.revision = Revision(self.random.between(1, self.newest.0));
+                Query::Range(range)
+            }
+            _ => Query::Range(self.range()),
+        }
+    }
+
+    /// Remembers what an answer says about keys, so that compare-and-swaps can succeed.
+    pub(super) fn learn(&mut self, call: &Call, applied: &Applied) {
+        self.newest = self.newest.max(applied.revision);
+        match (call, &applied.outcome) {
+            (Call::Write { command: Command::Put(put), .. }, Outcome::Put(_)) => {
+                self.saw(&put.key, applied.revision);
+            }
+            (Call::Read { .. }, Outcome::Range(result)) => {
+                for pair in &result.pairs {
+                    self.saw(&pair.key, pair.mod_revision);
+                }
+            }
+            (Call::Read { .. } | Call::Write { .. }, _) => {}
+        }
+    }
+
+    fn saw(&mut self, key: &Bytes, revision: Revision) {
+        let found = key.last().map(|digit| usize::from(digit.wrapping_sub(b'0')));
+        if let Some(changed) = found.and_then(|at| self.changed.get_mut(at)) {
+            *changed = revision.max(*changed);
+        }
+    }
+
+    fn key(&mut self) -> (usize, Bytes) {
+        let at = self.random.position(self.changed.len());
+        (at, Bytes::from(format!("key/{at}")))
+    }
+
+    fn put(&mut self) -> Put {
+        let (_, key) = self.key();
+        self.put_of(key)
+    }
+
+    fn put_of(&mut self, key: Bytes) -> Put {
+        self.values_count += 1;
+        let mut value = format!("value {}", self.values_count).into_bytes();
+        // Mostly small; now and then one that needs more than a block, or many.
+        let padding = match self.random.below(100) {
+            0 => self.random.between(4_096, 20_000),
+            1..8 => self.random.between(500, 4_096),
+            _ => self.random.between(0, 100),
+        };
+        value.resize(value.len() + usize::try_from(padding).unwrap_or(0), b'.');
+        Put { key, value: Bytes::from(value), lease: LeaseId(0), wants_previous: self.random.below(2) == 0 }
+    }
+
+    fn delete(&mut self) -> DeleteRange {
+        let is_wide = self.random.below(8) == 0;
+        DeleteRange {
+            range: if is_wide { self.span() } else { KeyRange::Key(self.key().1) },
+            wants_previous: self.random.below(2) == 0,
+        }
+    }
+
+    fn span(&mut self) -> KeyRange {
+        let low = self.random.position(KEYS_COUNT);
+        let high = low + 1 + self.random.position(KEYS_COUNT - low);
+        KeyRange::Span { start: Bytes::from(format!("key/{low}")), end: Bytes::from(format!("key/{high}")) }
+    }
+
+    fn range(&mut self) -> Range {
+        let range = match self.random.below(4) {
+            0 => KeyRange::From(Bytes::new()),
+            1 => self.span(),
+            _ => KeyRange::Key(self.key().1),
+        };
+        Range {
+            range,
+            limit: if self.random.below(4) == 0 { self.random.between(1, 4) } else { 0 },
+            revision: Revision(0),
+            keys_only: self.random.below(10) == 0,
+            count_only: self.random.below(10) == 0,
+        }
+    }
+
+    /// Changes a key only if nobody else has since it was last seen.
+    fn swap(&mut self) -> Txn {
+        let (at, key) = self.key();
+        let compare = Compare {
+            range: KeyRange::Key(key.clone()),
+            operator: CompareOperator::Equal,
+            target: CompareTarget::Mod(self.changed[at]),
+        };
+        let get = Operation::Range(Range {
+            range: KeyRange::Key(key.clone()),
+            limit: 0,
+            revision: Revision(0),
+            keys_only: false,
+            count_only: false,
+        });
+        Txn {
+            compares: vec![compare],
+            success: vec![Operation::Put(self.put_of(key)), get.clone()],
+            failure: vec![get],
+        }
+    }
+
+    /// Writes two keys, or deletes one, as one step.
+    fn mixed(&mut self) -> Txn {
+        let (first, key) = self.key();
+        let other = (first + 1) % self.changed.len();
+        Txn {
+            compares: vec![self.compare()],
+            success: vec![
+                Operation::Put(self.put_of(key)),
+                Operation::Put(self.put_of(Bytes::from(format!("key/{other}")))),
+                Operation::Range(self.range()),
+            ],
+            failure: vec![Operation::DeleteRange(self.delete())],
+        }
+    }
+
+    fn compare(&mut self) -> Compare {
+        let (at, key) = self.key();
+        let operator = match self.random.below(4) {
+            0 => CompareOperator::Equal,
+            1 => CompareOperator::NotEqual,
+            2 => CompareOperator::Greater,
+            _ => CompareOperator::Less,
+        };
+        let target = match self.random.below(4) {
+            0 => CompareTarget::Version(self.random.below(4)),
+            1 => CompareTarget::Create(self.changed[at]),
+            2 => CompareTarget::Mod(self.changed[at]),
+            _ => CompareTarget::Value(Bytes::from("value 5")),
+        };
+        let range = if self.random.below(5) == 0 { self.span() } else { KeyRange::Key(key) };
+        Compare { range, operator, target }
+    }
+}
