@@ -1,4 +1,4 @@
-//! mainstay: a strongly consistent coordination service.
+#![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod api;
 pub mod check;
@@ -11,4 +11,6 @@ pub mod planted;
 pub mod raft;
 pub mod replica;
 pub mod sim;
+#[cfg(test)]
+mod tidy;
 pub mod wal;

@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change is merged, in the order in which it fails fastest.
+#
+# What always holds: it needs Rust, a C linker and git, and nothing else; it stops at the first step that fails and
+# says which; it writes to the target directory and to one temporary directory, never to the tree. Two cores need
+# less than 25 minutes. What it leaves out: the campaign before a release, which is scripts/sim-soak.sh.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+exec </dev/null
+
+SIM_BUDGET=5m
+SIM_SEEDS_MIN=200
+# For each planted bug; one that needs longer than this is as good as not found.
+BUG_BUDGET=2m
+STEP_SECONDS_MAX=900
+
+export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
+# Simulated time is steered by seeds; a debug build of the simulator would only be slower.
+MAINSTAY=(cargo run --quiet --release --bin mainstay --)
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+summary=()
+
+say() { printf '%s\n' "$*"; }
+
+fail() {
+    say "ci: FAILED: $*"
+    exit 1
+}
+
+# step NAME COMMAND...: runs it, timed and bounded; the whole output is shown, then one line that sums it up.
+step() {
+    local name=$1 start=$SECONDS status=0
+    shift
+    say "== $name: $*"
+    if [[ $(type -t "$1") == function ]]; then
+        "$@" || status=$?
+    else
+        timeout --kill-after=10 "$STEP_SECONDS_MAX" "$@" || status=$?
+    fi
+    local took=$((SECONDS - start))
+    [[ $status -ne 124 ]] || fail "$name (stopped after $took s)"
+    [[ $status -eq 0 ]] || fail "$name (exit code $status after $took s)"
+    summary+=("$(printf '%5d s  %s' "$took" "$name")")
+    say "== $name: ok, $took s"
+}
+
+tree_state() { git status --porcelain; }
+
+toolchain() {
+    command -v cargo >/dev/null || fail "no cargo on the PATH; install Rust 1.95 or later (https://rustup.rs)"
+    command -v cc >/dev/null || fail "no C compiler on the PATH; Rust links with it (Debian: apt-get install gcc)"
+    local component
+    for component in fmt:rustfmt clippy:clippy; do
+        if ! cargo "${component%%:*}" --version >/dev/null 2>&1; then
+            say "cargo ${component%%:*} is missing; trying: rustup component add ${component##*:}"
+            rustup component add "${component##*:}" || fail "could not add ${component##*:} to the toolchain"
+        fi
+    done
+    cargo --version && cargo fmt --version && cargo clippy --version
+}
+
+# The number after "KEY": in one line of JSON.
+json_number() { sed -n "s/.*\"$1\": *\\([0-9][0-9]*\\).*/\\1/p" "$2" | head -n 1; }
+
+# Fresh seeds in each run, so that CI explores; the first is printed, so that what it finds can be replayed.
+sim_fresh_seeds() {
+    local first seeds status=0
+    first=$(($(od -An -N4 -tu4 /dev/urandom) * 4096))
+    say "first seed: $first"
+    timeout --kill-after=10 "$STEP_SECONDS_MAX" \
+        "${MAINSTAY[@]}" sim --budget "$SIM_BUDGET" --first "$first" --json >"$scratch/sim.json" || status=$?
+    cat "$scratch/sim.json"
+    [[ $status -eq 0 ]] || return "$status"
+    seeds=$(json_number seeds "$scratch/sim.json")
+    if [[ ${seeds:-0} -lt $SIM_SEEDS_MIN ]]; then
+        say "only ${seeds:-0} seeds in $SIM_BUDGET; at least $SIM_SEEDS_MIN are wanted"
+        return 1
+    fi
+    say "$first" >"$scratch/first_seed"
+}
+
+# The same seed gives the same trace, to the byte; otherwise no failure could be replayed.
+sim_repeats() {
+    local seed run
+    seed=$(<"$scratch/first_seed")
+    for run in 1 2; do
+        timeout --kill-after=10 "$STEP_SECONDS_MAX" \
+            "${MAINSTAY[@]}" sim --seed "$seed" --trace >"$scratch/trace.$run" || return $?
+    done
+    if [[ ! -s $scratch/trace.1 ]]; then
+        say "the trace of seed $seed is empty"
+        return 1
+    fi
+    cmp "$scratch/trace.1" "$scratch/trace.2" || return 1
+    say "seed $seed twice: $(wc -c <"$scratch/trace.1") equal bytes of trace"
+}
+
+tree_before=$(tree_state)
+
+step "toolchain" toolchain
+step "dependencies" cargo fetch --locked
+step "format" cargo fmt --all --check
+step "tests" cargo test --workspace
+step "tests, with planted bugs" cargo test --workspace --features planted
+step "clippy" cargo clippy --workspace --all-targets -- -D warnings
+step "clippy, with planted bugs" cargo clippy --workspace --all-targets --features planted -- -D warnings
+step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace
+step "build for release" cargo build --release --bin mainstay
+step "simulator, fresh seeds" sim_fresh_seeds
+step "simulator, one seed twice" sim_repeats
+step "planted bugs are found" cargo run --quiet --release --bin mainstay --features planted -- \
+    sim --planted all --budget "$BUG_BUDGET"
+
+diff <(printf '%s\n' "$tree_before") <(printf '%s\n' "$(tree_state)") || fail "the run changed the tree (see above)"
+
+say
+printf '%s\n' "${summary[@]}"
+printf '%5d s  in all\n' "$SECONDS"
+say "ci: OK"

@@ -1,0 +1,77 @@
+//! Planted bugs and those who look for them: a bug that nobody switches on shows nothing.
+
+use super::source::Source;
+use super::{assert_caught, assert_none};
+
+/// Where the simulator lists the bugs it must find: a file of its room with this in its name.
+const CATALOGUE: &str = "planted";
+
+/// Planted numbers that neither the simulator's catalogue nor a test of the bug's room that switches bugs on names.
+fn bugs_nobody_looks_for(sources: &[Source]) -> Vec<String> {
+    let mut breaches = Vec::new();
+    for source in sources.iter().filter(|source| source.path != "src/planted.rs") {
+        for (offset, marker) in source.code.match_indices("planted!(") {
+            let rest = &source.code[offset + marker.len()..];
+            let number = rest.split(')').next().unwrap_or("").trim();
+            let is_looked_for = sources.iter().any(|seeker| {
+                let is_catalogue = seeker.room() == "sim" && seeker.path.contains(CATALOGUE);
+                let is_own_test =
+                    seeker.room() == source.room() && seeker.words("switch_on").next().is_some();
+                (is_catalogue || is_own_test) && seeker.words(number).next().is_some()
+            });
+            if !is_looked_for {
+                breaches.push(format!("{}: nobody looks for planted bug {number}", source.place(offset)));
+            }
+        }
+    }
+    breaches
+}
+
+/// Rows of the simulator's catalogue, `bug(N, …)`, that no line of the source plants.
+fn rows_nobody_planted(sources: &[Source]) -> Vec<String> {
+    let mut breaches = Vec::new();
+    let catalogues =
+        sources.iter().filter(|source| source.room() == "sim" && source.path.contains(CATALOGUE));
+    for catalogue in catalogues {
+        for (offset, marker) in catalogue.code.match_indices("bug(") {
+            let rest = &catalogue.code[offset + marker.len()..];
+            let number = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or("");
+            let line = format!("planted!({number})");
+            if !number.is_empty() && !sources.iter().any(|source| source.code.contains(&line)) {
+                breaches.push(format!("{}: bug {number} is planted nowhere", catalogue.place(offset)));
+            }
+        }
+    }
+    breaches
+}
+
+#[test]
+fn every_row_of_the_catalogue_is_planted() {
+    assert_none(&rows_nobody_planted(&Source::all()));
+}
+
+#[test]
+fn a_row_of_the_catalogue_that_nobody_planted_is_caught() {
+    let catalogue =
+        || Source::new("src/sim/planted_bugs.rs", "const fn bug(number: u32) {} [bug(1, x), bug(23, y)]");
+    let bug = Source::new("src/raft/log.rs", "if planted!(23) {} // planted!(1)");
+    assert_caught(&rows_nobody_planted(&[catalogue(), bug]), 1, "bug 1 is a comment");
+    let bugs = Source::new("src/raft/log.rs", "if planted!(23) || planted!(1) {}");
+    assert_none(&rows_nobody_planted(&[catalogue(), bugs]));
+}
+
+#[test]
+fn every_planted_bug_is_looked_for() {
+    assert_none(&bugs_nobody_looks_for(&Source::all()));
+}
+
+#[test]
+fn a_planted_bug_nobody_looks_for_is_caught() {
+    let bug = || Source::new("src/raft/log.rs", "if planted!(23) {}");
+    let catalogue = |text| Source::new("src/sim/planted.rs", text);
+    assert_caught(&bugs_nobody_looks_for(&[bug(), catalogue("Bug { number: 230 }")]), 1, "no row for 23");
+    assert_caught(&bugs_nobody_looks_for(&[bug(), catalogue("// 23")]), 1, "a comment is no row");
+    assert_none(&bugs_nobody_looks_for(&[bug(), catalogue("Bug { number: 23 }")]));
+    let test = Source::new("src/raft/properties.rs", "for bug in [22, 23] { planted::switch_on(bug); }");
+    assert_none(&bugs_nobody_looks_for(&[bug(), test]));
+}

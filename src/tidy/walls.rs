@@ -1,0 +1,202 @@
+//! The walls: which room may name which, and what a pure room may not name at all.
+//!
+//! A change to a table here is an architecture decision and gets a paragraph under "Decisions" in ARCHITECTURE.md.
+
+use super::source::Source;
+use super::{assert_caught, assert_none};
+
+/// A room, and the rooms it may name. Tests of a room stand behind the same wall.
+const WALLS: &[(&str, &[&str])] = &[
+    ("api", &["kv"]),
+    ("bench-harness", &["check"]),
+    ("check", &["api", "kv"]),
+    ("cli", &["sim"]),
+    ("ids", &[]),
+    ("kv", &[]),
+    ("lib", &[]),
+    ("limits", &[]),
+    ("main", &["cli"]),
+    ("peer", &["raft", "wal-format"]),
+    ("planted", &[]),
+    ("raft", &[]),
+    ("replica", &["api", "kv", "peer", "raft", "wal", "wal-format"]),
+    ("sim", &["api", "check", "kv", "peer", "raft", "replica", "wal-format"]),
+    ("tidy", &[]),
+    ("wal", &["raft", "wal-format"]),
+    ("wal-format", &[]),
+];
+
+/// Free to every room of the package: the words of identity, the bounds, the switch of planted bugs.
+const FREE: &[&str] = &["ids", "limits", "planted"];
+
+/// Rooms in which the same inputs give the same outputs, always.
+pub(super) const PURE: &[&str] =
+    &["api", "check", "ids", "kv", "limits", "peer", "raft", "replica", "sim", "wal", "wal-format"];
+
+/// Modules of `std` that are clocks, threads, files, sockets or the process.
+const IMPURE_MODULES: &[&str] = &["time", "thread", "fs", "net", "env", "process", "os"];
+
+/// Of those, the ones a pure room's tests need: to read and rewrite its own `testdata`, and to run a decoder that
+/// somebody else wrote beside the own one.
+const TESTS_MAY_NAME: &[&str] = &["fs", "env", "process"];
+
+/// Of the words below, the ones its tests may use to tell a person what they did.
+const TESTS_MAY_SAY: &[&str] = &["println!", "eprintln!"];
+
+/// Words that no code of a pure room contains, tests included.
+const IMPURE_WORDS: &[&str] = &[
+    "Instant",
+    "SystemTime",
+    "UNIX_EPOCH",
+    "HashMap",
+    "HashSet",
+    "RandomState",
+    "rand",
+    "fastrand",
+    "getrandom",
+    "async",
+    "tokio",
+    "rustix",
+    "libc",
+    "clap",
+    "println!",
+    "eprintln!",
+    "print!",
+    "eprint!",
+];
+
+fn wall_breaches(sources: &[Source]) -> Vec<String> {
+    let mut breaches = Vec::new();
+    for source in sources {
+        let room = source.room();
+        let Some((_, may_name)) = WALLS.iter().find(|(name, _)| *name == room) else {
+            breaches.push(format!("{}: room {room} has no row in the table of walls", source.path));
+            continue;
+        };
+        for path in source.paths() {
+            let place = source.place(path.offset);
+            let climbs = path.segments.iter().take_while(|segment| *segment == "super").count();
+            if climbs > 0 && source.path.starts_with("src/") && climbs >= source.depth(path.offset) {
+                breaches.push(format!("{place}: climbs out of {room} by `super`; say `crate::`"));
+            }
+            if let Some(named) = room_named(&source.path, &path.segments)
+                && named != room
+                && !FREE.contains(&named)
+                && !may_name.contains(&named)
+            {
+                breaches.push(format!("{place}: {room} may not name {named}"));
+            }
+        }
+    }
+    breaches
+}
+
+/// The room a path leads into, if it leads into one. In another crate, `crate` is that crate and no room of ours.
+fn room_named<'a>(file: &str, segments: &'a [String]) -> Option<&'a str> {
+    match segments[0].as_str() {
+        "crate" if !file.starts_with("src/") => None,
+        "crate" | "mainstay" => Some(segments[1].as_str()),
+        "wal_format" => Some("wal-format"),
+        _ => None,
+    }
+}
+
+fn impurities(sources: &[Source]) -> Vec<String> {
+    let mut breaches = Vec::new();
+    for source in sources.iter().filter(|source| PURE.contains(&source.room())) {
+        let room = source.room();
+        for word in IMPURE_WORDS {
+            let is_excused = |offset| TESTS_MAY_SAY.contains(word) && source.is_test_only(offset);
+            for offset in source.words(word).filter(|&offset| !is_excused(offset)) {
+                breaches.push(format!("{}: {room} is pure and may not say `{word}`", source.place(offset)));
+            }
+        }
+        for path in source.paths() {
+            let [base, module, ..] = path.segments.as_slice() else {
+                continue;
+            };
+            let is_std = base == "std" || base == "core";
+            let is_excused = TESTS_MAY_NAME.contains(&module.as_str()) && source.is_test_only(path.offset);
+            if is_std && IMPURE_MODULES.contains(&module.as_str()) && !is_excused {
+                let place = source.place(path.offset);
+                breaches.push(format!("{place}: {room} is pure and may not name {base}::{module}"));
+            }
+        }
+    }
+    breaches
+}
+
+#[test]
+fn rooms_name_only_the_rooms_they_may() {
+    assert_none(&wall_breaches(&Source::all()));
+}
+
+#[test]
+fn every_row_of_the_walls_is_a_room_and_names_rooms() {
+    let sources = Source::all();
+    for (room, may_name) in WALLS {
+        assert!(sources.iter().any(|source| source.room() == *room), "{room} has a row and no file");
+        for named in *may_name {
+            assert!(
+                WALLS.iter().any(|(other, _)| other == named),
+                "{room} may name {named}, which has no row"
+            );
+        }
+    }
+}
+
+#[test]
+fn pure_rooms_have_no_clock_thread_file_socket_or_chance() {
+    assert_none(&impurities(&Source::all()));
+}
+
+#[test]
+fn a_breach_of_a_wall_is_caught_however_it_is_written() {
+    for text in [
+        "use crate::kv::Command;",
+        "use crate::{ids::Term, kv::Command};",
+        "fn a(command: &crate::kv::Command) {}",
+        "use mainstay::kv;",
+        "#[cfg(test)]\nmod tests { use crate::kv::Command; }",
+        "use wal_format::Record;",
+        "use super::super::kv;",
+        "use crate::*;",
+    ] {
+        assert_caught(&wall_breaches(&[Source::new("src/raft/node.rs", text)]), 1, text);
+    }
+    assert_caught(&wall_breaches(&[Source::new("src/helpers/mod.rs", "")]), 1, "a room without a row");
+    assert_caught(
+        &wall_breaches(&[Source::new("src/raft/mod.rs", "use super::kv;")]),
+        1,
+        "climbing from the front",
+    );
+}
+
+#[test]
+fn what_the_walls_allow_is_no_breach() {
+    let text = "//! crate::kv\nuse crate::ids::Term;\nuse crate::{limits, raft::Entry};\nuse super::Log;\n\
+                // crate::kv\nfn a() { crate::planted!(1); \"crate::kv\"; }\nmod tests { use super::super::log; }";
+    assert_none(&wall_breaches(&[Source::new("src/raft/node.rs", text)]));
+    assert_none(&wall_breaches(&[Source::new("wal-format/src/entry.rs", "use crate::damage::Damage;")]));
+    let stranger = Source::new("bench-harness/src/main.rs", "use mainstay::raft::Node;");
+    assert_caught(&wall_breaches(&[stranger]), 1, "another crate is behind a wall too");
+}
+
+#[test]
+fn an_impurity_is_caught_however_it_is_written() {
+    for text in [
+        "use std::time::Duration;",
+        "use std::{fmt, thread};",
+        "fn a() { std::env::var(\"X\"); }",
+        "use std::fs;",
+        "#[cfg(test)]\nmod tests { use std::net::TcpStream; }",
+        "use std::collections::HashSet;",
+        "async fn a() {}",
+        "fn a() -> u64 { rand::random() }",
+        "fn a() { println!(); }",
+    ] {
+        assert_caught(&impurities(&[Source::new("src/kv/store.rs", text)]), 1, text);
+    }
+    assert_none(&impurities(&[Source::new("src/kv/store.rs", "#[cfg(test)]\nmod tests { use std::fs; }")]));
+    assert_none(&impurities(&[Source::new("src/cli/sim.rs", "use std::time::Instant;")]));
+}
