@@ -58,6 +58,16 @@ pub const REFUSAL_ADDRESS_BYTES_MAX: usize = 260;
 /// Chosen: room to name every member of a large cluster.
 pub const STATUS_WORDS_BYTES_MAX: usize = 4 * 1_024;
 
+/// Bytes of a name or an address in a status; longer ones are cut.
+///
+/// Chosen: a DNS name and a port fit.
+pub const STATUS_NAME_BYTES_MAX: usize = 260;
+
+/// Members that a status lists.
+///
+/// Chosen: more voters and learners than a group can have.
+pub const STATUS_MEMBERS_MAX: usize = 64;
+
 const _: () =
     assert!(REQUEST_BYTES_MAX <= RESPONSE_BYTES_MAX, "a value that could be written can be read back");
 
@@ -197,3 +207,45 @@ pub const WAL_FIRST_WRITE_BYTES_MAX: usize = 256 * 1_024;
 ///
 /// Chosen: enough to see what happened; a disk full of damage must not fill memory with remarks about it.
 pub const WAL_NOTES_MAX: usize = 1_024;
+
+/// Bytes of a peer's greeting.
+///
+/// Derived: four texts of at most 255 bytes, and the fixed part.
+pub const GREETING_BYTES_MAX: usize = 2_048;
+
+/// Bytes that wait to be sent on one connection before it is given up.
+///
+/// Chosen: a few of the longest answers; whoever reads slower than that is better off asking again.
+pub const SEND_QUEUE_BYTES_MAX: usize = 4 * RESPONSE_BYTES_MAX;
+
+/// Connections of one shard, peers' included.
+///
+/// Chosen: ten times the clients of a large control plane; each costs a receive buffer.
+pub const CONNECTIONS_MAX: usize = 16_384;
+
+/// Requests of one connection whose answers are awaited.
+///
+/// Chosen: as many as a session may have outstanding.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 1_024;
+
+/// Bytes lent to the kernel for one receive.
+///
+/// Chosen: a batch of small requests; a large one is put together from several.
+pub const RECEIVE_BYTES: usize = 64 * 1_024;
+
+/// Microseconds within which a connection must have greeted, or finished a frame it began.
+///
+/// Chosen: PRODUCT §4; the slowest honest network is faster.
+pub const CONNECTION_PATIENCE_MICROS: u64 = 5_000_000;
+
+/// Microseconds before a lost connection to a peer is tried again, at first and at the most.
+///
+/// Chosen: a restarted peer is found within a heartbeat or two; an absent one costs one attempt a second.
+pub const RECONNECT_MICROS: (u64, u64) = (50_000, 1_000_000);
+
+/// Bytes of a segment of a server's write-ahead log.
+///
+/// Chosen: 64 MiB is rolled over every few seconds at full speed, and zero-filled in well under one.
+pub const WAL_SEGMENT_BYTES: u64 = 64 * 1_024 * 1_024;
+
+const _: () = assert!(WAL_SEGMENT_BYTES >= WAL_SEGMENT_BYTES_MIN, "a server's segments are not the smallest");

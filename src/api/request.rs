@@ -1,7 +1,7 @@
 //! Requests and responses of clients, independent of the protocol they came by.
 
 use super::Refusal;
-use crate::ids::{KeyspaceId, LogIndex, MemberId, SessionId, Term};
+use crate::ids::{ClusterId, KeyspaceId, LogIndex, MemberId, SessionId, Term};
 use crate::kv::{Applied, Query};
 use bytes::Bytes;
 
@@ -107,6 +107,33 @@ pub struct Status {
     pub revision: crate::ids::Revision,
     /// What keeps it from serving, in words; empty when nothing does.
     pub waiting_for: String,
+    /// Its cluster; 0 before the founding.
+    pub cluster: ClusterId,
+    /// Its build's version.
+    pub version: String,
+    /// Half of its log's syncs took no longer than this, in microseconds; 0 before the first.
+    pub sync_p50_micros: u64,
+    /// All but one in a hundred of its log's syncs took no longer than this, in microseconds.
+    pub sync_p99_micros: u64,
+    /// All members of the configuration, itself included, as far as it knows them.
+    pub members: Vec<MemberView>,
+}
+
+/// A member as another sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemberView {
+    /// Its id.
+    pub id: MemberId,
+    /// Its name; empty if not heard yet.
+    pub name: String,
+    /// Where native clients reach it; empty if not heard yet.
+    pub native: String,
+    /// Where etcd clients reach it; empty if not heard yet.
+    pub client: String,
+    /// Where its peers reach it.
+    pub peer: String,
+    /// Whether the speaker has a connection to it (to itself: always).
+    pub is_reachable: bool,
 }
 
 /// A member's role, as a client sees it.

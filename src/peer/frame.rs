@@ -101,6 +101,12 @@ pub enum Body {
 /// Why bytes from a peer are not a frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PeerDamage {
+    /// A greeting that cannot be read.
+    #[error("expected a peer's greeting, found one whose {what} is wrong")]
+    Greeting {
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// The first bytes are not a peer frame's.
     #[error("expected a peer frame to begin with 4d535450 (MSTP), found {found:02x?}")]
     Magic {

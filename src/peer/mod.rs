@@ -27,7 +27,9 @@
 
 mod envelope;
 mod frame;
+mod handshake;
 #[cfg(test)]
 mod tests;
 
 pub use frame::{Body, ForwardStamp, Frame, HEADER_BYTES, PeerDamage, decode, encode, frame_length};
+pub use handshake::{Greeting, PEER_VERSIONS};

@@ -43,7 +43,12 @@ impl Forwards {
     }
 
     fn next_request(&mut self) -> u64 {
-        self.count = self.count.checked_add(1).expect("fewer than four thousand million forwards a boot");
+        self.count = self.count.wrapping_add(1);
+        if self.count == 0 {
+            // Peers take it for another boot, which is all that they need to know.
+            self.boot = self.boot.wrapping_add(1);
+            self.count = 1;
+        }
         u64::from(self.boot) << 32 | u64::from(self.count)
     }
 }

@@ -279,6 +279,9 @@ impl Replica {
             } else {
                 String::new()
             },
+            cluster: self.setup.cluster,
+            // Builds, disks and addresses are the server's to add.
+            ..Status::default()
         }
     }
 

@@ -226,6 +226,11 @@ impl Shard {
         self.replicas.get(&group)?.entries.get(index).cloned()
     }
 
+    /// The cluster this member is of; 0 before its founding.
+    pub fn cluster(&self) -> ClusterId {
+        ClusterId(self.identity.cluster)
+    }
+
     /// What keeps this member from serving, in words; `None` if nothing does.
     pub fn waiting_for(&self) -> Option<String> {
         match &self.stage {
@@ -446,23 +451,22 @@ impl Shard {
         if self.gathered.is_none() {
             self.gathered = self.gather(now);
         }
-        let write = if let Some(gathered) = self.gathered.take() {
-            let write = self.wal.write(now, &gathered.writes);
+        let mut write = None;
+        if let Some(gathered) = self.gathered.take() {
+            write = self.wal.write(now, &gathered.writes);
             if write.is_some() {
                 self.in_flight = gathered.marks;
             } else {
                 self.gathered = Some(gathered);
             }
-            write
         } else if matches!(self.stage, Stage::Naming | Stage::Recording(_)) {
-            let write = self.wal.write(now, &[]);
+            write = self.wal.write(now, &[]);
             self.is_stage_in_flight = write.is_some();
-            write
-        } else if self.wal.seal_deadline().is_some_and(|deadline| deadline <= now) {
-            self.wal.seal(now)
-        } else {
-            None
-        };
+        }
+        // Also while a larger write waits for its segment: what is on disk is sealed when its time has come.
+        if write.is_none() && self.wal.seal_deadline().is_some_and(|deadline| deadline <= now) {
+            write = self.wal.seal(now);
+        }
         if let Some(WalWrite { segment, offset, frame }) = write {
             // Catalogue 42: the write is not asked to be durable, and is believed to be.
             outputs.push(Output::Write { segment, offset, frame, is_synced: !crate::planted!(42) });

@@ -7,6 +7,10 @@ use super::{Input, Shard};
 use crate::api::{Refusal, Request, Response, Stamp};
 use crate::ids::{GroupId, KeyspaceId, LogIndex, MemberId, Revision, SessionId};
 use bytes::Bytes;
+use std::sync::OnceLock;
+
+/// A value that takes a good part of a small segment.
+static LARGE: OnceLock<String> = OnceLock::new();
 
 #[test]
 fn three_empty_members_found_a_cluster_and_serve() {
@@ -71,4 +75,20 @@ fn leadership_is_handed_over_on_request() {
     cluster.inputs.entry(leader).or_default().push(Input::HandOver { to: Some(follower) });
     cluster.advance(50_000);
     assert_eq!(cluster.leader(), follower);
+}
+
+#[test]
+fn a_full_disk_stops_writes_and_neither_reads_nor_the_clock() {
+    let mut cluster = Cluster::of(1);
+    cluster.advance(3 * ELECTION_MICROS);
+    cluster.no_room_for = Some(Vec::new());
+    let large = |_| put("key", LARGE.get_or_init(|| "x".repeat(300_000)), None);
+    let tickets: Vec<_> = (0..20).map(large).map(|request| cluster.submit(MemberId(1), request)).collect();
+    // Advancing fails if a deadline stays in the past: the loop that asks for it would never sleep.
+    cluster.advance(2_000_000);
+    assert!(cluster.replies.len() < 20, "the log has no room for all of them");
+    assert!(value_of(&cluster.ask(MemberId(1), get("key"))).is_some(), "what was acknowledged can be read");
+    cluster.make_room();
+    cluster.advance(2_000_000);
+    assert!(tickets.iter().all(|ticket| cluster.replies.contains_key(ticket)));
 }

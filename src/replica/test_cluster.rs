@@ -5,7 +5,7 @@
 
 use super::{Input, Options, Output, Shard};
 use crate::api::{EncodedCommand, ReadMode, Request, Response, Stamp};
-use crate::ids::{BootMicros, KeyspaceId, LeaseId, MemberId, Revision, Ticket};
+use crate::ids::{BootMicros, KeyspaceId, LeaseId, MemberId, Revision, SegmentNumber, Ticket};
 use crate::kv::{Command, KeyRange, Outcome, Put, Query, Range};
 use crate::raft::RoleName;
 use bytes::Bytes;
@@ -24,6 +24,8 @@ pub(super) struct Cluster {
     pub(super) inputs: BTreeMap<MemberId, Vec<Input>>,
     pub(super) replies: BTreeMap<Ticket, Response>,
     next_ticket: u64,
+    /// Segments that a full disk has no room for; `None` while there is room.
+    pub(super) no_room_for: Option<Vec<(MemberId, SegmentNumber)>>,
     /// The newest frames that members sent.
     pub(super) sent: VecDeque<Bytes>,
 }
@@ -49,6 +51,7 @@ impl Cluster {
             inputs: members.iter().map(|member| (*member, Vec::new())).collect(),
             replies: BTreeMap::new(),
             next_ticket: 1,
+            no_room_for: None,
             sent: VecDeque::new(),
         }
     }
@@ -73,7 +76,13 @@ impl Cluster {
 
     fn carry_out(&mut self, member: MemberId, output: Output) {
         let (to, input) = match output {
-            Output::MakeSegment { segment, .. } => (member, Input::SegmentReady { segment }),
+            Output::MakeSegment { segment, .. } => {
+                if let Some(waiting) = &mut self.no_room_for {
+                    waiting.push((member, segment));
+                    return;
+                }
+                (member, Input::SegmentReady { segment })
+            }
             Output::Write { .. } => (member, Input::Written),
             Output::Send { to, frame } => {
                 if self.sent.len() == SENT_MAX {
@@ -88,6 +97,13 @@ impl Cluster {
             }
         };
         self.inputs.entry(to).or_default().push(input);
+    }
+
+    /// There is room on the disks again.
+    pub(super) fn make_room(&mut self) {
+        for (member, segment) in self.no_room_for.take().unwrap_or_default() {
+            self.inputs.entry(member).or_default().push(Input::SegmentReady { segment });
+        }
     }
 
     pub(super) fn advance(&mut self, micros: u64) {

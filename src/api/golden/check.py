@@ -154,7 +154,11 @@ class Reader:
             0x84: lambda: self.struct(revision=self.u64, outcome=self.outcome),
             0x86: lambda: self.struct(
                 member=self.u64, role=self.u8, term=self.u64, leader=self.u64, last_index=self.u64,
-                commit_index=self.u64, applied_index=self.u64, revision=self.u64, waiting_for=self.text),
+                commit_index=self.u64, applied_index=self.u64, revision=self.u64, waiting_for=self.text,
+                cluster=self.u64, version=self.text, sync_p50_micros=self.u64, sync_p99_micros=self.u64,
+                members=lambda: self.list(lambda: self.struct(
+                    id=self.u64, name=self.text, native=self.text, client=self.text, peer=self.text,
+                    is_reachable=self.bool))),
             0xFF: lambda: self.struct(code=self.u16, certainty=self.u8, leader=self.u64, leader_address=self.text,
                                       words=self.text),
         }[kind]()

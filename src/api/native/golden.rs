@@ -4,7 +4,7 @@ use super::{
     ClientHello, Features, Frame, Receiver, ServerHello, decode_frame, encode_refusal_frame,
     encode_request_frame, encode_response_frame, kind,
 };
-use crate::api::{EncodedCommand, ReadMode, Refusal, Request, Response, Role, Stamp, Status};
+use crate::api::{EncodedCommand, MemberView, ReadMode, Refusal, Request, Response, Role, Stamp, Status};
 use crate::ids::{ClusterId, KeyspaceId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term};
 use crate::kv::{
     Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult, KeyRange,
@@ -74,6 +74,18 @@ fn sessions_and_status() -> Vec<Golden> {
         applied_index: LogIndex(118),
         revision: Revision(90),
         waiting_for: "entries 7 to 9 from any peer".to_owned(),
+        cluster: ClusterId(77),
+        version: "0.1.0".to_owned(),
+        sync_p50_micros: 130,
+        sync_p99_micros: 270,
+        members: vec![MemberView {
+            id: MemberId(1),
+            name: "n1".to_owned(),
+            native: "127.0.0.1:2378".to_owned(),
+            client: "127.0.0.1:2379".to_owned(),
+            peer: "127.0.0.1:2380".to_owned(),
+            is_reachable: true,
+        }],
     };
     vec![
         golden("open-session", "Request 1 opens a session in keyspace 0.", encode_request_frame(1, &open)),

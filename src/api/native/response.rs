@@ -5,18 +5,21 @@ use super::cursor::{Cursor, Malformed, put_bytes, put_count};
 use super::frame::{Frame, begin_frame, finish_frame};
 use super::kind;
 use super::refusal::{put_refusal, refusal, store_code, store_refusal};
-use crate::api::{Refusal, Response, Role, Status};
-use crate::ids::{LeaseId, LogIndex, MemberId, Revision, SessionId, Term};
+use crate::api::{MemberView, Refusal, Response, Role, Status};
+use crate::ids::{ClusterId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term};
 use crate::kv::{
     Applied, DeleteRangeResult, KeyValue, OperationResult, Outcome, PutResult, RangeResult, TxnResult,
 };
 use crate::limits::{
-    KEY_BYTES_MAX, RESPONSE_BYTES_MAX, STATUS_WORDS_BYTES_MAX, TXN_OPERATIONS_MAX, VALUE_BYTES_MAX,
+    KEY_BYTES_MAX, RESPONSE_BYTES_MAX, STATUS_MEMBERS_MAX, STATUS_NAME_BYTES_MAX, STATUS_WORDS_BYTES_MAX,
+    TXN_OPERATIONS_MAX, VALUE_BYTES_MAX,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// Bytes of a pair with an empty key and value.
 const PAIR_BYTES_MIN: usize = 4 + 4 + 4 * 8;
+/// Bytes of a member of a status with empty texts.
+const MEMBER_VIEW_BYTES_MIN: usize = 8 + 4 * 4 + 1;
 /// Bytes of the shortest operation result: a put without a previous pair.
 const OPERATION_RESULT_BYTES_MIN: usize = 1 + 1;
 /// Bytes of an operation result without its pairs, at most: a range's.
@@ -102,6 +105,22 @@ fn status(cursor: &mut Cursor<'_>) -> Result<Status, Malformed> {
         applied_index: LogIndex(cursor.u64("applied_index")?),
         revision: Revision(cursor.u64("revision")?),
         waiting_for: cursor.text("waiting_for", STATUS_WORDS_BYTES_MAX)?,
+        cluster: ClusterId(cursor.u64("cluster")?),
+        version: cursor.text("version", STATUS_NAME_BYTES_MAX)?,
+        sync_p50_micros: cursor.u64("sync_p50_micros")?,
+        sync_p99_micros: cursor.u64("sync_p99_micros")?,
+        members: cursor.list("members", STATUS_MEMBERS_MAX, MEMBER_VIEW_BYTES_MIN, member_view)?,
+    })
+}
+
+fn member_view(cursor: &mut Cursor<'_>) -> Result<MemberView, Malformed> {
+    Ok(MemberView {
+        id: MemberId(cursor.u64("member id")?),
+        name: cursor.text("member name", STATUS_NAME_BYTES_MAX)?,
+        native: cursor.text("native address", STATUS_NAME_BYTES_MAX)?,
+        client: cursor.text("client address", STATUS_NAME_BYTES_MAX)?,
+        peer: cursor.text("peer address", STATUS_NAME_BYTES_MAX)?,
+        is_reachable: cursor.bool("is_reachable")?,
     })
 }
 
@@ -162,6 +181,12 @@ fn pair(cursor: &mut Cursor<'_>) -> Result<KeyValue, Malformed> {
         version: cursor.u64("version")?,
         lease: LeaseId(cursor.u64("lease")?),
     })
+}
+
+/// A text, cut to its limit.
+fn put_text(out: &mut BytesMut, text: &str, bytes_max: usize) {
+    let cut = text.floor_char_boundary(bytes_max);
+    put_bytes(out, text.get(..cut).unwrap_or_default().as_bytes());
 }
 
 /// Bytes of the body, its pairs exactly and the rest about, so that most answers are written into one allocation
@@ -239,8 +264,20 @@ fn put_status(out: &mut BytesMut, status: &Status) {
     out.put_u64_le(status.commit_index.0);
     out.put_u64_le(status.applied_index.0);
     out.put_u64_le(status.revision.0);
-    let cut = status.waiting_for.floor_char_boundary(STATUS_WORDS_BYTES_MAX);
-    put_bytes(out, status.waiting_for.get(..cut).unwrap_or_default().as_bytes());
+    put_text(out, &status.waiting_for, STATUS_WORDS_BYTES_MAX);
+    out.put_u64_le(status.cluster.0);
+    put_text(out, &status.version, STATUS_NAME_BYTES_MAX);
+    out.put_u64_le(status.sync_p50_micros);
+    out.put_u64_le(status.sync_p99_micros);
+    let members = status.members.get(..STATUS_MEMBERS_MAX).unwrap_or(&status.members);
+    put_count(out, members.len());
+    for member in members {
+        out.put_u64_le(member.id.0);
+        for text in [&member.name, &member.native, &member.client, &member.peer] {
+            put_text(out, text, STATUS_NAME_BYTES_MAX);
+        }
+        out.put_u8(u8::from(member.is_reachable));
+    }
 }
 
 fn put_outcome(out: &mut BytesMut, outcome: &Outcome) {

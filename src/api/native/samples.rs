@@ -1,7 +1,7 @@
 //! Random but repeatable values of everything a client can say or hear, for the tests of this room.
 
-use crate::api::{EncodedCommand, ReadMode, Refusal, Request, Response, Role, Stamp, Status};
-use crate::ids::{KeyspaceId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term};
+use crate::api::{EncodedCommand, MemberView, ReadMode, Refusal, Request, Response, Role, Stamp, Status};
+use crate::ids::{ClusterId, KeyspaceId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term};
 use crate::kv::{
     Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult, KeyRange,
     KeyValue, Operation, OperationResult, Outcome, Put, PutResult, Query, Range, RangeResult, StoreRefusal,
@@ -202,6 +202,22 @@ fn status(random: &mut Random) -> Status {
         applied_index: LogIndex(random.number()),
         revision: Revision(random.number()),
         waiting_for: random.one_of(&["", "member 3 to answer", "größere Mehrheit"]).to_owned(),
+        cluster: ClusterId(random.number()),
+        version: random.one_of(&["", "0.1.0"]).to_owned(),
+        sync_p50_micros: random.number(),
+        sync_p99_micros: random.number(),
+        members: (0..random.below(4)).map(|_| member_view(random)).collect(),
+    }
+}
+
+fn member_view(random: &mut Random) -> MemberView {
+    MemberView {
+        id: MemberId(random.number()),
+        name: random.one_of(&["", "n1", "größer"]).to_owned(),
+        native: random.one_of(&["", "127.0.0.1:2378"]).to_owned(),
+        client: random.one_of(&["", "127.0.0.1:2379"]).to_owned(),
+        peer: random.one_of(&["", "[::1]:2380"]).to_owned(),
+        is_reachable: random.flag(),
     }
 }
 
