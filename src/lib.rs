@@ -3,13 +3,16 @@
 pub mod api;
 pub mod check;
 pub mod cli;
+pub mod client;
 pub mod ids;
+pub mod io;
 pub mod kv;
 pub mod limits;
 pub mod peer;
 pub mod planted;
 pub mod raft;
 pub mod replica;
+pub mod server;
 pub mod sim;
 #[cfg(test)]
 mod tidy;

@@ -1,0 +1,25 @@
+//! The native client library: blocking, over the standard library's sockets, with a timeout on everything.
+//!
+//! Two doors. [`Client`] is for most: it is given a few members, finds one that serves, repeats what is safe to
+//! repeat until a deadline, and says of whatever failed whether it is *not done* or its *outcome is unknown*.
+//! [`Connection`] is one connection with requests in flight side by side, for who wants the protocol itself: load
+//! generators, and tests.
+//!
+//! What always holds: a write is sent a second time only with the stamp of the first, so the store applies it
+//! once; nothing waits without a bound; bytes from a server are decoded or refused, never trusted. Which attempt
+//! follows which is decided by [`retry`], a pure state machine without a clock or a socket, which a simulator can
+//! drive too.
+//!
+//! What it leaves out: TLS, watches and leases (the protocol has none yet), threads of its own.
+#![forbid(unsafe_code)]
+
+mod blocking;
+mod connection;
+mod failure;
+pub mod retry;
+#[cfg(test)]
+mod tests;
+
+pub use blocking::{Client, ClientOptions};
+pub use connection::{Connection, Trouble};
+pub use failure::Failure;

@@ -1,0 +1,73 @@
+//! Memory as O_DIRECT wants it: a whole number of blocks at a block-aligned address.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+/// The alignment that every Linux file system accepts for O_DIRECT: a page.
+pub(super) const BLOCK_BYTES: usize = 4_096;
+
+/// A block-aligned buffer of a whole number of blocks, zeroed when made.
+#[derive(Debug)]
+pub struct AlignedBuffer {
+    start: NonNull<u8>,
+    bytes_count: usize,
+}
+
+// SAFETY: the buffer is plain memory that it alone owns, so it may move to another thread.
+unsafe impl Send for AlignedBuffer {}
+
+impl AlignedBuffer {
+    /// A zeroed buffer of at least `bytes_count` bytes, rounded up to whole blocks; at least one.
+    pub fn zeroed(bytes_count: usize) -> Self {
+        let bytes_count = bytes_count.max(1).next_multiple_of(BLOCK_BYTES);
+        let layout = Self::layout(bytes_count);
+        // SAFETY: the layout is not empty, which is all that `alloc_zeroed` asks for.
+        let start = unsafe { alloc_zeroed(layout) };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        Self { start, bytes_count }
+    }
+
+    fn layout(bytes_count: usize) -> Layout {
+        Layout::from_size_align(bytes_count, BLOCK_BYTES)
+            .expect("buffers are far smaller than the address space")
+    }
+}
+
+impl Deref for AlignedBuffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `start` points at `bytes_count` initialised bytes, owned by `self` and borrowed with it.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.bytes_count) }
+    }
+}
+
+impl DerefMut for AlignedBuffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and `&mut self` makes the borrow exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes_count) }
+    }
+}
+
+impl Drop for AlignedBuffer {
+    fn drop(&mut self) {
+        // SAFETY: `start` came from `alloc_zeroed` with this very layout, and is freed once.
+        unsafe { dealloc(self.start.as_ptr(), Self::layout(self.bytes_count)) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_aligned_zeroed_and_a_whole_number_of_blocks() {
+        let mut buffer = AlignedBuffer::zeroed(BLOCK_BYTES + 1);
+        assert_eq!(buffer.len(), 2 * BLOCK_BYTES);
+        assert_eq!(buffer.as_ptr().align_offset(BLOCK_BYTES), 0);
+        assert!(buffer.iter().all(|byte| *byte == 0));
+        buffer.fill(7);
+        assert!(buffer.iter().all(|byte| *byte == 7));
+    }
+}

@@ -1,0 +1,268 @@
+//! The data directory: its lock, and the files of the log in it.
+//!
+//! Always: a directory has one user at a time, also while a killed one's last writes are still on their way,
+//! because the lock is held by a file that the ring holds too (`Ring::hold`; catalogue 55); a file exists for the
+//! caller only when its content, its length and its directory entry are durable (catalogue 43). Left out: what the
+//! files hold, and which of them are needed.
+
+use super::AlignedBuffer;
+use super::buffer::BLOCK_BYTES;
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, fsync, open, openat};
+use rustix::io::{Errno, pread, pwrite};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Why a data directory cannot be used, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// The directory is not there and cannot be made, or cannot be opened.
+    #[error("the data directory {path} cannot be used ({source}): check that it may be read and written")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Another process has it.
+    #[error(
+        "the data directory {path} is in use by another process: stop that one first, or give this member \
+         a directory of its own"
+    )]
+    InUse {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A file of the log could not be made, opened or read.
+    #[error("{operation} of {path} failed: {source}")]
+    File {
+        /// What was tried.
+        operation: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A data directory, locked.
+#[derive(Debug)]
+pub struct DataDirectory {
+    path: PathBuf,
+    directory: OwnedFd,
+    lock: OwnedFd,
+    /// Whether files are opened with O_DIRECT.
+    is_direct: bool,
+}
+
+impl DataDirectory {
+    /// Opens and locks the directory at `path`, making it if it is not there.
+    ///
+    /// # Errors
+    /// `Directory` or `InUse`.
+    pub fn open(path: &Path) -> Result<Self, DiskError> {
+        let unusable = |source: io::Error| DiskError::Directory { path: path.to_owned(), source };
+        std::fs::create_dir_all(path).map_err(unusable)?;
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let directory = open(path, flags, Mode::empty()).map_err(|errno| unusable(errno.into()))?;
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
+        let lock = openat(&directory, "lock", flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|errno| unusable(errno.into()))?;
+        match lock_patiently(&lock) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(DiskError::InUse { path: path.to_owned() }),
+            Err(errno) => return Err(unusable(errno.into())),
+        }
+        let is_direct = probe_direct(&directory);
+        let this = Self { path: path.to_owned(), directory, lock, is_direct };
+        this.settle().map_err(unusable)?;
+        Ok(this)
+    }
+
+    /// Makes the names durable that an earlier life may have left undone: a file's in this directory, and
+    /// this directory's own in those above it (catalogue 43). Removes files that were never finished.
+    fn settle(&self) -> io::Result<()> {
+        for name in self.file_names().map_err(io::Error::other)? {
+            if name.ends_with(UNFINISHED) {
+                rustix::fs::unlinkat(&self.directory, &name, rustix::fs::AtFlags::empty())?;
+            }
+        }
+        fsync(&self.directory)?;
+        let whole = std::fs::canonicalize(&self.path)?;
+        for parent in whole.ancestors().skip(1) {
+            let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+            match open(parent, flags, Mode::empty()).and_then(|parent| fsync(&parent)) {
+                Ok(()) => {}
+                // A directory that is not ours to open was not made by us either.
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// The lock's file, for the ring to hold.
+    pub fn lock(&self) -> &OwnedFd {
+        &self.lock
+    }
+
+    /// Whether the file system takes O_DIRECT; without it writes are buffered, and still synced.
+    pub fn is_direct(&self) -> bool {
+        self.is_direct
+    }
+
+    /// Names of all files in the directory, sorted.
+    ///
+    /// # Errors
+    /// `Directory`.
+    pub fn file_names(&self) -> Result<Vec<String>, DiskError> {
+        let unusable = |source| DiskError::Directory { path: self.path.clone(), source };
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.path).map_err(unusable)? {
+            if let Ok(name) = entry.map_err(unusable)?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Makes a file of `bytes_count` zeros that is durable in every respect, under a temporary name first.
+    ///
+    /// # Errors
+    /// `File`, among them that the disk is full; then nothing is left behind.
+    pub fn make_zeroed(&self, name: &str, bytes_count: u64) -> Result<OwnedFd, DiskError> {
+        let temporary = format!("{name}{UNFINISHED}");
+        let made = self.fill_zeroed(&temporary, bytes_count).and_then(|()| {
+            rustix::fs::renameat(&self.directory, &temporary, &self.directory, name)?;
+            fsync(&self.directory)
+        });
+        if let Err(errno) = made {
+            // The file is of no use half made; that it cannot be removed either changes nothing.
+            let _ = rustix::fs::unlinkat(&self.directory, &temporary, rustix::fs::AtFlags::empty());
+            return Err(self.failed("making", name, errno));
+        }
+        self.open_for_writing(name)
+    }
+
+    fn fill_zeroed(&self, name: &str, bytes_count: u64) -> rustix::io::Result<()> {
+        let flags = self.flags() | OFlags::CREATE | OFlags::TRUNC;
+        let file = openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR)?;
+        let zeros = AlignedBuffer::zeroed(ZEROS_BYTES);
+        let mut offset = 0;
+        while offset < bytes_count {
+            let left = usize::try_from(bytes_count - offset).unwrap_or(usize::MAX);
+            let count = left.min(zeros.len());
+            offset += pwrite(&file, zeros.get(..count).unwrap_or(&zeros), offset)? as u64;
+        }
+        fsync(&file)
+    }
+
+    /// Opens a file for writing.
+    ///
+    /// # Errors
+    /// `File`.
+    pub fn open_for_writing(&self, name: &str) -> Result<OwnedFd, DiskError> {
+        openat(&self.directory, name, self.flags(), Mode::empty())
+            .map_err(|errno| self.failed("opening", name, errno))
+    }
+
+    /// Reads a whole file, past the page cache where the file system allows.
+    ///
+    /// # Errors
+    /// `File`.
+    pub fn read(&self, name: &str) -> Result<Vec<u8>, DiskError> {
+        let file = self.open_for_writing(name)?;
+        // What recovery believes must be on the disk, and not only on its way there.
+        fsync(&file).map_err(|errno| self.failed("syncing", name, errno))?;
+        let mut buffer = AlignedBuffer::zeroed(ZEROS_BYTES);
+        let mut bytes = Vec::new();
+        loop {
+            let count = pread(file.as_fd(), &mut *buffer, bytes.len() as u64)
+                .map_err(|errno| self.failed("reading", name, errno))?;
+            if count == 0 {
+                return Ok(bytes);
+            }
+            bytes.extend_from_slice(buffer.get(..count).unwrap_or_default());
+            if count % BLOCK_BYTES != 0 {
+                return Ok(bytes);
+            }
+        }
+    }
+
+    fn flags(&self) -> OFlags {
+        let direct = if self.is_direct { OFlags::DIRECT } else { OFlags::empty() };
+        OFlags::RDWR | OFlags::CLOEXEC | direct
+    }
+
+    fn failed(&self, operation: &'static str, name: &str, errno: Errno) -> DiskError {
+        DiskError::File { operation, path: self.path.join(name), source: errno.into() }
+    }
+}
+
+/// How often the lock is asked for, and how long apart.
+///
+/// Chosen: 5 s. A killed process keeps it until the kernel has taken its ring down, which happens after its end was
+/// reported and took up to some tens of milliseconds where it was measured; a slow disk's last write may take longer.
+const LOCK_TRIES_MAX: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Takes the lock, waiting for one that is on its way to be freed.
+fn lock_patiently(lock: &OwnedFd) -> rustix::io::Result<()> {
+    for _ in 1..LOCK_TRIES_MAX {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            // Nobody unparks this thread: it only lets some time pass.
+            Err(Errno::WOULDBLOCK) => std::thread::park_timeout(LOCK_PAUSE),
+            result => return result,
+        }
+    }
+    flock(lock, FlockOperation::NonBlockingLockExclusive)
+}
+
+/// Bytes read or zeroed with one call.
+///
+/// Chosen: large enough that the call's cost does not matter.
+const ZEROS_BYTES: usize = 1_024 * 1_024;
+
+/// The end of the name of a file that is being made.
+const UNFINISHED: &str = ".new";
+
+/// Whether the file system of `directory` takes O_DIRECT, by trying.
+fn probe_direct(directory: &OwnedFd) -> bool {
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
+    let name = "direct-probe";
+    let opened = openat(directory, name, flags, Mode::RUSR | Mode::WUSR);
+    let _ = rustix::fs::unlinkat(directory, name, rustix::fs::AtFlags::empty());
+    opened.is_ok_and(|file| pwrite(&file, &AlignedBuffer::zeroed(BLOCK_BYTES), 0).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("mainstay-disk-{name}-{}", std::process::id()))
+    }
+
+    #[test]
+    fn a_directory_has_one_user_at_a_time() {
+        let path = scratch("lock");
+        let first = DataDirectory::open(&path).expect("a new directory");
+        assert!(matches!(DataDirectory::open(&path), Err(DiskError::InUse { .. })));
+        drop(first);
+        assert!(DataDirectory::open(&path).is_ok());
+        std::fs::remove_dir_all(&path).expect("removed");
+    }
+
+    #[test]
+    fn a_made_file_is_all_zeros_and_of_the_asked_length() {
+        let path = scratch("zeros");
+        let directory = DataDirectory::open(&path).expect("a new directory");
+        directory.make_zeroed("segment", 3 * 1_024 * 1_024).expect("made");
+        let bytes = directory.read("segment").expect("read");
+        assert_eq!(bytes.len(), 3 * 1_024 * 1_024);
+        assert!(bytes.iter().all(|byte| *byte == 0));
+        assert_eq!(directory.file_names().expect("listed"), vec!["lock", "segment"]);
+        std::fs::remove_dir_all(&path).expect("removed");
+    }
+}

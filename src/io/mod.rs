@@ -1,0 +1,33 @@
+//! The kernel, and all `unsafe` of the package: one ring per shard, its files, sockets and clock.
+//!
+//! A [`Ring`] owns every buffer it has lent to the kernel until the kernel gives it back; nothing else may
+//! hold a pointer into one. Always: an operation is submitted at most once, completes at most once (multishot
+//! ones until they say that they end), and what it owned comes back with its completion. Left out: what bytes
+//! mean. This room knows descriptors, offsets and instants, and nobody in the package but `ids`.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `ring` | submission and completion, on one io_uring |
+//! | `operation` | what is in flight, and the buffers it owns |
+//! | `buffer` | memory aligned for O_DIRECT |
+//! | `disk` | the data directory: lock, segments made and read |
+//! | `sockets` | listening and connecting |
+//! | `clock` | this boot's monotonic time |
+//! | `wake` | how another thread rings |
+
+#![allow(unsafe_code)]
+
+mod buffer;
+mod clock;
+mod disk;
+mod operation;
+mod ring;
+mod sockets;
+mod wake;
+
+pub use buffer::AlignedBuffer;
+pub use clock::{now, random_seed};
+pub use disk::{DataDirectory, DiskError};
+pub use ring::{Event, Ring, RingError, Tag};
+pub use sockets::{connect_socket, listen, local_address, raise_descriptor_limit, send_at_once};
+pub use wake::Wake;

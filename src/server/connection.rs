@@ -1,0 +1,150 @@
+//! One connection, without its socket: bytes come in, frames are taken off; pieces to send wait here.
+//!
+//! Always: what waits to be sent is bounded, and whoever lets it grow beyond the bound is dropped; a connection
+//! that has not greeted, or not finished a frame, in time is dropped. Left out: the socket's operations, and what
+//! frames mean. Between socket and codec stands a byte transform, which is the identity until TLS takes its place.
+
+use crate::ids::{BootMicros, MemberId};
+use crate::limits::{CONNECTION_PATIENCE_MICROS, SEND_QUEUE_BYTES_MAX};
+use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+
+/// What a connection is for, and how far it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A native client that has not said hello.
+    NewClient,
+    /// A native client.
+    Client,
+    /// A peer that connected to us and has not greeted.
+    NewPeer,
+    /// A peer that sends us frames.
+    PeerIn(MemberId),
+    /// Our connection to a peer, not open yet or not greeted back.
+    Opening(MemberId),
+    /// Our connection to a peer: our frames go out here.
+    PeerOut(MemberId),
+}
+
+/// A connection and what waits on it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) socket: OwnedFd,
+    pub(super) purpose: Purpose,
+    /// Received and not taken off yet.
+    pub(super) inbound: BytesMut,
+    outbound: VecDeque<Bytes>,
+    outbound_bytes: usize,
+    /// Whether the kernel has some of `outbound`.
+    pub(super) is_sending: bool,
+    /// Whether everything sent goes out and then the connection ends.
+    pub(super) is_ending: bool,
+    /// When an unfinished greeting or frame is given up.
+    patience_until: Option<BootMicros>,
+    /// Requests whose answers are awaited.
+    pub(super) in_flight_count: usize,
+}
+
+impl Connection {
+    pub(super) fn new(socket: OwnedFd, purpose: Purpose, now: BootMicros) -> Self {
+        Self {
+            socket,
+            purpose,
+            inbound: BytesMut::new(),
+            outbound: VecDeque::new(),
+            outbound_bytes: 0,
+            is_sending: false,
+            is_ending: false,
+            patience_until: Some(now.after(CONNECTION_PATIENCE_MICROS)),
+            in_flight_count: 0,
+        }
+    }
+
+    /// The byte transform on the way in.
+    pub(super) fn received(&mut self, bytes: &[u8]) {
+        self.inbound.extend_from_slice(bytes);
+    }
+
+    /// The byte transform on the way out. Returns whether the queue is still within its bound.
+    pub(super) fn queue(&mut self, piece: Bytes) -> bool {
+        self.outbound_bytes += piece.len();
+        self.outbound.push_back(piece);
+        self.outbound_bytes <= SEND_QUEUE_BYTES_MAX
+    }
+
+    /// The next pieces to hand to the kernel, which become its own until `sent`.
+    pub(super) fn pieces_to_send(&mut self, count_max: usize) -> Option<Vec<Bytes>> {
+        if self.is_sending || self.outbound.is_empty() {
+            return None;
+        }
+        self.is_sending = true;
+        let count = self.outbound.len().min(count_max);
+        Some(self.outbound.drain(..count).collect())
+    }
+
+    /// The kernel took `count` bytes of `pieces`; the rest waits again, in front.
+    pub(super) fn sent(&mut self, pieces: Vec<Bytes>, count: usize) {
+        self.is_sending = false;
+        self.outbound_bytes -= count;
+        let mut left = count;
+        let mut unsent = Vec::new();
+        for mut piece in pieces {
+            let taken = left.min(piece.len());
+            left -= taken;
+            let rest = piece.split_off(taken);
+            if !rest.is_empty() {
+                unsent.push(rest);
+            }
+        }
+        for piece in unsent.into_iter().rev() {
+            self.outbound.push_front(piece);
+        }
+    }
+
+    /// Whether nothing waits to be sent.
+    pub(super) fn is_drained(&self) -> bool {
+        self.outbound.is_empty() && !self.is_sending
+    }
+
+    /// Everything that was due has come: an open frame starts the clock, a finished one stops it.
+    pub(super) fn mind(&mut self, now: BootMicros) {
+        if self.is_new() || self.is_ending {
+            return;
+        }
+        if self.inbound.is_empty() {
+            self.patience_until = None;
+        } else if self.patience_until.is_none() {
+            self.patience_until = Some(now.after(CONNECTION_PATIENCE_MICROS));
+        }
+    }
+
+    /// A whole frame was taken off: whatever is left was begun after it.
+    pub(super) fn progressed(&mut self) {
+        if !self.is_new() {
+            self.patience_until = None;
+        }
+    }
+
+    /// Sends what waits, then ends; whoever does not take it is not waited for.
+    pub(super) fn end(&mut self, now: BootMicros) {
+        self.inbound.clear();
+        self.is_ending = true;
+        self.patience_until = Some(now.after(CONNECTION_PATIENCE_MICROS));
+    }
+
+    fn is_new(&self) -> bool {
+        matches!(self.purpose, Purpose::NewClient | Purpose::NewPeer | Purpose::Opening(_))
+    }
+
+    /// The greeting is done.
+    pub(super) fn greeted(&mut self, purpose: Purpose) {
+        self.purpose = purpose;
+        self.patience_until = None;
+    }
+
+    /// When the connection is given up unless something comes.
+    pub(super) fn deadline(&self) -> Option<BootMicros> {
+        self.patience_until
+    }
+}

@@ -1,0 +1,130 @@
+//! Threads, and everything a process does around the pure core (DESIGN §5).
+//!
+//! One shard thread owns the disk, the peers and the native clients through one ring; a bulk thread makes segments;
+//! a signal thread tells the shard to stop. They meet only in bounded mailboxes. Always: the first thing that makes
+//! the disk doubtful ends the process, with an explanation. Left out: what a shard decides (`replica`).
+//!
+//! | file | holds |
+//! |---|---|
+//! | `config` | what a member is told at its start |
+//! | `shard_thread` | the loop |
+//! | `connection` | one connection, without its socket |
+//! | `native`, `peers` | what clients and peers say on connections |
+//! | `record` | evidence of what left when |
+//! | `bulk_thread`, `mailbox` | segments made ahead; how other threads reach the shard |
+#![forbid(unsafe_code)]
+
+mod bulk_thread;
+mod config;
+mod connection;
+mod mailbox;
+mod native;
+mod peers;
+mod record;
+mod shard_thread;
+
+pub use config::{InitialMember, LogFormat, ServerConfig, member_id};
+
+use crate::io::{DiskError, RingError};
+use crate::replica::CannotStart;
+use mailbox::{Mailbox, Note};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+/// Why a member ends. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// No io_uring.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// The data directory.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// What is in the data directory.
+    #[error("the data directory cannot be used: {0}")]
+    Start(#[from] CannotStart),
+    /// An address.
+    #[error(
+        "cannot listen on {address} ({source}): is another process there, or is the address not this machine's?"
+    )]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The log could not be written.
+    #[error(
+        "a write to the log failed ({source}). This member stops, because what it would acknowledge might be lost. \
+         Look after the disk (dmesg), then start it again; nothing acknowledged is lost while a majority is sound"
+    )]
+    LogWrite {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The log could not be written whole.
+    #[error(
+        "a write to the log took {count} bytes of {wanted}: the disk is full or failing. This member stops"
+    )]
+    ShortWrite {
+        /// Bytes handed over.
+        wanted: usize,
+        /// Bytes taken.
+        count: usize,
+    },
+    /// No segment for the log.
+    #[error("no segment for the log could be made ({why}): free some space, then start the member again")]
+    NoSegment {
+        /// What the disk said.
+        why: String,
+    },
+    /// The kernel refused something small.
+    #[error("the kernel refused a descriptor, a thread or an address: {0}")]
+    Kernel(io::Error),
+}
+
+/// How a running member is told to stop.
+#[derive(Debug, Default)]
+pub struct Stop {
+    mailbox: Mutex<(bool, Option<Mailbox>)>,
+}
+
+impl Stop {
+    /// Tells the member to hand over, drain and end; also one that has not started yet.
+    pub fn stop(&self) {
+        let mut state = self.mailbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        state.0 = true;
+        if let Some(mailbox) = &state.1 {
+            mailbox.put(Note::Stop);
+        }
+    }
+
+    fn notify(&self, mailbox: Mailbox) {
+        let mut state = self.mailbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if state.0 {
+            mailbox.put(Note::Stop);
+        }
+        state.1 = Some(mailbox);
+    }
+}
+
+/// Runs a member until it is stopped.
+///
+/// # Errors
+/// Whatever keeps it from starting or from going on; the text says what to do.
+pub fn run(config: ServerConfig, stop: &Stop) -> Result<(), ServerError> {
+    #[cfg(feature = "planted")]
+    plant();
+    shard_thread::ShardThread::start(config, stop)?.run()
+}
+
+/// Switches on the bug that `MAINSTAY_PLANTED` names, for tests that must see a check fail.
+#[cfg(feature = "planted")]
+fn plant() {
+    let bug = std::env::var("MAINSTAY_PLANTED").ok().and_then(|number| number.parse().ok());
+    if let Some(bug) = bug {
+        tracing::warn!(bug, "a bug is planted in this member: it holds nothing that matters");
+        crate::planted::switch_on(bug);
+    }
+}

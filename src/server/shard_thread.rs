@@ -1,0 +1,552 @@
+//! The shard thread: one plain loop over one ring, which owns the disk, the peers and the native clients.
+//!
+//! A turn: submit what was gathered and wait, in one system call; drain completions and mailbox; *then* read the
+//! clock, so that `now` is later than everything the turn answers; let the pure shard turn; gather what it wants
+//! (DESIGN §5). Always: one write to the log at a time; the first that fails or comes up short stops the process,
+//! because a member that cannot trust its disk must not vote (catalogue 41). Left out: what connections say
+//! (`native`, `peers`), and everything the shard decides.
+
+use super::bulk_thread::{self, Order};
+use super::connection::{Connection, Purpose};
+use super::mailbox::{Mailbox, Note};
+use super::peers::Peers;
+use super::record::Record;
+use super::{ServerConfig, ServerError, member_id};
+use crate::api::{Response, Status};
+use crate::ids::{BootMicros, MemberId, SegmentNumber, Ticket};
+use crate::io::{AlignedBuffer, DataDirectory, Event, Ring, Tag, Wake};
+use crate::limits::{CONNECTIONS_MAX, RECEIVE_BYTES, WAL_SEGMENT_BYTES};
+use crate::replica::{Input, Options, Output, SegmentFile, Shard};
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use tracing::{info, warn};
+
+/// Tags below this are not connections.
+const TAG_CONNECTIONS: Tag = 16;
+const TAG_NATIVE: Tag = 1;
+const TAG_PEER: Tag = 2;
+const TAG_WAKE: Tag = 3;
+const TAG_LOG: Tag = 4;
+
+/// Microseconds before a segment that could not be made is tried again.
+///
+/// Chosen: soon after somebody has freed space; seldom enough to leave a full disk alone.
+const SEGMENT_RETRY_MICROS: u64 = 2_000_000;
+
+/// Microseconds after which a session that nothing names is ended.
+///
+/// Chosen: longer than any client is cut off before its user gives up.
+const SESSION_IDLE_MICROS: u64 = 600 * 1_000_000;
+
+/// Microseconds before a listener on which accepting ended is tried again.
+///
+/// Chosen: when the descriptors are used up, trying again at once would be a loop that never sleeps.
+const ACCEPT_RETRY_MICROS: u64 = 100_000;
+
+/// Where the answer of a request goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) connection: Tag,
+    pub(super) request: u64,
+}
+
+/// Everything one shard thread owns.
+pub(super) struct ShardThread {
+    pub(super) config: ServerConfig,
+    pub(super) member: MemberId,
+    ring: Ring,
+    shard: Shard,
+    segments: BTreeMap<SegmentNumber, OwnedFd>,
+    /// The salts of the segments, for the record.
+    salts: BTreeMap<SegmentNumber, u64>,
+    record: Record,
+    orders: Sender<Order>,
+    /// A segment that could not be made, and when to try again.
+    failed_order: Option<(Order, BootMicros)>,
+    /// Listeners on which accepting has ended, and when to begin anew.
+    deaf: Vec<Tag>,
+    listen_at: Option<BootMicros>,
+    mailbox: Mailbox,
+    wake: Wake,
+    listeners: [OwnedFd; 2],
+    pub(super) connections: BTreeMap<Tag, Connection>,
+    next_tag: Tag,
+    pub(super) peers: Peers,
+    pub(super) asked: BTreeMap<Ticket, Asked>,
+    next_ticket: u64,
+    pub(super) inputs: Vec<Input>,
+    /// Buffers and instants of the write in flight, and buffers to be used again.
+    write_began: BootMicros,
+    write_bytes: usize,
+    spare_buffer: Option<AlignedBuffer>,
+    pub(super) sync_micros: Histogram<u64>,
+    pub(super) ready: Ready,
+    stop_by: Option<BootMicros>,
+    pub(super) now: BootMicros,
+}
+
+/// How far the announcement has come that this member serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ready {
+    /// A read is to be tried at this instant.
+    TryAt(BootMicros),
+    /// A read with this ticket is on its way.
+    Trying(Ticket),
+    /// It was announced.
+    Announced,
+}
+
+impl ShardThread {
+    /// Takes the directory, recovers, and listens.
+    ///
+    /// # Errors
+    /// Whatever keeps the member from starting, with what to do about it.
+    pub(super) fn start(config: ServerConfig, stop: &super::Stop) -> Result<Self, ServerError> {
+        crate::io::raise_descriptor_limit();
+        let mut ring = Ring::new()?;
+        let directory = Arc::new(DataDirectory::open(&config.data)?);
+        ring.hold(directory.lock().as_raw_fd())?;
+        if !directory.is_direct() {
+            warn!(data = %config.data.display(), "the file system has no O_DIRECT: writes are buffered, and synced");
+        }
+        let member = member_id(&config.initial_cluster_token, &config.name);
+        let files = read_segments(&directory)?;
+        let now = crate::io::now();
+        let options = shard_options(&config, member)?;
+        let incarnation = options.seed;
+        let shard = Shard::start(options, &files, now)?;
+        let record = Record::start(&config.name)?;
+        let salts = files.iter().map(|file| (file.number, file.salt)).collect();
+        let mut segments = BTreeMap::new();
+        for file in &files {
+            let name = wal_format::SegmentName { shard: 0, number: file.number.0, salt: file.salt };
+            let name = wal_format::segment_file_name(&name);
+            segments.insert(file.number, directory.open_for_writing(&name)?);
+        }
+        let wake = Wake::new().map_err(ServerError::Kernel)?;
+        let mailbox = Mailbox::new(wake.clone());
+        let orders =
+            bulk_thread::start(directory, WAL_SEGMENT_BYTES, mailbox.clone()).map_err(ServerError::Kernel)?;
+        stop.notify(mailbox.clone());
+        let listen =
+            |address| crate::io::listen(address).map_err(|source| ServerError::Listen { address, source });
+        let listeners = [listen(config.listen_native)?, listen(config.listen_peer)?];
+        let peers = Peers::new(&config, member, incarnation, &listeners)?;
+        let mut this = Self {
+            config,
+            member,
+            ring,
+            shard,
+            segments,
+            salts,
+            record,
+            orders,
+            failed_order: None,
+            deaf: Vec::new(),
+            listen_at: None,
+            mailbox,
+            wake,
+            listeners,
+            connections: BTreeMap::new(),
+            next_tag: TAG_CONNECTIONS,
+            peers,
+            asked: BTreeMap::new(),
+            next_ticket: 1,
+            inputs: Vec::new(),
+            write_began: now,
+            write_bytes: 0,
+            spare_buffer: None,
+            sync_micros: Histogram::new(3).expect("three digits are a valid precision"),
+            ready: Ready::TryAt(now),
+            stop_by: None,
+            now,
+        };
+        this.ring.accept(TAG_NATIVE, this.listeners[0].as_raw_fd());
+        this.ring.accept(TAG_PEER, this.listeners[1].as_raw_fd());
+        this.ring.listen_for_wake(TAG_WAKE, this.wake.descriptor());
+        Ok(this)
+    }
+
+    /// Turns until the member has been stopped and has handed over.
+    ///
+    /// # Errors
+    /// `ServerError`: the disk or the ring cannot be trusted any more.
+    pub(super) fn run(mut self) -> Result<(), ServerError> {
+        let mut events = Vec::new();
+        let mut outputs = Vec::new();
+        loop {
+            self.ring.turn(crate::io::now(), self.next_deadline(), &mut events)?;
+            // Read after everything has been drained, so that it is later than all that this turn answers.
+            self.now = crate::io::now();
+            for event in events.drain(..) {
+                self.event(event)?;
+            }
+            while let Some(note) = self.mailbox.take() {
+                self.note(note);
+            }
+            self.order_again()?;
+            self.listen_again();
+            self.connect_peers();
+            self.try_to_be_ready();
+            self.shard.turn(self.now, &mut self.inputs, &mut outputs);
+            for output in outputs.drain(..) {
+                self.obey(output)?;
+            }
+            self.send_and_expire();
+            if self.is_done() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> BootMicros {
+        let mut deadline = self.shard.next_deadline().min(self.peers.deadline());
+        for connection in self.connections.values() {
+            if let Some(patience) = connection.deadline() {
+                deadline = deadline.min(patience);
+            }
+        }
+        if let Ready::TryAt(at) = self.ready {
+            deadline = deadline.min(at);
+        }
+        if let Some((_, at)) = self.failed_order {
+            deadline = deadline.min(at);
+        }
+        if let Some(at) = self.listen_at {
+            deadline = deadline.min(at);
+        }
+        self.stop_by.map_or(deadline, |stop_by| deadline.min(stop_by))
+    }
+
+    fn event(&mut self, event: Event) -> Result<(), ServerError> {
+        match event {
+            Event::Accepted { tag, socket, has_ended } => {
+                self.accepted(socket, tag);
+                if has_ended {
+                    self.deaf.push(tag);
+                    self.listen_at.get_or_insert(self.now.after(ACCEPT_RETRY_MICROS));
+                }
+            }
+            Event::Connected { tag, result } => self.connected(tag, &result),
+            Event::Received { tag, buffer, result } => self.received(tag, buffer, result),
+            Event::Sent { tag, pieces, result } => self.sent(tag, pieces, result),
+            Event::Written { tag: _, buffer, result } => return self.written(buffer, result),
+            Event::Woken { tag: _ } => self.ring.listen_for_wake(TAG_WAKE, self.wake.descriptor()),
+        }
+        Ok(())
+    }
+
+    fn accepted(&mut self, socket: std::io::Result<OwnedFd>, listener: Tag) {
+        let purpose = if listener == TAG_NATIVE { Purpose::NewClient } else { Purpose::NewPeer };
+        match socket {
+            Ok(socket) if self.connections.len() < CONNECTIONS_MAX => {
+                // Without it answers are only slower.
+                let _ = crate::io::send_at_once(&socket);
+                let tag = self.add(Connection::new(socket, purpose, self.now));
+                self.receive(tag, Vec::with_capacity(RECEIVE_BYTES));
+            }
+            Ok(socket) => {
+                warn!(connections = self.connections.len(), "too many connections: one more is refused");
+                drop(socket);
+            }
+            Err(error) => {
+                warn!(%error, "a connection could not be accepted; listening again in a moment");
+            }
+        }
+    }
+
+    fn received(&mut self, tag: Tag, buffer: Vec<u8>, result: std::io::Result<usize>) {
+        let Some(connection) = self.connections.get_mut(&tag) else { return };
+        match result {
+            Ok(0) => self.close(tag, None),
+            Ok(_) => {
+                connection.received(&buffer);
+                match self.take_frames(tag) {
+                    Ok(()) => self.receive(tag, buffer),
+                    Err(why) => self.close(tag, Some(&why)),
+                }
+            }
+            Err(error) => self.close(tag, Some(&error.to_string())),
+        }
+    }
+
+    /// Takes whole frames off a connection.
+    fn take_frames(&mut self, tag: Tag) -> Result<(), String> {
+        loop {
+            let Some(connection) = self.connections.get_mut(&tag) else { return Ok(()) };
+            let is_more = match connection.purpose {
+                Purpose::NewClient => self.client_hello(tag),
+                Purpose::Client => self.client_frame(tag),
+                Purpose::NewPeer => self.peer_greets(tag)?,
+                Purpose::PeerIn(peer) => self.peer_frame(tag, peer)?,
+                Purpose::Opening(peer) => self.peer_greets_back(tag, peer)?,
+                Purpose::PeerOut(_) if connection.inbound.is_empty() => false,
+                Purpose::PeerOut(_) => return Err("a peer speaks where it should listen".to_owned()),
+            };
+            if !is_more {
+                if let Some(connection) = self.connections.get_mut(&tag) {
+                    connection.mind(self.now);
+                }
+                return Ok(());
+            }
+            if let Some(connection) = self.connections.get_mut(&tag) {
+                connection.progressed();
+            }
+        }
+    }
+
+    fn receive(&mut self, tag: Tag, buffer: Vec<u8>) {
+        if let Some(connection) = self.connections.get(&tag).filter(|connection| !connection.is_ending) {
+            self.ring.receive(tag, connection.socket.as_raw_fd(), buffer);
+        }
+    }
+
+    fn sent(&mut self, tag: Tag, pieces: Vec<Bytes>, result: std::io::Result<usize>) {
+        let Some(connection) = self.connections.get_mut(&tag) else { return };
+        match result {
+            Ok(count) => connection.sent(pieces, count),
+            Err(error) => self.close(tag, Some(&error.to_string())),
+        }
+    }
+
+    fn written(&mut self, buffer: AlignedBuffer, result: std::io::Result<usize>) -> Result<(), ServerError> {
+        match result {
+            Ok(count) if count == self.write_bytes => {
+                self.spare_buffer = Some(buffer);
+                self.sync_micros.saturating_record(self.now.since(self.write_began));
+                self.record.durable();
+                self.inputs.push(Input::Written);
+                Ok(())
+            }
+            Ok(count) => Err(ServerError::ShortWrite { wanted: self.write_bytes, count }),
+            Err(source) => Err(ServerError::LogWrite { source }),
+        }
+    }
+
+    /// Tries again to have a segment made that could not be.
+    fn order_again(&mut self) -> Result<(), ServerError> {
+        match self.failed_order {
+            Some((order, at)) if at <= self.now => {
+                self.failed_order = None;
+                self.order(order)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn order(&mut self, order: Order) -> Result<(), ServerError> {
+        self.orders.send(order).map_err(|_| ServerError::NoSegment { why: "its thread has ended".to_owned() })
+    }
+
+    /// Listens again where accepting has ended: after a pause, because what ended it may last.
+    fn listen_again(&mut self) {
+        if self.listen_at.is_some_and(|at| at <= self.now) {
+            self.listen_at = None;
+            for listener in std::mem::take(&mut self.deaf) {
+                let which = usize::from(listener == TAG_PEER);
+                self.ring.accept(listener, self.listeners[which].as_raw_fd());
+            }
+        }
+    }
+
+    fn note(&mut self, note: Note) {
+        match note {
+            Note::SegmentMade { segment, file } => {
+                self.segments.insert(segment, file);
+                self.inputs.push(Input::SegmentReady { segment });
+            }
+            Note::SegmentFailed { order, why } => {
+                warn!(
+                    why,
+                    "no segment for the log could be made: free some space. Once the current one is full this member \
+                     takes no writes; it tries again by itself"
+                );
+                self.failed_order = Some((order, self.now.after(SEGMENT_RETRY_MICROS)));
+            }
+            Note::Stop => {
+                info!("stopping: leadership is handed over first");
+                self.stop_by.get_or_insert(self.now.after(2_000 * self.config.election_ms));
+                self.inputs.push(Input::HandOver { to: None });
+            }
+        }
+    }
+
+    fn obey(&mut self, output: Output) -> Result<(), ServerError> {
+        match output {
+            Output::MakeSegment { segment, salt } => {
+                self.salts.insert(segment, salt);
+                self.order(Order { segment, salt })?;
+            }
+            Output::Write { segment, offset, frame, is_synced } => {
+                let file = self.segments.get(&segment).ok_or(ServerError::NoSegment {
+                    why: format!("{segment} is to be written and is not open"),
+                })?;
+                self.record.write(&frame, self.salts.get(&segment).copied(), is_synced);
+                let mut buffer = self.spare_buffer.take().filter(|buffer| buffer.len() >= frame.len());
+                let mut buffer = buffer.take().unwrap_or_else(|| AlignedBuffer::zeroed(frame.len()));
+                buffer[..frame.len()].copy_from_slice(&frame);
+                self.write_began = self.now;
+                self.write_bytes = frame.len();
+                self.ring.write(TAG_LOG, file.as_raw_fd(), offset, (buffer, frame.len()), is_synced);
+            }
+            Output::Send { to, frame } => {
+                self.record.sent(&frame);
+                self.send_to_peer(to, frame);
+            }
+            Output::Reply { ticket, response } => self.reply(ticket, response),
+        }
+        Ok(())
+    }
+
+    /// A ticket for a request of `asked`.
+    pub(super) fn ticket(&mut self, asked: Option<Asked>) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        if let Some(asked) = asked {
+            self.asked.insert(ticket, asked);
+        }
+        ticket
+    }
+
+    fn reply(&mut self, ticket: Ticket, mut response: Response) {
+        if self.ready == Ready::Trying(ticket) {
+            self.tried_to_be_ready(&response);
+            return;
+        }
+        let Some(asked) = self.asked.remove(&ticket) else { return };
+        if let Response::Applied(_) = &response {
+            let applied = self.shard.observe().map(|replica| replica.applied).max();
+            self.record.answered(applied.unwrap_or_default());
+        }
+        if let Response::Status(status) = &mut response {
+            self.complete_status(status);
+        }
+        self.answer_client(asked, &response);
+    }
+
+    /// Adds what only the server knows.
+    fn complete_status(&self, status: &mut Status) {
+        env!("CARGO_PKG_VERSION").clone_into(&mut status.version);
+        status.sync_p50_micros = self.sync_micros.value_at_quantile(0.5);
+        status.sync_p99_micros = self.sync_micros.value_at_quantile(0.99);
+        status.members = self.peers.views();
+        if self.failed_order.is_some() && status.waiting_for.is_empty() {
+            "space on its disk: no further segment for the log could be made"
+                .clone_into(&mut status.waiting_for);
+        }
+    }
+
+    /// Adds a connection and returns its tag.
+    pub(super) fn add(&mut self, connection: Connection) -> Tag {
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        self.connections.insert(tag, connection);
+        tag
+    }
+
+    /// Starts to connect a new socket.
+    pub(super) fn open(&mut self, peer: MemberId, address: std::net::SocketAddr) {
+        match crate::io::connect_socket(address) {
+            Ok(socket) => {
+                let descriptor = socket.as_raw_fd();
+                let tag = self.add(Connection::new(socket, Purpose::Opening(peer), self.now));
+                self.peers.opening(peer, tag);
+                self.ring.connect(tag, descriptor, address);
+            }
+            Err(error) => {
+                warn!(%peer, %error, "no socket for a peer");
+                self.peers.lost(peer, self.now);
+            }
+        }
+    }
+
+    fn connected(&mut self, tag: Tag, result: &std::io::Result<()>) {
+        let Some(connection) = self.connections.get_mut(&tag) else { return };
+        let Purpose::Opening(peer) = connection.purpose else { return };
+        if result.is_err() {
+            self.close(tag, None);
+            return;
+        }
+        let greeting = self.peers.greeting(peer, &self.shard);
+        connection.queue(greeting.encode());
+        self.receive(tag, Vec::with_capacity(RECEIVE_BYTES));
+    }
+
+    /// Drops a connection; `why` is logged once, here.
+    pub(super) fn close(&mut self, tag: Tag, why: Option<&str>) {
+        let Some(connection) = self.connections.remove(&tag) else { return };
+        if let Some(why) = why {
+            warn!(purpose = ?connection.purpose, why, "a connection is closed");
+        }
+        match connection.purpose {
+            Purpose::Opening(peer) | Purpose::PeerOut(peer) => self.peers.lost(peer, self.now),
+            Purpose::NewClient | Purpose::Client | Purpose::NewPeer | Purpose::PeerIn(_) => {}
+        }
+        self.ring.close(connection.socket);
+    }
+
+    fn send_and_expire(&mut self) {
+        let mut late = Vec::new();
+        for (tag, connection) in &mut self.connections {
+            if let Some(pieces) = connection.pieces_to_send(Ring::send_pieces_max()) {
+                self.ring.send(*tag, connection.socket.as_raw_fd(), pieces);
+            }
+            let is_late = connection.deadline().is_some_and(|deadline| deadline <= self.now);
+            if is_late || (connection.is_ending && connection.is_drained()) {
+                late.push((*tag, is_late));
+            }
+        }
+        for (tag, is_late) in late {
+            self.close(tag, is_late.then_some("it was silent for too long in the middle of something"));
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let leads = self.shard.observe().any(|replica| replica.leader == Some(self.member));
+        // What is owed is still paid: answers on their way, and what the kernel has not taken yet.
+        let is_drained = self.asked.is_empty() && self.connections.values().all(Connection::is_drained);
+        self.stop_by.is_some_and(|stop_by| (!leads && is_drained) || self.now >= stop_by)
+    }
+
+    /// The shard, for those who ask about it.
+    pub(super) fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    /// The addresses really listened on: native, then peer.
+    pub(super) fn addresses(&self) -> [String; 2] {
+        [0, 1].map(|which| {
+            crate::io::local_address(&self.listeners[which])
+                .map_or_else(|_| String::new(), |it| it.to_string())
+        })
+    }
+}
+
+fn shard_options(config: &ServerConfig, member: MemberId) -> Result<Options, ServerError> {
+    let initial = config.initial_cluster.iter();
+    Ok(Options {
+        member,
+        initial_members: initial.map(|it| member_id(&config.initial_cluster_token, &it.name)).collect(),
+        election_micros: config.election_ms * 1_000,
+        heartbeat_micros: config.heartbeat_ms * 1_000,
+        session_idle_micros: SESSION_IDLE_MICROS,
+        segment_bytes: WAL_SEGMENT_BYTES,
+        seed: crate::io::random_seed().map_err(ServerError::Kernel)?,
+    })
+}
+
+fn read_segments(directory: &DataDirectory) -> Result<Vec<SegmentFile>, ServerError> {
+    let mut files = Vec::new();
+    for name in directory.file_names()? {
+        if let Some(segment) = wal_format::parse_segment_file_name(&name) {
+            let bytes = directory.read(&name)?;
+            files.push(SegmentFile { number: SegmentNumber(segment.number), salt: segment.salt, bytes });
+        }
+    }
+    files.sort_by_key(|file| file.number);
+    Ok(files)
+}
