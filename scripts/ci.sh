@@ -98,6 +98,21 @@ sim_repeats() {
     say "seed $seed twice: $(wc -c <"$scratch/trace.1") equal bytes of trace"
 }
 
+# Three real processes under load, the leader killed and brought back; the demo reads every acknowledged write back.
+real_processes() {
+    local status=0 writes lost
+    timeout --kill-after=10 120 \
+        "${MAINSTAY[@]}" demo --members 3 --seconds 8 --kill-leader --json >"$scratch/demo.json" || status=$?
+    cat "$scratch/demo.json"
+    [[ $status -eq 0 ]] || return "$status"
+    writes=$(json_number writes "$scratch/demo.json")
+    lost=$(json_number acked_lost "$scratch/demo.json")
+    if [[ ${writes:-0} -eq 0 || ${lost:-unknown} != 0 ]]; then
+        say "${writes:-no} writes, of which ${lost:-unknown} acknowledged ones were lost; 0 are allowed"
+        return 1
+    fi
+}
+
 tree_before=$(tree_state)
 
 step "toolchain" toolchain
@@ -109,6 +124,8 @@ step "clippy" cargo clippy --workspace --all-targets -- -D warnings
 step "clippy, with planted bugs" cargo clippy --workspace --all-targets --features planted -- -D warnings
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace
 step "build for release" cargo build --release --bin mainstay
+step "real processes, leader killed" real_processes
+step "real processes, nemesis" cargo run --quiet --release -p bench-harness -- nemesis --rounds 3
 step "simulator, fresh seeds" sim_fresh_seeds
 step "simulator, one seed twice" sim_repeats
 step "planted bugs are found" cargo run --quiet --release --bin mainstay --features planted -- \

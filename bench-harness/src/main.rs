@@ -1,19 +1,22 @@
-//! Measurements and faults on real machines: real disks and, once there is a server, clusters of real processes.
+//! Measurements and faults on real machines: real disks, and clusters of real processes.
 //!
 //! What always holds: a command that is listed works, and what it prints is measured, not assumed; it leaves nothing
 //! behind in the directory it was given. What it leaves out: everything that can be simulated, which belongs to
-//! `mainstay sim`. Spawning members, loading them, breaking them and comparing them with etcd come with the server.
+//! `mainstay sim`. Load for measurements and the comparison with etcd are not here yet.
 
+mod full_disk;
+mod nemesis;
+mod program;
 mod raw_dsync;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 const LONG_ABOUT: &str = "\
-Measurements on real machines, for mainstay.
+Measurements and faults on real machines, for mainstay.
 
-Today it measures the one thing that bounds a durable write from below: the disk. Starting clusters of real mainstay
-processes, loading them, killing them and comparing them with etcd will live here too, once there is a server to start.";
+It measures the one thing that bounds a durable write from below, the disk, and it breaks clusters of real mainstay
+processes under load and checks that nothing acknowledged is lost.";
 
 #[derive(Debug, Parser)]
 #[command(name = "bench-harness", version, about = "Measurements on real machines, for mainstay")]
@@ -25,12 +28,18 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Fill the disk under a member: it refuses writes, says why, reads on, and recovers by itself (needs root)
+    FullDisk(full_disk::Options),
+    /// Kill, pause and end members of a cluster under load, round after round; nothing acknowledged may be lost
+    Nemesis(nemesis::Options),
     /// Time durable writes as a write-ahead log makes them: `O_DIRECT`, `RWF_DSYNC`, into zero-filled files
     RawDsync(raw_dsync::Options),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
+        Command::FullDisk(options) => full_disk::run(&options),
+        Command::Nemesis(options) => nemesis::run(&options),
         Command::RawDsync(options) => raw_dsync::run(&options),
     }
 }

@@ -65,6 +65,12 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     }
 }
 
+/// What one second of durable writes costs in `dir`, in words: what every other figure has to be read against.
+pub(crate) fn noise_floor(dir: &Path) -> io::Result<String> {
+    let options = Options { dir: dir.to_owned(), seconds: 1, writers: 3, write_kib: 64, json: false };
+    Ok(report(&options, &measure(&options)?).replace('\n', "; "))
+}
+
 /// The latency of every write of every writer, in nanoseconds.
 fn measure(options: &Options) -> io::Result<Histogram<u64>> {
     let write_bytes = usize::from(options.write_kib) * 1_024;

@@ -6,7 +6,21 @@
 //! that the question was not understood. What it leaves out: everything a command does.
 #![forbid(unsafe_code)]
 
+mod client_args;
+pub mod cluster;
+pub mod config;
+mod del;
+mod demo;
+mod dev;
+mod get;
+mod inspect;
+mod output;
+mod put;
 pub mod sim;
+mod start;
+mod status;
+mod txn;
+pub mod workload;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -17,14 +31,19 @@ const LONG_ABOUT: &str = "\
 mainstay: a strongly consistent coordination service, for configuration, service discovery, locks, leader election
 and metadata.
 
-This version holds the core (consensus, write-ahead log, store) and the simulator that proves it. It does not have a
-server yet: nothing listens, and nothing is stored outside the memory of a simulated cluster.";
+This version runs clusters of members that are fixed when they are founded, over its native protocol. It does not
+have snapshots (the log grows), watches, leases, the etcd protocol or TLS yet.";
 
 const EXAMPLES: &str = "\
 Examples:
+  mainstay demo                            three members as real processes, the leader killed, nothing lost
+  mainstay dev                             one member on loopback, to try things with
+  mainstay put greeting hello              in another terminal, while one runs
+  mainstay get greeting
+  mainstay status                          the whole cluster, and what is wrong with it
+  mainstay start --name n1 --data n1 --initial-cluster n1=127.0.0.1:2380
   mainstay sim --seeds 100 --minutes 1     a hundred simulated clusters, one minute each, faults and all
   mainstay sim --seed 4711 --trace         one of them again, told event by event
-  mainstay sim --budget 5m --json          as many as fit into five minutes, summed up in one line of JSON
 
 Exit codes: 0 it is so, 1 it is not, 2 the arguments were not understood.";
 
@@ -38,6 +57,26 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Set a key
+    Put(put::PutArgs),
+    /// Read a key or a range of keys
+    Get(get::GetArgs),
+    /// Remove a key or a range of keys
+    Del(del::DelArgs),
+    /// Compare, then do one of two lists of operations, as one step
+    Txn(txn::TxnArgs),
+    /// Show the whole cluster, and what is wrong with it
+    Status(status::StatusArgs),
+    /// Look at the configuration of a member
+    Config(config::check::ConfigArgs),
+    /// Three members as real processes, a live workload, the leader killed and brought back, nothing lost
+    Demo(demo::DemoArgs),
+    /// Look into the files of a member that is not running
+    Inspect(inspect::InspectArgs),
+    /// One member, on loopback only, to try things with
+    Dev(dev::DevArgs),
+    /// One member of a cluster, until it is told to stop
+    Start(Box<config::StartArgs>),
     /// Run simulated clusters under faults and check every promise, or replay one of them
     Sim(sim::SimArgs),
 }
@@ -46,6 +85,16 @@ enum Command {
 #[must_use]
 pub fn run() -> ExitCode {
     match Arguments::parse().command {
+        Command::Put(arguments) => put::run(arguments),
+        Command::Get(arguments) => get::run(arguments),
+        Command::Del(arguments) => del::run(arguments),
+        Command::Txn(arguments) => txn::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Config(arguments) => config::check::run(arguments),
+        Command::Demo(arguments) => demo::run(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Dev(arguments) => dev::run(arguments),
+        Command::Start(arguments) => start::run(*arguments),
         Command::Sim(arguments) => sim::run(arguments),
     }
 }
@@ -69,10 +118,11 @@ mod tests {
         assert_eq!(error.exit_code(), 2);
     }
 
-    /// The arguments of every command line of ours in a text for people.
+    /// The arguments of every command line of ours in a text for people, in which none is continued on a next line.
     fn commands_in(text: &str) -> Vec<Vec<&str>> {
         let commands = text.lines().filter_map(|line| {
             let line = line.trim().split("  ").next().unwrap_or("");
+            let line = line.split(" < ").next().unwrap_or("");
             let is_planted = line.contains("--features planted");
             if is_planted && !cfg!(feature = "planted") {
                 return None;
@@ -82,14 +132,26 @@ mod tests {
                 Some(rest) => rest.split_once("-- ").map(|(_, arguments)| arguments),
                 None => line.strip_prefix("mainstay "),
             };
-            arguments.filter(|arguments| arguments.starts_with("sim"))
+            // A sentence may begin with the name, too.
+            let known = Arguments::command();
+            arguments.map(|arguments| arguments.split_whitespace().collect::<Vec<_>>()).filter(|arguments| {
+                arguments.first().is_some_and(|name| known.find_subcommand(name).is_some())
+            })
         });
-        commands.map(|arguments| arguments.split_whitespace().collect()).collect()
+        commands.collect()
     }
 
     #[test]
     fn every_example_of_the_help_and_the_readme_is_understood() {
-        for (text, count_min) in [(EXAMPLES, 3), (include_str!("../../README.md"), 2)] {
+        for (text, count_min) in [
+            (EXAMPLES, 8),
+            (&include_str!("../../README.md").replace("\\\n  ", ""), 10),
+            (super::put::EXAMPLES, 4),
+            (super::get::EXAMPLES, 8),
+            (super::del::EXAMPLES, 4),
+            (super::txn::EXAMPLES, 2),
+            (super::status::EXAMPLES, 3),
+        ] {
             let commands = commands_in(text);
             assert!(commands.len() >= count_min, "the examples are found: {commands:?}");
             for arguments in commands {

@@ -1,0 +1,341 @@
+//! Rounds of faults against a cluster of real processes under load, and the check that nothing acknowledged was lost.
+//!
+//! Each round starts writers, does one thing to the members, waits until writes are acknowledged again, and reads
+//! everything of that round and the one before it back; the end reads back every round. What always holds: the faults follow from the
+//! seed, which is printed; a kill is SIGKILL and a restart uses the same command line. What it leaves out: lost syncs (the
+//! kernel keeps what a killed process gave it; `mainstay sim` looks there), and partitions, which need namespaces.
+
+use crate::{program, raw_dsync};
+use clap::Args;
+use mainstay::cli::cluster::{ClusterError, ClusterOptions, LocalCluster};
+use mainstay::cli::workload::{Ledgers, Verdict, Workload, Written, client};
+use rustix::process::Signal;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+/// Longer than anything here takes on a machine that is not broken.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How long one look at the writes takes at the most, so that Ctrl-C is heard.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// Writes acknowledged before and after each fault.
+const WRITES: usize = 100;
+
+/// How long a leader stands still when it is paused: longer than two election timeouts.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// The arguments of `bench-harness nemesis`.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// How many faults, one after the other
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rounds: u32,
+    /// Members of the cluster
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(3..=9))]
+    members: u16,
+    /// Which faults, in which order [default: drawn, and printed]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Threads that write
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    writers: u16,
+    /// Their election timeout
+    #[arg(long, default_value_t = 700, value_parser = clap::value_parser!(u64).range(100..=10_000))]
+    election_ms: u64,
+    /// This binary instead of the one built from this tree
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+    /// Where the members' data goes [default: a temporary directory]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is done to the members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fault {
+    KillLeader,
+    KillFollower,
+    KillMajority,
+    KillAll,
+    KillWhileStarting,
+    PauseLeader,
+    EndLeader,
+}
+
+const FAULTS: [Fault; 7] = [
+    Fault::KillLeader,
+    Fault::KillFollower,
+    Fault::KillMajority,
+    Fault::KillAll,
+    Fault::KillWhileStarting,
+    Fault::PauseLeader,
+    Fault::EndLeader,
+];
+
+impl Fault {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::KillLeader => "kill-leader",
+            Self::KillFollower => "kill-follower",
+            Self::KillMajority => "kill-majority",
+            Self::KillAll => "kill-all",
+            Self::KillWhileStarting => "kill-while-starting",
+            Self::PauseLeader => "pause-leader",
+            Self::EndLeader => "end-leader",
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum NemesisError {
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error(transparent)]
+    Machine(#[from] std::io::Error),
+    #[error("what was written cannot be read back: {0}")]
+    Unread(#[from] mainstay::client::Failure),
+    #[error("nobody leads after {} s", PATIENCE.as_secs())]
+    NoLeader,
+    #[error("no write was acknowledged for {seconds} s; the last failure: {last}", seconds = PATIENCE.as_secs())]
+    Stuck { last: String },
+    #[error("{name} did not end in {seconds} s after SIGTERM", seconds = PATIENCE.as_secs())]
+    NoEnd { name: String },
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// What all rounds came to.
+#[derive(Debug, Default)]
+struct Tally {
+    verdict: Verdict,
+    gaps_ms: Vec<u64>,
+    faults: BTreeMap<Fault, u32>,
+}
+
+/// Runs the rounds.
+pub(crate) fn run(options: &Options) -> ExitCode {
+    let seed = options
+        .seed
+        .unwrap_or_else(|| u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32);
+    eprintln!("nemesis: {} rounds, --seed {seed}", options.rounds);
+    let mut tally = Tally::default();
+    let result = rounds(options, seed, &mut tally);
+    report(options, seed, &mut tally, result.as_ref().err());
+    match result {
+        Ok(()) if tally.verdict.is_kept() => ExitCode::SUCCESS,
+        Ok(()) | Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn rounds(options: &Options, seed: u64, tally: &mut Tally) -> Result<(), NemesisError> {
+    let is_interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&is_interrupted))?;
+    }
+    let mut cluster_options =
+        ClusterOptions::new(program::find(options.program.as_deref())?, options.members);
+    cluster_options.election_ms = options.election_ms;
+    cluster_options.heartbeat_ms = options.election_ms / 10;
+    cluster_options.directory.clone_from(&options.data);
+    let mut cluster = LocalCluster::prepare(cluster_options)?;
+    eprintln!(
+        "noise floor of {}: {}",
+        cluster.directory().display(),
+        raw_dsync::noise_floor(cluster.directory())?
+    );
+    for position in 0..cluster.members.len() {
+        cluster.launch(position)?;
+    }
+    for position in 0..cluster.members.len() {
+        cluster.wait_ready(position, PATIENCE)?;
+    }
+    // Every run writes, so no two runs on one directory begin at the same revision.
+    let first_revision = leader(&cluster)?.1;
+    let mut nemesis = Nemesis { cluster, writers: options.writers.into(), state: seed, is_interrupted };
+    let mut all: Vec<Ledgers> = Vec::new();
+    for round in 1..=options.rounds {
+        let fault = FAULTS[nemesis.below(FAULTS.len())];
+        let (ledgers, gap) = nemesis.round(fault, &format!("nemesis/{first_revision}/{round:06}"))?;
+        let gap_ms = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX);
+        all.push(ledgers);
+        let verdict = nemesis.verify(all.iter().rev().take(2))?;
+        eprintln!(
+            "round {round}: {}, over after {gap_ms} ms; {} acknowledged in the last two rounds, {} lost",
+            fault.name(),
+            verdict.acked,
+            verdict.lost
+        );
+        tally.gaps_ms.push(gap_ms);
+        *tally.faults.entry(fault).or_default() += 1;
+        if !verdict.is_kept() {
+            tally.verdict = verdict;
+            return Ok(());
+        }
+    }
+    tally.verdict = nemesis.verify(all.iter())?;
+    nemesis.cluster.end(PATIENCE);
+    Ok(())
+}
+
+/// The position of the member that leads, and the revision it is at.
+fn leader(cluster: &LocalCluster) -> Result<(usize, u64), NemesisError> {
+    let (position, status) = cluster.leader(PATIENCE).ok_or(NemesisError::NoLeader)?;
+    Ok((position, status.revision.0))
+}
+
+struct Nemesis {
+    cluster: LocalCluster,
+    writers: usize,
+    /// Of the chooser of faults.
+    state: u64,
+    is_interrupted: Arc<AtomicBool>,
+}
+
+impl Nemesis {
+    /// A number below `bound`.
+    fn below(&mut self, bound: usize) -> usize {
+        self.state = self.state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        usize::try_from(self.state >> 33).unwrap_or(0) % bound
+    }
+
+    /// Load, one fault, and how long it took until everybody was back and `WRITES` more writes were acknowledged.
+    fn round(&mut self, fault: Fault, prefix: &str) -> Result<(Ledgers, Duration), NemesisError> {
+        let (workload, written) = Workload::start(&self.cluster.endpoints(), self.writers, prefix);
+        let result = self.strike_under_load(fault, &written);
+        let ledgers = workload.stop();
+        Ok((ledgers, result?))
+    }
+
+    fn strike_under_load(
+        &mut self,
+        fault: Fault,
+        written: &Receiver<Written>,
+    ) -> Result<Duration, NemesisError> {
+        self.wait_for(written, WRITES)?;
+        let began = now();
+        self.strike(fault)?;
+        self.wait_for(written, WRITES)?;
+        Ok(began.elapsed())
+    }
+
+    fn strike(&mut self, fault: Fault) -> Result<(), NemesisError> {
+        let count = self.cluster.members.len();
+        let leader = leader(&self.cluster)?.0;
+        let follower = (leader + 1 + self.below(count - 1)) % count;
+        match fault {
+            Fault::KillLeader => self.kill_and_restart(&[leader]),
+            Fault::KillFollower => self.kill_and_restart(&[follower]),
+            Fault::KillMajority => {
+                let majority: Vec<usize> = (0..=count / 2).map(|step| (leader + step) % count).collect();
+                self.kill_and_restart(&majority)
+            }
+            Fault::KillAll => self.kill_and_restart(&(0..count).collect::<Vec<_>>()),
+            Fault::KillWhileStarting => {
+                self.cluster.members[follower].kill();
+                for _ in 0..3 {
+                    self.cluster.launch(follower)?;
+                    // Nobody unparks this thread: the member gets some way into its start.
+                    let micros = self.below(60_000) as u64;
+                    std::thread::park_timeout(Duration::from_micros(micros));
+                    self.cluster.members[follower].kill();
+                }
+                Ok(self.cluster.restart(follower, PATIENCE)?)
+            }
+            Fault::PauseLeader => {
+                self.cluster.members[leader].signal(Signal::STOP);
+                std::thread::park_timeout(PAUSE);
+                self.cluster.members[leader].signal(Signal::CONT);
+                Ok(())
+            }
+            Fault::EndLeader => {
+                self.cluster.members[leader].signal(Signal::TERM);
+                if self.cluster.members[leader].wait_end(PATIENCE).is_none() {
+                    return Err(NemesisError::NoEnd { name: self.cluster.members[leader].name.clone() });
+                }
+                Ok(self.cluster.restart(leader, PATIENCE)?)
+            }
+        }
+    }
+
+    fn kill_and_restart(&mut self, positions: &[usize]) -> Result<(), NemesisError> {
+        for &position in positions {
+            self.cluster.members[position].kill();
+        }
+        for &position in positions {
+            self.cluster.launch(position)?;
+        }
+        for &position in positions {
+            self.cluster.wait_ready(position, PATIENCE)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until `count` writes that were begun from now on are acknowledged; returns when the last of them was.
+    fn wait_for(&self, written: &Receiver<Written>, count: usize) -> Result<Instant, NemesisError> {
+        let began = now();
+        let mut acked_count = 0;
+        let mut last = "none".to_owned();
+        while began.elapsed() < PATIENCE {
+            if self.is_interrupted.load(Ordering::Relaxed) {
+                return Err(NemesisError::Interrupted);
+            }
+            let Ok(write) = written.recv_timeout(GLANCE) else { continue };
+            match write.failure {
+                Some(failure) => last = failure,
+                None if write.began >= began => acked_count += 1,
+                None => {}
+            }
+            if acked_count == count {
+                return Ok(write.ended);
+            }
+        }
+        Err(NemesisError::Stuck { last })
+    }
+
+    fn verify<'a>(&self, ledgers: impl Iterator<Item = &'a Ledgers>) -> Result<Verdict, NemesisError> {
+        let mut client = client(&self.cluster.endpoints(), PATIENCE);
+        let mut sum = Verdict::default();
+        for ledgers in ledgers {
+            sum = sum.plus(ledgers.verify(&mut client)?);
+        }
+        Ok(sum)
+    }
+}
+
+fn report(options: &Options, seed: u64, tally: &mut Tally, error: Option<&NemesisError>) {
+    if let Some(error) = error {
+        eprintln!("error: {error}");
+    }
+    tally.gaps_ms.sort_unstable();
+    let Verdict { acked, lost, twice, unknown, unknown_there, foreign } = tally.verdict;
+    let fault_p50 = tally.gaps_ms.get(tally.gaps_ms.len() / 2).copied();
+    let fault_max = tally.gaps_ms.last().copied();
+    if options.json {
+        let faults: BTreeMap<&str, u32> =
+            tally.faults.iter().map(|(fault, count)| (fault.name(), *count)).collect();
+        let summary = serde_json::json!({
+            "rounds": tally.gaps_ms.len(), "members": options.members, "seed": seed, "acked": acked,
+            "acked_lost": lost, "applied_twice": twice, "foreign": foreign, "unknown": unknown,
+            "unknown_there": unknown_there, "fault_p50_ms": fault_p50, "fault_max_ms": fault_max, "faults": faults,
+            "error": error.map(ToString::to_string),
+        });
+        println!("{summary}");
+    } else {
+        println!("{} rounds: {acked} acknowledged, {lost} lost, {twice} applied twice", tally.gaps_ms.len());
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // what is measured is real time
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,177 @@
+//! `mainstay get`: reads one key or a range of keys, and the words of a range that del has too.
+//!
+//! Always: linearizable unless asked otherwise. Left out: sorting, filters by revision.
+
+use super::client_args::ClientArgs;
+use super::output::{Format, Shown, finish, usage};
+use super::put::bytes_of;
+use crate::api::ReadMode;
+use crate::ids::Revision;
+use crate::kv::{KeyRange, Query, Range};
+use bytes::Bytes;
+use clap::{Args, ValueEnum};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  mainstay get config/limit
+  mainstay get config/limit --print-value-only
+  mainstay get config/ --prefix --limit 10
+  mainstay get a m                             keys from a up to, and without, m
+  mainstay get a --from-key --keys-only        keys from a to the last
+  mainstay get config/ --prefix --count-only --json
+  mainstay get config/limit --rev 7            as it was at revision 7
+  mainstay get config/limit --consistency s    from this member alone: perhaps old, needs no quorum
+
+A key that does not exist prints nothing, and is no error. With JSON, keys and values are in base64, as etcdctl's are.
+Exit codes: 0 read; 1 not served; 2 the arguments were not understood.";
+
+/// Which keys, on a command line and in a transaction.
+#[derive(Args, Clone, Debug)]
+pub(super) struct RangeWords {
+    /// The key, or where the range begins
+    key: OsString,
+
+    /// Where the range ends; this key is not in it
+    #[arg(conflicts_with_all = ["prefix", "from_key"])]
+    range_end: Option<OsString>,
+
+    /// All keys that begin with KEY
+    #[arg(long, conflicts_with = "from_key")]
+    prefix: bool,
+
+    /// All keys from KEY on
+    #[arg(long)]
+    from_key: bool,
+}
+
+impl RangeWords {
+    pub(super) fn range(self) -> KeyRange {
+        let key = bytes_of(self.key);
+        match self.range_end.map(bytes_of) {
+            // etcd's way to say "to the end".
+            Some(end) if end.as_ref() == b"\0" => KeyRange::From(key),
+            Some(end) => KeyRange::Span { start: key, end },
+            None if self.from_key => KeyRange::From(key),
+            None if self.prefix => prefixed(key),
+            None => KeyRange::Key(key),
+        }
+    }
+}
+
+/// The keys that begin with `prefix`.
+fn prefixed(prefix: Bytes) -> KeyRange {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if let Some(above) = last.checked_add(1) {
+            end.push(above);
+            return KeyRange::Span { start: prefix, end: end.into() };
+        }
+    }
+    // Nothing is above it, so what is not below it begins with it.
+    KeyRange::From(prefix)
+}
+
+/// The words of a read, on a command line and in a transaction.
+#[derive(Args, Clone, Debug)]
+pub(super) struct GetWords {
+    #[command(flatten)]
+    range: RangeWords,
+
+    /// At most this many pairs; 0 for all
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    limit: u64,
+
+    /// As of this revision; 0 for the current one
+    #[arg(long, value_name = "REVISION", default_value_t = 0)]
+    rev: u64,
+
+    /// Without the values
+    #[arg(long, conflicts_with = "count_only")]
+    keys_only: bool,
+
+    /// The count alone
+    #[arg(long)]
+    count_only: bool,
+}
+
+impl GetWords {
+    pub(super) fn range(self) -> Range {
+        Range {
+            range: self.range.range(),
+            limit: self.limit,
+            revision: Revision(self.rev),
+            keys_only: self.keys_only,
+            count_only: self.count_only,
+        }
+    }
+}
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Consistency {
+    /// Linearizable: the latest
+    #[value(name = "l", alias = "linearizable")]
+    Linearizable,
+    /// Serializable: what the member has, perhaps old
+    #[value(name = "s", alias = "serializable")]
+    Serializable,
+}
+
+/// The arguments of `mainstay get`.
+#[derive(Args, Debug)]
+#[command(after_long_help = EXAMPLES, after_help = EXAMPLES)]
+pub(super) struct GetArgs {
+    #[command(flatten)]
+    words: GetWords,
+
+    /// Print values and not their keys
+    #[arg(long, conflicts_with_all = ["keys_only", "count_only"])]
+    print_value_only: bool,
+
+    /// How fresh
+    #[arg(long, value_enum, default_value = "l")]
+    consistency: Consistency,
+
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// Runs what was asked for.
+pub(super) fn run(arguments: GetArgs) -> ExitCode {
+    let format = arguments.client.format_or(Format::Simple);
+    if arguments.print_value_only && format != Format::Simple {
+        return usage("--print-value-only is for the simple format");
+    }
+    let mut client = match arguments.client.client() {
+        Ok(client) => client,
+        Err(problem) => return usage(&problem),
+    };
+    let mode = match arguments.consistency {
+        Consistency::Linearizable => ReadMode::Linearizable,
+        Consistency::Serializable => ReadMode::Serializable,
+    };
+    let shown = Shown { values_only: arguments.print_value_only, count_only: arguments.words.count_only };
+    let result = client.read(Query::Range(arguments.words.range()), mode);
+    finish(format, shown, &client, result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::prefixed;
+    use crate::kv::KeyRange;
+    use bytes::Bytes;
+
+    #[test]
+    fn a_prefix_ends_before_the_next_one() {
+        let span = |start: &'static [u8], end: &'static [u8]| KeyRange::Span {
+            start: Bytes::from_static(start),
+            end: Bytes::from_static(end),
+        };
+        assert_eq!(prefixed(Bytes::from_static(b"ab")), span(b"ab", b"ac"));
+        assert_eq!(prefixed(Bytes::from_static(b"a\xff\xff")), span(b"a\xff\xff", b"b"));
+        assert_eq!(prefixed(Bytes::from_static(b"\xff")), KeyRange::From(Bytes::from_static(b"\xff")));
+        assert_eq!(prefixed(Bytes::new()), KeyRange::From(Bytes::new()));
+    }
+}

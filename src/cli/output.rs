@@ -1,0 +1,542 @@
+//! How an answer of the store looks: `simple`, `json`, `table` and `fields`; and how a failure does.
+//!
+//! Always: an answer is made whole before a byte of it is printed; with JSON, stdout is one object, failures
+//! included; keys and values are bytes, so JSON has them in base64, as etcdctl does, and `simple` prints them as they
+//! are. Left out: `status`, whose answer is not the store's.
+
+use crate::api::Certainty;
+use crate::client::{Client, Failure};
+use crate::kv::{
+    Applied, DeleteRangeResult, KeyValue, OperationResult, Outcome, PutResult, RangeResult, StoreRefusal,
+    TxnResult,
+};
+use clap::ValueEnum;
+use serde::Serialize;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// How an answer is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// Lines for people and shell scripts
+    Simple,
+    /// One JSON object; keys and values in base64
+    Json,
+    /// A table
+    Table,
+    /// One line a field
+    Fields,
+}
+
+/// What `simple` leaves out of a read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Shown {
+    pub(super) values_only: bool,
+    pub(super) count_only: bool,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Header {
+    cluster_id: u64,
+    member_id: u64,
+    revision: u64,
+}
+
+/// Prints what came of a request.
+pub(super) fn finish(
+    format: Format,
+    shown: Shown,
+    client: &Client,
+    result: Result<Applied, Failure>,
+) -> ExitCode {
+    let applied = match result {
+        Ok(applied) => applied,
+        Err(failure) => return Problem::of_failure(&failure).tell(format),
+    };
+    if let Outcome::Refused(refusal) = applied.outcome {
+        return Problem::of_store(refusal).tell(format);
+    }
+    let header = Header {
+        cluster_id: client.cluster().unwrap_or_default().0,
+        member_id: client.member().0,
+        revision: applied.revision.0,
+    };
+    print(&rendered(format, shown, header, &applied.outcome))
+}
+
+/// A command line that was understood by the parser and yet makes no sense.
+pub(super) fn usage(problem: &str) -> ExitCode {
+    eprintln!("error: {problem}\n\nFor more information, try '--help'.");
+    ExitCode::from(2)
+}
+
+/// Writes to stdout; a reader that went away is no success.
+pub(super) fn print(bytes: &[u8]) -> ExitCode {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// One line of JSON.
+pub(super) fn json_line(value: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(value).expect("numbers, texts and lists are JSON");
+    line.push(b'\n');
+    line
+}
+
+/// What went wrong, what is known, and what to do.
+#[derive(Debug, Serialize)]
+pub(super) struct Problem {
+    code: &'static str,
+    /// `not done` or `outcome unknown`.
+    certainty: &'static str,
+    message: String,
+    advice: &'static str,
+}
+
+#[derive(Serialize)]
+struct ProblemJson<'a> {
+    error: &'a Problem,
+}
+
+impl Problem {
+    fn of_failure(failure: &Failure) -> Self {
+        let certainty = match failure.certainty() {
+            Certainty::NotDone => "not done",
+            Certainty::OutcomeUnknown => "outcome unknown",
+        };
+        Self { code: failure.code(), certainty, message: failure.to_string(), advice: failure.advice() }
+    }
+
+    fn of_store(refusal: StoreRefusal) -> Self {
+        let (code, message, advice) = match refusal {
+            StoreRefusal::KeyMissing => ("key-missing", "the key is empty", "name a key"),
+            StoreRefusal::Compacted => {
+                ("compacted", "that revision was compacted away", "read at a newer revision")
+            }
+            StoreRefusal::FutureRevision => (
+                "future-revision",
+                "that revision is not there yet",
+                "read at the current one, without --rev",
+            ),
+            StoreRefusal::TooManyOperations => {
+                ("too-many-operations", "the transaction is too long", "split it: 128 a list at most")
+            }
+            StoreRefusal::DuplicateKey => {
+                ("duplicate-key", "two operations of one list write the same key", "leave one of them out")
+            }
+            StoreRefusal::LeaseNotFound => ("lease-not-found", "there is no such lease", "grant one first"),
+            StoreRefusal::OutOfBounds => {
+                ("out-of-bounds", "a key or value is too long, or a range ends before it starts", "mend it")
+            }
+            StoreRefusal::WriteInQuery => {
+                ("write-in-query", "a transaction sent as a read holds a write", "send it as a write")
+            }
+        };
+        let message = format!("the store refused it: {message}");
+        Self { code, certainty: "not done", message, advice }
+    }
+
+    /// Tells it on stderr, and with JSON on stdout too.
+    fn tell(&self, format: Format) -> ExitCode {
+        eprintln!("error[{}]: {}\n  what to do: {}", self.code, self.message, self.advice);
+        if format == Format::Json {
+            print(&json_line(&ProblemJson { error: self }));
+        }
+        ExitCode::FAILURE
+    }
+}
+
+fn rendered(format: Format, shown: Shown, header: Header, outcome: &Outcome) -> Vec<u8> {
+    let mut out = Vec::new();
+    match format {
+        Format::Json => out = json_line(&AnswerJson { header, body: outcome_json(outcome) }),
+        Format::Simple => simple_outcome(&mut out, shown, outcome),
+        Format::Table => out.extend_from_slice(tables(outcome).as_bytes()),
+        Format::Fields => {
+            let Header { cluster_id, member_id, revision } = header;
+            let head = format!(
+                "\"ClusterID\" : {cluster_id}\n\"MemberID\" : {member_id}\n\"Revision\" : {revision}\n"
+            );
+            out.extend_from_slice(head.as_bytes());
+            out.extend_from_slice(fields_outcome(outcome).as_bytes());
+        }
+    }
+    out
+}
+
+fn simple_outcome(out: &mut Vec<u8>, shown: Shown, outcome: &Outcome) {
+    match outcome {
+        Outcome::Put(put) => simple_put(out, put),
+        Outcome::DeleteRange(deleted) => simple_deleted(out, deleted),
+        Outcome::Range(range) => simple_range(out, shown, range),
+        Outcome::Txn(txn) => {
+            out.extend_from_slice(if txn.succeeded { b"SUCCESS\n" } else { b"FAILURE\n" });
+            for result in &txn.results {
+                out.push(b'\n');
+                match result {
+                    OperationResult::Put(put) => simple_put(out, put),
+                    OperationResult::DeleteRange(deleted) => simple_deleted(out, deleted),
+                    OperationResult::Range(range) => simple_range(out, shown, range),
+                }
+            }
+        }
+        Outcome::Refused(_) => {}
+    }
+}
+
+fn simple_put(out: &mut Vec<u8>, put: &PutResult) {
+    out.extend_from_slice(b"OK\n");
+    simple_pairs(out, Shown::default(), put.previous.as_slice());
+}
+
+fn simple_deleted(out: &mut Vec<u8>, deleted: &DeleteRangeResult) {
+    out.extend_from_slice(format!("{}\n", deleted.deleted).as_bytes());
+    simple_pairs(out, Shown::default(), &deleted.previous);
+}
+
+fn simple_range(out: &mut Vec<u8>, shown: Shown, range: &RangeResult) {
+    if shown.count_only {
+        out.extend_from_slice(format!("{}\n", range.count).as_bytes());
+    }
+    simple_pairs(out, shown, &range.pairs);
+}
+
+fn simple_pairs(out: &mut Vec<u8>, shown: Shown, pairs: &[KeyValue]) {
+    for pair in pairs {
+        if !shown.values_only {
+            out.extend_from_slice(&pair.key);
+            out.push(b'\n');
+        }
+        out.extend_from_slice(&pair.value);
+        out.push(b'\n');
+    }
+}
+
+#[derive(Serialize)]
+struct AnswerJson {
+    header: Header,
+    #[serde(flatten)]
+    body: BodyJson,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum BodyJson {
+    Put {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        prev_kv: Option<PairJson>,
+    },
+    DeleteRange {
+        deleted: u64,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        prev_kvs: Vec<PairJson>,
+    },
+    Range {
+        kvs: Vec<PairJson>,
+        more: bool,
+        count: u64,
+    },
+    Txn {
+        succeeded: bool,
+        responses: Vec<OperationJson>,
+    },
+}
+
+#[derive(Serialize)]
+enum OperationJson {
+    #[serde(rename = "response_put")]
+    Put(BodyJson),
+    #[serde(rename = "response_delete_range")]
+    DeleteRange(BodyJson),
+    #[serde(rename = "response_range")]
+    Range(BodyJson),
+}
+
+#[derive(Serialize)]
+struct PairJson {
+    key: String,
+    create_revision: u64,
+    mod_revision: u64,
+    version: u64,
+    value: String,
+    lease: u64,
+}
+
+fn outcome_json(outcome: &Outcome) -> BodyJson {
+    match outcome {
+        Outcome::Put(put) => put_json(put),
+        Outcome::DeleteRange(deleted) => deleted_json(deleted),
+        Outcome::Range(range) => range_json(range),
+        Outcome::Txn(TxnResult { succeeded, results }) => {
+            BodyJson::Txn { succeeded: *succeeded, responses: results.iter().map(operation_json).collect() }
+        }
+        Outcome::Refused(_) => BodyJson::Put { prev_kv: None },
+    }
+}
+
+fn operation_json(result: &OperationResult) -> OperationJson {
+    match result {
+        OperationResult::Put(put) => OperationJson::Put(put_json(put)),
+        OperationResult::DeleteRange(deleted) => OperationJson::DeleteRange(deleted_json(deleted)),
+        OperationResult::Range(range) => OperationJson::Range(range_json(range)),
+    }
+}
+
+fn put_json(put: &PutResult) -> BodyJson {
+    BodyJson::Put { prev_kv: put.previous.as_ref().map(pair_json) }
+}
+
+fn deleted_json(deleted: &DeleteRangeResult) -> BodyJson {
+    let prev_kvs = deleted.previous.iter().map(pair_json).collect();
+    BodyJson::DeleteRange { deleted: deleted.deleted, prev_kvs }
+}
+
+fn range_json(range: &RangeResult) -> BodyJson {
+    let kvs = range.pairs.iter().map(pair_json).collect();
+    BodyJson::Range { kvs, more: range.more, count: range.count }
+}
+
+fn pair_json(pair: &KeyValue) -> PairJson {
+    PairJson {
+        key: base64(&pair.key),
+        create_revision: pair.create_revision.0,
+        mod_revision: pair.mod_revision.0,
+        version: pair.version,
+        value: base64(&pair.value),
+        lease: pair.lease.0,
+    }
+}
+
+/// Base64 with padding (RFC 4648 §4).
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for at in 0..4 {
+            let letter = ALPHABET[(bits >> (18 - 6 * at)) as usize & 63];
+            text.push(if at <= group.len() { char::from(letter) } else { '=' });
+        }
+    }
+    text
+}
+
+fn fields_outcome(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Put(put) => fields_pairs("Prev", put.previous.as_slice()),
+        Outcome::DeleteRange(deleted) => fields_deleted(deleted),
+        Outcome::Range(range) => fields_range(range),
+        Outcome::Txn(txn) => {
+            let mut text = format!("\"Succeeded\" : {}\n", txn.succeeded);
+            for result in &txn.results {
+                text += &match result {
+                    OperationResult::Put(put) => {
+                        "\"Response\" : \"put\"\n".to_owned() + &fields_pairs("Prev", put.previous.as_slice())
+                    }
+                    OperationResult::DeleteRange(deleted) => {
+                        "\"Response\" : \"delete_range\"\n".to_owned() + &fields_deleted(deleted)
+                    }
+                    OperationResult::Range(range) => {
+                        "\"Response\" : \"range\"\n".to_owned() + &fields_range(range)
+                    }
+                };
+            }
+            text
+        }
+        Outcome::Refused(_) => String::new(),
+    }
+}
+
+fn fields_deleted(deleted: &DeleteRangeResult) -> String {
+    format!("\"Deleted\" : {}\n{}", deleted.deleted, fields_pairs("Prev", &deleted.previous))
+}
+
+fn fields_range(range: &RangeResult) -> String {
+    let pairs = fields_pairs("", &range.pairs);
+    format!("{pairs}\"More\" : {}\n\"Count\" : {}\n", range.more, range.count)
+}
+
+fn fields_pairs(prefix: &str, pairs: &[KeyValue]) -> String {
+    let one = |pair: &KeyValue| {
+        format!(
+            "\"{prefix}Key\" : \"{}\"\n\"{prefix}CreateRevision\" : {}\n\"{prefix}ModRevision\" : {}\n\
+             \"{prefix}Version\" : {}\n\"{prefix}Value\" : \"{}\"\n\"{prefix}Lease\" : {}\n",
+            pair.key.escape_ascii(),
+            pair.create_revision.0,
+            pair.mod_revision.0,
+            pair.version,
+            pair.value.escape_ascii(),
+            pair.lease.0
+        )
+    };
+    pairs.iter().map(one).collect()
+}
+
+fn tables(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Put(put) => put_table(put),
+        Outcome::DeleteRange(deleted) => deleted_table(deleted),
+        Outcome::Range(range) => range_table(range),
+        Outcome::Txn(txn) => {
+            let mut text = table(&["SUCCEEDED"], &[vec![txn.succeeded.to_string()]]);
+            for result in &txn.results {
+                text += &match result {
+                    OperationResult::Put(put) => put_table(put),
+                    OperationResult::DeleteRange(deleted) => deleted_table(deleted),
+                    OperationResult::Range(range) => range_table(range),
+                };
+            }
+            text
+        }
+        Outcome::Refused(_) => String::new(),
+    }
+}
+
+fn put_table(put: &PutResult) -> String {
+    table(&["PUT"], &[vec!["OK".to_owned()]]) + &previous_table(put.previous.as_slice())
+}
+
+fn deleted_table(deleted: &DeleteRangeResult) -> String {
+    table(&["DELETED"], &[vec![deleted.deleted.to_string()]]) + &previous_table(&deleted.previous)
+}
+
+fn range_table(range: &RangeResult) -> String {
+    pairs_table(&range.pairs)
+        + &table(&["COUNT", "MORE"], &[vec![range.count.to_string(), range.more.to_string()]])
+}
+
+fn previous_table(pairs: &[KeyValue]) -> String {
+    if pairs.is_empty() { String::new() } else { pairs_table(pairs) }
+}
+
+fn pairs_table(pairs: &[KeyValue]) -> String {
+    let row = |pair: &KeyValue| {
+        vec![
+            text_of(&pair.key),
+            text_of(&pair.value),
+            pair.create_revision.0.to_string(),
+            pair.mod_revision.0.to_string(),
+            pair.version.to_string(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = pairs.iter().map(row).collect();
+    table(&["KEY", "VALUE", "CREATED AT", "MODIFIED AT", "VERSION"], &rows)
+}
+
+/// Bytes as a cell of a table: text as it is if it is text for people, escaped otherwise.
+fn text_of(bytes: &[u8]) -> String {
+    match str::from_utf8(bytes) {
+        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        _ => bytes.escape_ascii().to_string(),
+    }
+}
+
+/// A table with a frame.
+pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([heads[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    let rule = widths.iter().map(|width| "-".repeat(width + 2)).collect::<Vec<_>>().join("+");
+    let line = |cells: Vec<&str>| {
+        let cells = cells.iter().zip(&widths).map(|(cell, width)| format!(" {cell:width$} "));
+        format!("|{}|\n", cells.collect::<Vec<_>>().join("|"))
+    };
+    let mut text = format!("+{rule}+\n{}+{rule}+\n", line(heads.to_vec()));
+    for row in rows {
+        text += &line(row.iter().map(String::as_str).collect());
+    }
+    text + &format!("+{rule}+\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Format, Header, Shown, base64, rendered, table};
+    use crate::ids::{LeaseId, Revision};
+    use crate::kv::{
+        DeleteRangeResult, KeyValue, OperationResult, Outcome, PutResult, RangeResult, TxnResult,
+    };
+    use bytes::Bytes;
+
+    const HEADER: Header = Header { cluster_id: 7, member_id: 1, revision: 5 };
+
+    fn pair() -> KeyValue {
+        KeyValue {
+            key: Bytes::from_static(b"a"),
+            value: Bytes::from_static(b"\xff1"),
+            create_revision: Revision(2),
+            mod_revision: Revision(5),
+            version: 3,
+            lease: LeaseId(0),
+        }
+    }
+
+    fn one_pair() -> RangeResult {
+        RangeResult { pairs: vec![pair()], more: false, count: 1 }
+    }
+
+    fn text(format: Format, outcome: &Outcome) -> String {
+        rendered(format, Shown::default(), HEADER, outcome).escape_ascii().to_string()
+    }
+
+    #[test]
+    fn simple_prints_bytes_as_they_are() {
+        let range = Outcome::Range(one_pair());
+        assert_eq!(rendered(Format::Simple, Shown::default(), HEADER, &range), b"a\n\xff1\n");
+        let values_only = Shown { values_only: true, count_only: false };
+        assert_eq!(rendered(Format::Simple, values_only, HEADER, &range), b"\xff1\n");
+        let count_only = Shown { values_only: false, count_only: true };
+        let counted = Outcome::Range(RangeResult { pairs: Vec::new(), more: false, count: 4 });
+        assert_eq!(rendered(Format::Simple, count_only, HEADER, &counted), b"4\n");
+        assert_eq!(text(Format::Simple, &Outcome::Put(PutResult::default())), "OK\\n");
+        let deleted = DeleteRangeResult { deleted: 2, previous: Vec::new() };
+        assert_eq!(text(Format::Simple, &Outcome::DeleteRange(deleted)), "2\\n");
+    }
+
+    #[test]
+    fn a_transaction_prints_its_branch_and_each_result() {
+        let results = vec![OperationResult::Put(PutResult::default()), OperationResult::Range(one_pair())];
+        let txn = Outcome::Txn(TxnResult { succeeded: true, results });
+        assert_eq!(text(Format::Simple, &txn), "SUCCESS\\n\\nOK\\n\\na\\n\\xff1\\n");
+        let json = rendered(Format::Json, Shown::default(), HEADER, &txn);
+        let json: serde_json::Value = serde_json::from_slice(&json).expect("it is JSON");
+        assert_eq!(json["succeeded"], true);
+        assert_eq!(json["responses"][1]["response_range"]["kvs"][0]["key"], "YQ==");
+    }
+
+    #[test]
+    fn json_is_one_line_with_keys_and_values_in_base64() {
+        let line = rendered(Format::Json, Shown::default(), HEADER, &Outcome::Range(one_pair()));
+        let expected = concat!(
+            r#"{"header":{"cluster_id":7,"member_id":1,"revision":5},"kvs":[{"key":"YQ==","#,
+            r#""create_revision":2,"mod_revision":5,"version":3,"value":"/zE=","lease":0}],"more":false,"count":1}"#,
+            "\n"
+        );
+        assert_eq!(String::from_utf8(line).expect("JSON is text"), expected);
+    }
+
+    #[test]
+    fn base64_is_that_of_the_rfc() {
+        let pairs = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")];
+        for (plain, encoded) in pairs {
+            assert_eq!(base64(plain.as_bytes()), encoded);
+        }
+    }
+
+    #[test]
+    fn a_table_is_as_wide_as_its_widest_cell() {
+        let text = table(&["A", "NAME"], &[vec!["one".to_owned(), "x".to_owned()]]);
+        assert_eq!(text, "+-----+------+\n| A   | NAME |\n+-----+------+\n| one | x    |\n+-----+------+\n");
+    }
+
+    #[test]
+    fn fields_are_one_a_line() {
+        let text = text(Format::Fields, &Outcome::Range(one_pair()));
+        assert!(text.contains("ModRevision\\\" : 5\\n"), "{text}");
+    }
+}
