@@ -7,7 +7,7 @@
 use crate::program;
 use clap::Args;
 use mainstay::cli::cluster::{ClusterOptions, LocalCluster};
-use mainstay::cli::workload::client;
+use mainstay::cli::workload::{client, is_there};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -20,6 +20,9 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(4);
 
 /// Room for two segments of 64 MiB and a little more, but not for a third.
 const IMAGE_BYTES: u64 = 230 * 1_024 * 1_024;
+
+/// Tries, 100 ms apart, to unmount the disk at the end.
+const UNMOUNT_TRIES: u32 = 100;
 
 /// Large values fill segments quickly.
 const VALUE_BYTES: usize = 1_024 * 1_024;
@@ -89,7 +92,7 @@ fn check(options: &Options, disk: &Path) -> Result<(), Failed> {
     }
     println!("writes go on {} ms after space was freed", began.elapsed().as_millis());
     for number in 0..acknowledged_count {
-        if reader.get(format!("key-{number}"))?.revision.0 == 0 {
+        if !is_there(&mut reader, &format!("key-{number}"))? {
             return Err(format!("key-{number} was acknowledged and is gone").into());
         }
     }
@@ -102,16 +105,18 @@ fn check(options: &Options, disk: &Path) -> Result<(), Failed> {
 struct Disk {
     place: PathBuf,
     mounted: PathBuf,
+    is_mounted: bool,
 }
 
 impl Disk {
     fn mount(place: &Path) -> Result<Self, Failed> {
-        let disk = Self { place: place.to_owned(), mounted: place.join("mounted") };
+        let mut disk = Self { place: place.to_owned(), mounted: place.join("mounted"), is_mounted: false };
         std::fs::create_dir_all(&disk.mounted)?;
         let image = place.join("image");
         std::fs::File::create(&image)?.set_len(IMAGE_BYTES)?;
         succeed(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image))?;
         succeed(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&disk.mounted))?;
+        disk.is_mounted = true;
         // Takes what a third segment would need, until it is removed.
         let ballast = std::fs::File::create(disk.mounted.join("ballast"))?;
         rustix::fs::fallocate(&ballast, rustix::fs::FallocateFlags::empty(), 0, 40 * 1_024 * 1_024)?;
@@ -121,9 +126,25 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // What is not mounted cannot be unmounted; there is nobody left to tell.
-        let _ = succeed(Command::new("umount").arg(&self.mounted));
-        let _ = std::fs::remove_dir_all(&self.place);
+        // A member that has just ended keeps its files for as long as the kernel takes its ring down.
+        let is_unmounted = !self.is_mounted
+            || (0..UNMOUNT_TRIES).any(|_| {
+                let unmounted = succeed(Command::new("umount").arg(&self.mounted));
+                if unmounted.is_err() {
+                    std::thread::park_timeout(Duration::from_millis(100));
+                }
+                unmounted.is_ok()
+            });
+        if !is_unmounted {
+            eprintln!(
+                "bench-harness full-disk: {} stays mounted; unmount it by hand",
+                self.mounted.display()
+            );
+            return;
+        }
+        if let Err(error) = std::fs::remove_dir_all(&self.place) {
+            eprintln!("bench-harness full-disk: {} stays: {error}", self.place.display());
+        }
     }
 }
 

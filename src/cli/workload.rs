@@ -7,7 +7,7 @@
 
 use crate::api::ReadMode;
 use crate::client::{Client, ClientOptions, Failure};
-use crate::kv::{KeyRange, Outcome, Query, Range};
+use crate::kv::{KeyRange, Outcome, Query, Range, RangeResult};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -138,6 +138,14 @@ impl Writer {
         self.client.close();
         ledger
     }
+}
+
+/// Whether a linearizable read finds `key`.
+///
+/// # Errors
+/// The read was not served.
+pub fn is_there(client: &mut Client, key: &str) -> Result<bool, Failure> {
+    Ok(matches!(client.get(key.to_owned())?.outcome, Outcome::Range(RangeResult { count: 1, .. })))
 }
 
 impl Ledgers {
