@@ -104,40 +104,6 @@ pub(super) enum WireMessage {
     FillReply(WireFillReply),
 }
 
-/// The entries whose bytes travel behind this message; none for most kinds.
-pub(super) fn entries_of(message: &Message) -> &[Entry] {
-    match message {
-        Message::AppendRequest(append) => &append.entries,
-        Message::FillReply(fill) => &fill.entries,
-        Message::PreVoteRequest(_)
-        | Message::PreVoteReply(_)
-        | Message::VoteRequest(_)
-        | Message::VoteReply(_)
-        | Message::AppendReply(_)
-        | Message::TimeoutNow(_)
-        | Message::ReadIndexRequest(_)
-        | Message::ReadIndexReply(_)
-        | Message::FillRequest(_) => &[],
-    }
-}
-
-/// The entry before `entries_of(message)`; the start of the log where there are none.
-fn previous_of(message: &Message) -> Position {
-    match message {
-        Message::AppendRequest(append) => append.previous,
-        Message::FillReply(fill) => fill.previous,
-        Message::PreVoteRequest(_)
-        | Message::PreVoteReply(_)
-        | Message::VoteRequest(_)
-        | Message::VoteReply(_)
-        | Message::AppendReply(_)
-        | Message::TimeoutNow(_)
-        | Message::ReadIndexRequest(_)
-        | Message::ReadIndexReply(_)
-        | Message::FillRequest(_) => Position::START,
-    }
-}
-
 /// The mirror of a message.
 pub(super) fn mirror(message: &Message) -> WireMessage {
     assert_entries_are_consecutive(message);
@@ -190,8 +156,9 @@ pub(super) fn mirror(message: &Message) -> WireMessage {
 }
 
 fn assert_entries_are_consecutive(message: &Message) {
-    let mut before = previous_of(message).index;
-    for entry in entries_of(message) {
+    let (previous, entries) = message.carried();
+    let mut before = previous.index;
+    for entry in entries {
         assert!(entry.index == before.next(), "a message's entries are consecutive from its previous one");
         before = entry.index;
     }

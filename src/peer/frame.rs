@@ -255,7 +255,7 @@ fn body(content: &ArchivedContent, payload: Bytes) -> Result<Body, PeerDamage> {
     match content {
         ArchivedContent::Raft(wire) => {
             let message = envelope::message(wire).ok_or(PeerDamage::Unreachable)?;
-            let records = records(envelope::entries_of(&message), &payload)?;
+            let records = records(message.carried().1, &payload)?;
             Ok(Body::Raft { message, records })
         }
         ArchivedContent::Forward { request, term, kind, keyspace, stamp } => Ok(Body::Forward {
@@ -392,7 +392,7 @@ impl Body {
         let Self::Raft { message, records } = self else {
             return;
         };
-        let entries = envelope::entries_of(message);
+        let entries = message.carried().1;
         assert!(entries.len() == records.len(), "each entry of a message has its record, in order");
         for (entry, record) in entries.iter().zip(records) {
             assert!(

@@ -222,6 +222,23 @@ pub enum Message {
 }
 
 impl Message {
+    /// The entries whose bytes travel with this message, and the position just before them; none for most kinds.
+    pub fn carried(&self) -> (Position, &[Entry]) {
+        match self {
+            Self::AppendRequest(append) => (append.previous, &append.entries),
+            Self::FillReply(fill) => (fill.previous, &fill.entries),
+            Self::PreVoteRequest(_)
+            | Self::PreVoteReply(_)
+            | Self::VoteRequest(_)
+            | Self::VoteReply(_)
+            | Self::AppendReply(_)
+            | Self::TimeoutNow(_)
+            | Self::ReadIndexRequest(_)
+            | Self::ReadIndexReply(_)
+            | Self::FillRequest(_) => (Position::START, &[]),
+        }
+    }
+
     /// The term the message carries; for a `PreVoteRequest` one that nobody is in yet.
     pub const fn term(&self) -> Term {
         match self {

@@ -106,19 +106,7 @@ impl Replica {
         records: &[Bytes],
         outputs: &mut Vec<Output>,
     ) {
-        let first = match &message {
-            Message::AppendRequest(append) => append.previous.index.next(),
-            Message::FillReply(fill) => fill.previous.index.next(),
-            Message::PreVoteRequest(_)
-            | Message::PreVoteReply(_)
-            | Message::VoteRequest(_)
-            | Message::VoteReply(_)
-            | Message::AppendReply(_)
-            | Message::TimeoutNow(_)
-            | Message::ReadIndexRequest(_)
-            | Message::ReadIndexReply(_)
-            | Message::FillRequest(_) => LogIndex(0),
-        };
+        let first = message.carried().0.index.next();
         self.consensus(now, outputs, Received { first, records }, |node, out| {
             node.receive(now, from, message, out);
         });
@@ -202,21 +190,8 @@ impl Replica {
     ) {
         match output {
             raft::Output::Send { to, message } => {
-                let records = match &message {
-                    Message::AppendRequest(append) => {
-                        self.entries.after(append.previous, append.entries.len())
-                    }
-                    Message::FillReply(fill) => self.entries.after(fill.previous, fill.entries.len()),
-                    Message::PreVoteRequest(_)
-                    | Message::PreVoteReply(_)
-                    | Message::VoteRequest(_)
-                    | Message::VoteReply(_)
-                    | Message::AppendReply(_)
-                    | Message::TimeoutNow(_)
-                    | Message::ReadIndexRequest(_)
-                    | Message::ReadIndexReply(_)
-                    | Message::FillRequest(_) => Vec::new(),
-                };
+                let (previous, entries) = message.carried();
+                let records = self.entries.after(previous, entries.len());
                 self.send(to, Body::Raft { message, records }, outputs);
             }
             raft::Output::Superseded { from } => self.entries.supersede(from),

@@ -18,7 +18,7 @@ use crate::ids::{
 };
 use crate::limits::{RAFT_VOTERS_MAX, TURN_APPEND_BYTES_MAX};
 use crate::peer::{Body, Frame};
-use crate::raft::{Entry, HardState, Mark, Message, Position};
+use crate::raft::{HardState, Mark, Message, Position};
 use crate::wal::{FoundSegment, GroupOpening, GroupWrite, Note, RecoveredGroup, Wal, WalOptions, WalWrite};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -502,19 +502,7 @@ fn first_configuration(record: &Record) -> Configuration {
 
 /// Whether the records behind a message are whole and are the entries that it numbers.
 fn carries_its_entries(group: GroupId, message: &Message, records: &[Bytes]) -> bool {
-    let entries: &[Entry] = match message {
-        Message::AppendRequest(append) => &append.entries,
-        Message::FillReply(fill) => &fill.entries,
-        Message::PreVoteRequest(_)
-        | Message::PreVoteReply(_)
-        | Message::VoteRequest(_)
-        | Message::VoteReply(_)
-        | Message::AppendReply(_)
-        | Message::TimeoutNow(_)
-        | Message::ReadIndexRequest(_)
-        | Message::ReadIndexReply(_)
-        | Message::FillRequest(_) => &[],
-    };
+    let (_, entries) = message.carried();
     entries.len() == records.len()
         && entries.iter().zip(records).all(|(entry, record)| {
             wal_format::decode_entry(record).is_ok_and(|(header, _)| {
