@@ -218,6 +218,27 @@ pub const GREETING_BYTES_MAX: usize = 2_048;
 /// Chosen: a few of the longest answers; whoever reads slower than that is better off asking again.
 pub const SEND_QUEUE_BYTES_MAX: usize = 4 * RESPONSE_BYTES_MAX;
 
+/// Bytes that wait to be sent on a client's connection before no further request is taken off it.
+///
+/// Chosen: one longest answer is under way and the next is ready; more would only wait in our memory instead of the
+/// client's.
+pub const SEND_QUEUE_BYTES_ENOUGH: usize = RESPONSE_BYTES_MAX;
+
+/// Bytes that wait to be sent on all connections of a shard; beyond them reads are refused.
+///
+/// Chosen: eight connections at their bound; a machine that runs a member has that to spare.
+pub const SEND_QUEUES_BYTES_MAX: usize = 8 * SEND_QUEUE_BYTES_MAX;
+
+/// Milliseconds without an acknowledgement, of data or of a probe, after which a peer is taken to have vanished.
+///
+/// Chosen: several elections; and soon, because a connection that outlives a partition is slow to recover from it.
+pub const PEER_VANISHED_MILLIS: u32 = 3_000;
+
+/// Milliseconds after which a client is taken to have vanished, also one that takes nothing of what is sent to it.
+///
+/// Chosen: what a laggard may need; a client costs little while it is waited for.
+pub const CLIENT_VANISHED_MILLIS: u32 = 21_000;
+
 /// Connections of one shard, peers' included.
 ///
 /// Chosen: ten times the clients of a large control plane; each costs a receive buffer.

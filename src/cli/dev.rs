@@ -27,7 +27,7 @@ pub(super) fn run(arguments: DevArgs) -> ExitCode {
     eprintln!("  mainstay put --endpoints {endpoint} greeting hello");
     eprintln!("  mainstay get --endpoints {endpoint} greeting");
     eprintln!("Ctrl-C ends it; the data stays.");
-    super::start::serve(ServerConfig {
+    super::start::serve(&ServerConfig {
         name: "dev".to_owned(),
         data: arguments.data,
         listen_client: loopback(2379),

@@ -8,11 +8,13 @@
 
 mod listing;
 
+use crate::io::MappedFile;
 use crate::wal::{FoundSegment, Note, Recovered, WalOptions, recover};
 use clap::{Args, Subcommand};
 use listing::Segment;
 use serde::Serialize;
 use std::io::{self, BufWriter, Write};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use wal_format::{SegmentName, parse_segment_file_name};
@@ -113,14 +115,14 @@ fn inspect(directory: &Path) -> io::Result<Report> {
         let entry = entry?;
         let file = entry.file_name().to_string_lossy().into_owned();
         if let Some(name) = parse_segment_file_name(&file) {
-            files.push((file, name, std::fs::read(entry.path())?));
+            files.push((file, name, MappedFile::open(&entry.path())?));
         }
     }
     files.sort_by(|(left, _, _), (right, _, _)| left.cmp(right));
     Ok(report_of(&directory.display().to_string(), &files))
 }
 
-fn report_of(directory: &str, files: &[(String, SegmentName, Vec<u8>)]) -> Report {
+fn report_of<Bytes: Deref<Target = [u8]>>(directory: &str, files: &[(String, SegmentName, Bytes)]) -> Report {
     let found = files.iter().map(|(_, name, bytes)| FoundSegment {
         number: crate::ids::SegmentNumber(name.number),
         salt: name.salt,
@@ -336,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_directory_without_a_log_says_so() {
-        let report = report_of("d", &[]);
+        let report = report_of::<Vec<u8>>("d", &[]);
         assert!(report.notes.join(" ").contains("no segment"));
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Runs `start`.
 pub(super) fn run(arguments: StartArgs) -> ExitCode {
     match resolve(arguments) {
-        Ok(config) => serve(config),
+        Ok(config) => serve(&config),
         Err(error) => {
             eprintln!("mainstay start: {error}");
             ExitCode::from(2)
@@ -22,7 +22,7 @@ pub(super) fn run(arguments: StartArgs) -> ExitCode {
 }
 
 /// Runs a member in this process until SIGTERM or SIGINT.
-pub(super) fn serve(config: ServerConfig) -> ExitCode {
+pub(super) fn serve(config: &ServerConfig) -> ExitCode {
     start_log(config.log_format);
     let stop = Arc::new(Stop::default());
     let served = listen_for_signals(&stop)

@@ -11,23 +11,29 @@
 //! | `operation` | what is in flight, and the buffers it owns |
 //! | `buffer` | memory aligned for O_DIRECT |
 //! | `disk` | the data directory: lock, segments made and read |
+//! | `mapping` | files of a stopped member, to look at |
 //! | `sockets` | listening and connecting |
 //! | `clock` | this boot's monotonic time |
+//! | `affinity` | which CPUs a thread runs on |
 //! | `wake` | how another thread rings |
 
 #![allow(unsafe_code)]
 
+mod affinity;
 mod buffer;
 mod clock;
 mod disk;
+mod mapping;
 mod operation;
 mod ring;
 mod sockets;
 mod wake;
 
+pub use affinity::{CpuClaim, allowed_cpus, claim_cpu, run_on};
 pub use buffer::AlignedBuffer;
 pub use clock::{now, random_seed};
 pub use disk::{DataDirectory, DiskError};
+pub use mapping::MappedFile;
 pub use ring::{Event, Ring, RingError, Tag};
-pub use sockets::{connect_socket, listen, local_address, raise_descriptor_limit, send_at_once};
+pub use sockets::{connect_socket, listen, local_address, raise_descriptor_limit};
 pub use wake::Wake;

@@ -18,15 +18,21 @@ pub(super) struct Order {
     pub(super) salt: u64,
 }
 
-/// Starts the thread. It ends when the returned sender is dropped.
+/// Starts the thread, on `cpus` unless that is empty. It ends when the returned sender is dropped.
 pub(super) fn start(
     directory: Arc<DataDirectory>,
     segment_bytes: u64,
     mailbox: Mailbox,
+    cpus: Vec<u32>,
 ) -> std::io::Result<Sender<Order>> {
     // The shard asks for one segment at a time, so this channel holds one order at the most.
     let (sender, orders) = channel::<Order>();
     thread::Builder::new().name("bulk".to_owned()).spawn(move || {
+        if !cpus.is_empty()
+            && let Err(error) = crate::io::run_on(&cpus)
+        {
+            tracing::warn!(?cpus, %error, "the bulk thread runs where the kernel puts it");
+        }
         for order in orders {
             let name = SegmentName { shard: 0, number: order.segment.0, salt: order.salt };
             let note = match directory.make_zeroed(&segment_file_name(&name), segment_bytes) {

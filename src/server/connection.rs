@@ -5,7 +5,7 @@
 //! frames mean. Between socket and codec stands a byte transform, which is the identity until TLS takes its place.
 
 use crate::ids::{BootMicros, MemberId};
-use crate::limits::{CONNECTION_PATIENCE_MICROS, SEND_QUEUE_BYTES_MAX};
+use crate::limits::{CONNECTION_PATIENCE_MICROS, SEND_QUEUE_BYTES_ENOUGH, SEND_QUEUE_BYTES_MAX};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -38,6 +38,8 @@ pub(super) struct Connection {
     outbound_bytes: usize,
     /// Whether the kernel has some of `outbound`.
     pub(super) is_sending: bool,
+    /// Whether nothing is received until more has been sent.
+    pub(super) is_paused: bool,
     /// Whether everything sent goes out and then the connection ends.
     pub(super) is_ending: bool,
     /// When an unfinished greeting or frame is given up.
@@ -55,6 +57,7 @@ impl Connection {
             outbound: VecDeque::new(),
             outbound_bytes: 0,
             is_sending: false,
+            is_paused: false,
             is_ending: false,
             patience_until: Some(now.after(CONNECTION_PATIENCE_MICROS)),
             in_flight_count: 0,
@@ -102,6 +105,16 @@ impl Connection {
         }
     }
 
+    /// Bytes that wait to be sent, those lent to the kernel included.
+    pub(super) const fn waiting_bytes(&self) -> usize {
+        self.outbound_bytes
+    }
+
+    /// Whether a client has so much to take that it may not ask for more yet.
+    pub(super) fn is_congested(&self) -> bool {
+        self.purpose == Purpose::Client && self.outbound_bytes > SEND_QUEUE_BYTES_ENOUGH
+    }
+
     /// Whether nothing waits to be sent.
     pub(super) fn is_drained(&self) -> bool {
         self.outbound.is_empty() && !self.is_sending
@@ -112,7 +125,7 @@ impl Connection {
         if self.is_new() || self.is_ending {
             return;
         }
-        if self.inbound.is_empty() {
+        if self.inbound.is_empty() || self.is_congested() {
             self.patience_until = None;
         } else if self.patience_until.is_none() {
             self.patience_until = Some(now.after(CONNECTION_PATIENCE_MICROS));

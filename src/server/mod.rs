@@ -10,6 +10,7 @@
 //! | `shard_thread` | the loop |
 //! | `connection` | one connection, without its socket |
 //! | `native`, `peers` | what clients and peers say on connections |
+//! | `placement` | which thread runs on which CPU |
 //! | `record` | evidence of what left when |
 //! | `bulk_thread`, `mailbox` | segments made ahead; how other threads reach the shard |
 #![forbid(unsafe_code)]
@@ -20,6 +21,7 @@ mod connection;
 mod mailbox;
 mod native;
 mod peers;
+mod placement;
 mod record;
 mod shard_thread;
 
@@ -28,9 +30,11 @@ pub use config::{InitialMember, LogFormat, ServerConfig, member_id};
 use crate::io::{DiskError, RingError};
 use crate::replica::CannotStart;
 use mailbox::{Mailbox, Note};
+use placement::Placement;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 /// Why a member ends. Each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +83,16 @@ pub enum ServerError {
         /// What the disk said.
         why: String,
     },
+    /// A CPU that this process may not use.
+    #[error(
+        "--cpus names CPU {missing}, and this process may run on {allowed:?} only: name some of those, or none"
+    )]
+    Cpus {
+        /// The one asked for.
+        missing: u32,
+        /// Those to be had.
+        allowed: Vec<u32>,
+    },
     /// The kernel refused something small.
     #[error("the kernel refused a descriptor, a thread or an address: {0}")]
     Kernel(io::Error),
@@ -87,36 +101,62 @@ pub enum ServerError {
 /// How a running member is told to stop.
 #[derive(Debug, Default)]
 pub struct Stop {
-    mailbox: Mutex<(bool, Option<Mailbox>)>,
+    state: Mutex<StopState>,
+}
+
+#[derive(Debug, Default)]
+struct StopState {
+    is_stopping: bool,
+    shards: Vec<Mailbox>,
 }
 
 impl Stop {
     /// Tells the member to hand over, drain and end; also one that has not started yet.
     pub fn stop(&self) {
-        let mut state = self.mailbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        state.0 = true;
-        if let Some(mailbox) = &state.1 {
-            mailbox.put(Note::Stop);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.is_stopping = true;
+        for shard in &state.shards {
+            shard.put(Note::Stop);
         }
     }
 
-    fn notify(&self, mailbox: Mailbox) {
-        let mut state = self.mailbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if state.0 {
-            mailbox.put(Note::Stop);
+    fn notify(&self, shard: Mailbox) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.is_stopping {
+            shard.put(Note::Stop);
         }
-        state.1 = Some(mailbox);
+        state.shards.push(shard);
     }
 }
 
-/// Runs a member until it is stopped.
+/// Runs a member until it is stopped: a thread for each of its shards.
 ///
 /// # Errors
 /// Whatever keeps it from starting or from going on; the text says what to do.
-pub fn run(config: ServerConfig, stop: &Stop) -> Result<(), ServerError> {
+pub fn run(config: &ServerConfig, stop: &Stop) -> Result<(), ServerError> {
+    let placements = placement::place(config)?;
+    thread::scope(|scope| {
+        let mut shards = Vec::new();
+        for (shard, placement) in placements.iter().enumerate() {
+            let thread = thread::Builder::new().name(format!("shard-{shard}"));
+            let run = move || run_shard(config, placement, stop);
+            let spawned = thread.spawn_scoped(scope, run).inspect_err(|_| stop.stop());
+            shards.push(spawned.map_err(ServerError::Kernel)?);
+        }
+        let ends =
+            shards.into_iter().map(|shard| shard.join().expect("a shard that panics ends the process"));
+        ends.fold(Ok(()), Result::and)
+    })
+}
+
+fn run_shard(config: &ServerConfig, placement: &Placement, stop: &Stop) -> Result<(), ServerError> {
     #[cfg(feature = "planted")]
     plant();
-    shard_thread::ShardThread::start(config, stop)?.run()
+    let ended = shard_thread::ShardThread::start(config.clone(), placement, stop)
+        .and_then(shard_thread::ShardThread::run);
+    // A member is all of its shards: when one has ended, so do the others.
+    stop.stop();
+    ended
 }
 
 /// Switches on the bug that `MAINSTAY_PLANTED` names, for tests that must see a check fail.

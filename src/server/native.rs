@@ -14,8 +14,8 @@ use crate::ids::{ClusterId, KeyspaceId, Revision, Ticket};
 use crate::io::Tag;
 use crate::kv::{KeyRange, Query, Range};
 use crate::limits::{
-    KEY_BYTES_MAX, REQUEST_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX, RESPONSE_BYTES_MAX, SESSION_WINDOW,
-    TXN_OPERATIONS_MAX,
+    KEY_BYTES_MAX, REQUEST_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX, RESPONSE_BYTES_MAX, SEND_QUEUE_BYTES_MAX,
+    SEND_QUEUES_BYTES_MAX, SESSION_WINDOW, TXN_OPERATIONS_MAX,
 };
 use crate::replica::Input;
 use bytes::Bytes;
@@ -96,7 +96,8 @@ impl ShardThread {
             return true;
         }
         connection.in_flight_count += 1;
-        let ticket = self.ticket(Some(Asked { connection: tag, request: frame.request }));
+        let is_read = matches!(request, Request::Read { .. });
+        let ticket = self.ticket(Some(Asked { connection: tag, request: frame.request, is_read }));
         self.inputs.push(Input::Client { ticket, request });
         true
     }
@@ -105,21 +106,27 @@ impl ShardThread {
     pub(super) fn answer_client(&mut self, asked: Asked, response: &Response) {
         let Some(connection) = self.connections.get_mut(&asked.connection) else { return };
         connection.in_flight_count -= 1;
-        let frame = match response {
+        let own_room = SEND_QUEUE_BYTES_MAX.saturating_sub(connection.waiting_bytes());
+        let room = own_room.min(SEND_QUEUES_BYTES_MAX.saturating_sub(self.outbound_bytes));
+        let mut frame = match response {
             Response::Refused(refusal) => encode_refusal_frame(asked.request, *refusal, &refusal.to_string()),
             Response::SessionOpened { .. }
             | Response::SessionClosed
             | Response::Applied(_)
             | Response::Status(_) => encode_response_frame(asked.request, response),
         };
+        if asked.is_read && frame.len() > room {
+            let words = "more answers wait to be sent than are kept; take those first";
+            frame = encode_refusal_frame(asked.request, Refusal::Overloaded, words);
+        }
         self.queue(asked.connection, frame);
     }
 
     /// Queues a piece, or drops a connection that does not take what it asked for.
     pub(super) fn queue(&mut self, tag: Tag, piece: Bytes) {
-        if let Some(connection) = self.connections.get_mut(&tag)
-            && !connection.queue(piece)
-        {
+        let Some(connection) = self.connections.get_mut(&tag) else { return };
+        self.outbound_bytes += piece.len();
+        if !connection.queue(piece) {
             self.close(tag, Some("it does not take what is sent to it"));
         }
     }

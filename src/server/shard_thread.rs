@@ -10,12 +10,15 @@ use super::bulk_thread::{self, Order};
 use super::connection::{Connection, Purpose};
 use super::mailbox::{Mailbox, Note};
 use super::peers::Peers;
+use super::placement::Placement;
 use super::record::Record;
 use super::{ServerConfig, ServerError, member_id};
 use crate::api::{Response, Status};
 use crate::ids::{BootMicros, MemberId, SegmentNumber, Ticket};
 use crate::io::{AlignedBuffer, DataDirectory, Event, Ring, Tag, Wake};
-use crate::limits::{CONNECTIONS_MAX, RECEIVE_BYTES, WAL_SEGMENT_BYTES};
+use crate::limits::{
+    CLIENT_VANISHED_MILLIS, CONNECTIONS_MAX, PEER_VANISHED_MILLIS, RECEIVE_BYTES, WAL_SEGMENT_BYTES,
+};
 use crate::replica::{Input, Options, Output, SegmentFile, Shard};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
@@ -52,6 +55,8 @@ const ACCEPT_RETRY_MICROS: u64 = 100_000;
 pub(super) struct Asked {
     pub(super) connection: Tag,
     pub(super) request: u64,
+    /// Whether it changes nothing, so that it may be refused when it has been answered already.
+    pub(super) is_read: bool,
 }
 
 /// Everything one shard thread owns.
@@ -75,6 +80,8 @@ pub(super) struct ShardThread {
     listeners: [OwnedFd; 2],
     pub(super) connections: BTreeMap<Tag, Connection>,
     next_tag: Tag,
+    /// Bytes that wait to be sent on all connections.
+    pub(super) outbound_bytes: usize,
     pub(super) peers: Peers,
     pub(super) asked: BTreeMap<Ticket, Asked>,
     next_ticket: u64,
@@ -101,12 +108,17 @@ pub(super) enum Ready {
 }
 
 impl ShardThread {
-    /// Takes the directory, recovers, and listens.
+    /// Takes its place, takes the directory, recovers, and listens.
     ///
     /// # Errors
     /// Whatever keeps the member from starting, with what to do about it.
-    pub(super) fn start(config: ServerConfig, stop: &super::Stop) -> Result<Self, ServerError> {
+    pub(super) fn start(
+        config: ServerConfig,
+        placement: &Placement,
+        stop: &super::Stop,
+    ) -> Result<Self, ServerError> {
         crate::io::raise_descriptor_limit();
+        take_place(placement);
         let mut ring = Ring::new()?;
         let directory = Arc::new(DataDirectory::open(&config.data)?);
         ring.hold(directory.lock().as_raw_fd())?;
@@ -129,12 +141,11 @@ impl ShardThread {
         }
         let wake = Wake::new().map_err(ServerError::Kernel)?;
         let mailbox = Mailbox::new(wake.clone());
-        let orders =
-            bulk_thread::start(directory, WAL_SEGMENT_BYTES, mailbox.clone()).map_err(ServerError::Kernel)?;
+        let others = placement.other_cpus.clone();
+        let orders = bulk_thread::start(directory, WAL_SEGMENT_BYTES, mailbox.clone(), others)
+            .map_err(ServerError::Kernel)?;
         stop.notify(mailbox.clone());
-        let listen =
-            |address| crate::io::listen(address).map_err(|source| ServerError::Listen { address, source });
-        let listeners = [listen(config.listen_native)?, listen(config.listen_peer)?];
+        let listeners = listeners(&config)?;
         let peers = Peers::new(&config, member, incarnation, &listeners)?;
         let mut this = Self {
             config,
@@ -153,6 +164,7 @@ impl ShardThread {
             listeners,
             connections: BTreeMap::new(),
             next_tag: TAG_CONNECTIONS,
+            outbound_bytes: 0,
             peers,
             asked: BTreeMap::new(),
             next_ticket: 1,
@@ -244,8 +256,6 @@ impl ShardThread {
         let purpose = if listener == TAG_NATIVE { Purpose::NewClient } else { Purpose::NewPeer };
         match socket {
             Ok(socket) if self.connections.len() < CONNECTIONS_MAX => {
-                // Without it answers are only slower.
-                let _ = crate::io::send_at_once(&socket);
                 let tag = self.add(Connection::new(socket, purpose, self.now));
                 self.receive(tag, Vec::with_capacity(RECEIVE_BYTES));
             }
@@ -265,12 +275,22 @@ impl ShardThread {
             Ok(0) => self.close(tag, None),
             Ok(_) => {
                 connection.received(&buffer);
-                match self.take_frames(tag) {
-                    Ok(()) => self.receive(tag, buffer),
-                    Err(why) => self.close(tag, Some(&why)),
-                }
+                self.take_and_receive(tag, buffer);
             }
             Err(error) => self.close(tag, Some(&error.to_string())),
+        }
+    }
+
+    /// Takes off what has come, and receives more unless what waits to be sent is enough for now.
+    fn take_and_receive(&mut self, tag: Tag, buffer: Vec<u8>) {
+        if let Err(why) = self.take_frames(tag) {
+            self.close(tag, Some(&why));
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(&tag) else { return };
+        connection.is_paused = connection.is_congested();
+        if !connection.is_paused {
+            self.receive(tag, buffer);
         }
     }
 
@@ -280,6 +300,7 @@ impl ShardThread {
             let Some(connection) = self.connections.get_mut(&tag) else { return Ok(()) };
             let is_more = match connection.purpose {
                 Purpose::NewClient => self.client_hello(tag),
+                Purpose::Client if connection.is_congested() => false,
                 Purpose::Client => self.client_frame(tag),
                 Purpose::NewPeer => self.peer_greets(tag)?,
                 Purpose::PeerIn(peer) => self.peer_frame(tag, peer)?,
@@ -308,7 +329,14 @@ impl ShardThread {
     fn sent(&mut self, tag: Tag, pieces: Vec<Bytes>, result: std::io::Result<usize>) {
         let Some(connection) = self.connections.get_mut(&tag) else { return };
         match result {
-            Ok(count) => connection.sent(pieces, count),
+            Ok(count) => {
+                connection.sent(pieces, count);
+                self.outbound_bytes -= count;
+                if connection.is_paused && !connection.is_congested() {
+                    connection.is_paused = false;
+                    self.take_and_receive(tag, Vec::with_capacity(RECEIVE_BYTES));
+                }
+            }
             Err(error) => self.close(tag, Some(&error.to_string())),
         }
     }
@@ -450,7 +478,7 @@ impl ShardThread {
 
     /// Starts to connect a new socket.
     pub(super) fn open(&mut self, peer: MemberId, address: std::net::SocketAddr) {
-        match crate::io::connect_socket(address) {
+        match crate::io::connect_socket(address, PEER_VANISHED_MILLIS) {
             Ok(socket) => {
                 let descriptor = socket.as_raw_fd();
                 let tag = self.add(Connection::new(socket, Purpose::Opening(peer), self.now));
@@ -465,14 +493,14 @@ impl ShardThread {
     }
 
     fn connected(&mut self, tag: Tag, result: &std::io::Result<()>) {
-        let Some(connection) = self.connections.get_mut(&tag) else { return };
+        let Some(connection) = self.connections.get(&tag) else { return };
         let Purpose::Opening(peer) = connection.purpose else { return };
         if result.is_err() {
             self.close(tag, None);
             return;
         }
         let greeting = self.peers.greeting(peer, &self.shard);
-        connection.queue(greeting.encode());
+        self.queue(tag, greeting.encode());
         self.receive(tag, Vec::with_capacity(RECEIVE_BYTES));
     }
 
@@ -486,6 +514,7 @@ impl ShardThread {
             Purpose::Opening(peer) | Purpose::PeerOut(peer) => self.peers.lost(peer, self.now),
             Purpose::NewClient | Purpose::Client | Purpose::NewPeer | Purpose::PeerIn(_) => {}
         }
+        self.outbound_bytes -= connection.waiting_bytes();
         self.ring.close(connection.socket);
     }
 
@@ -523,6 +552,26 @@ impl ShardThread {
             crate::io::local_address(&self.listeners[which])
                 .map_or_else(|_| String::new(), |it| it.to_string())
         })
+    }
+}
+
+/// Where native clients and peers are listened to.
+fn listeners(config: &ServerConfig) -> Result<[OwnedFd; 2], ServerError> {
+    let listen = |address, vanished_millis| {
+        crate::io::listen(address, vanished_millis).map_err(|source| ServerError::Listen { address, source })
+    };
+    Ok([
+        listen(config.listen_native, CLIENT_VANISHED_MILLIS)?,
+        listen(config.listen_peer, PEER_VANISHED_MILLIS)?,
+    ])
+}
+
+/// Pins this thread where it is to run.
+fn take_place(placement: &Placement) {
+    let Some(cpu) = placement.shard_cpu else { return };
+    match crate::io::run_on(&[cpu]) {
+        Ok(()) => info!(cpu, "the shard thread has a CPU to itself"),
+        Err(error) => warn!(cpu, %error, "the shard thread runs where the kernel puts it"),
     }
 }
 

@@ -10,7 +10,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("api", &["kv"]),
     ("bench-harness", &["check", "cli", "client"]),
     ("check", &["api", "kv"]),
-    ("cli", &["api", "client", "kv", "server", "sim", "wal", "wal-format"]),
+    ("cli", &["api", "client", "io", "kv", "server", "sim", "wal", "wal-format"]),
     ("client", &["api", "kv"]),
     ("ids", &[]),
     ("io", &[]),

@@ -125,3 +125,12 @@ fn a_member_whose_directory_was_emptied_says_so_and_counts_for_nothing() {
     cluster.restart(other, PATIENCE).expect("it comes back");
     leader(&cluster);
 }
+
+#[test]
+fn a_cpu_that_this_process_may_not_use_is_named() {
+    let cluster = LocalCluster::prepare(crate::support::options(1)).expect("laid out");
+    let mut line = cluster.command_line(0);
+    line.extend(["--cpus".to_owned(), "1000".to_owned()]);
+    let words = refusal_of(&line, 1);
+    assert!(words.contains("1000") && words.contains("may run on"), "{words}");
+}
