@@ -63,6 +63,16 @@ pub const STATUS_WORDS_BYTES_MAX: usize = 4 * 1_024;
 /// Chosen: a DNS name and a port fit.
 pub const STATUS_NAME_BYTES_MAX: usize = 260;
 
+/// Stages of a write, and counters, that a status lists.
+///
+/// Chosen: several times those there are.
+pub const STATUS_MEASURES_MAX: usize = 64;
+
+/// Log writes, and turns with new requests, that are timed at once.
+///
+/// Chosen: more are under way only on a member that stands still; then the newest go untimed.
+pub const STAGE_WRITES_MAX: usize = 1_024;
+
 /// Members that a status lists.
 ///
 /// Chosen: more voters and learners than a group can have.

@@ -81,7 +81,7 @@ pub enum Response {
     /// The answer of the store, to a write or a read.
     Applied(Applied),
     /// The answer to `Request::Status`.
-    Status(Status),
+    Status(Box<Status>),
     /// The request was not served.
     Refused(Refusal),
 }
@@ -117,6 +117,34 @@ pub struct Status {
     pub sync_p99_micros: u64,
     /// All members of the configuration, itself included, as far as it knows them.
     pub members: Vec<MemberView>,
+    /// Where the time of writes went on this member in the last one to two minutes.
+    pub stages: Vec<Stage>,
+    /// What this member has counted since its start.
+    pub counters: Vec<Counter>,
+}
+
+/// The times that one stage of a write took, in microseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stage {
+    /// Its name.
+    pub name: String,
+    /// How many times were measured; the others are 0 if none.
+    pub count: u64,
+    /// Half took no longer.
+    pub p50_micros: u64,
+    /// All but one in a hundred took no longer.
+    pub p99_micros: u64,
+    /// The longest.
+    pub max_micros: u64,
+}
+
+/// Something counted since a member's start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counter {
+    /// What.
+    pub name: String,
+    /// How many.
+    pub value: u64,
 }
 
 /// A member as another sees it.

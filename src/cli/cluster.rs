@@ -350,7 +350,7 @@ impl LocalMember {
         self.process.as_ref()?;
         let mut connection = Connection::open(&self.native.to_string(), None, STATUS_PATIENCE).ok()?;
         match connection.call(&Request::Status, STATUS_PATIENCE).ok()? {
-            Response::Status(status) => Some(status),
+            Response::Status(status) => Some(*status),
             Response::SessionOpened { .. }
             | Response::SessionClosed
             | Response::Applied(_)

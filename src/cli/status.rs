@@ -6,7 +6,7 @@
 
 use super::client_args::ClientArgs;
 use super::output::{Format, json_line, print, table, usage};
-use crate::api::{MemberView, Request, Response, Role, Status};
+use crate::api::{MemberView, Request, Response, Role, Stage, Status};
 use crate::client::{Connection, Trouble};
 use crate::ids::{ClusterId, MemberId};
 use clap::Args;
@@ -222,7 +222,7 @@ fn ask(address: &str, patience: Duration) -> Result<Status, String> {
     let asked = Connection::open(address, None, patience / 2)
         .and_then(|mut connection| connection.call(&Request::Status, patience / 2));
     match asked {
-        Ok(Response::Status(status)) => Ok(status),
+        Ok(Response::Status(status)) => Ok(*status),
         Ok(Response::Refused(refusal)) => Err(refusal.to_string()),
         Ok(other) => Err(format!("it answers another question: {other:?}")),
         // The address stands beside it already.
@@ -258,6 +258,30 @@ struct MemberReport {
     sync_p50_ms: Option<f64>,
     sync_p99_ms: Option<f64>,
     version: Option<String>,
+    stages: Option<Vec<StageReport>>,
+    counters: Option<BTreeMap<String, u64>>,
+}
+
+/// One stage of the writes of the last one to two minutes.
+#[derive(Debug, Serialize)]
+struct StageReport {
+    name: String,
+    count: u64,
+    p50_ms: f64,
+    p99_ms: f64,
+    max_ms: f64,
+}
+
+impl StageReport {
+    fn of(stage: &Stage) -> Self {
+        Self {
+            name: stage.name.clone(),
+            count: stage.count,
+            p50_ms: millis(stage.p50_micros),
+            p99_ms: millis(stage.p99_micros),
+            max_ms: millis(stage.max_micros),
+        }
+    }
 }
 
 impl Report {
@@ -299,7 +323,31 @@ impl Report {
             (_, _) => String::new(),
         };
         let table = if rows.is_empty() { String::new() } else { table(&heads, &rows) };
-        head + &table + &self.warning_lines()
+        head + &table + &self.stage_table() + &self.warning_lines()
+    }
+
+    /// Where the time of the leader's writes went, if there were any.
+    fn stage_table(&self) -> String {
+        let leader = self.members.iter().find(|member| Some(member.id) == self.leader);
+        let stages = leader.and_then(|leader| leader.stages.as_ref());
+        let measured: Vec<&StageReport> =
+            stages.into_iter().flatten().filter(|stage| stage.count > 0).collect();
+        if measured.is_empty() {
+            return String::new();
+        }
+        let time = |millis: f64| format!("{millis} ms");
+        let row = |stage: &&StageReport| {
+            vec![
+                stage.name.clone(),
+                stage.count.to_string(),
+                time(stage.p50_ms),
+                time(stage.p99_ms),
+                time(stage.max_ms),
+            ]
+        };
+        let rows: Vec<Vec<String>> = measured.iter().map(row).collect();
+        "stages of writes at the leader, last minutes\n".to_owned()
+            + &table(&["STAGE", "COUNT", "P50", "P99", "MAX"], &rows)
     }
 
     fn simple(&self) -> String {
@@ -342,6 +390,10 @@ impl MemberReport {
             sync_p50_ms: Some(millis(status.sync_p50_micros)),
             sync_p99_ms: Some(millis(status.sync_p99_micros)),
             version: Some(status.version.clone()),
+            stages: Some(status.stages.iter().map(StageReport::of).collect()),
+            counters: Some(
+                status.counters.iter().map(|counter| (counter.name.clone(), counter.value)).collect(),
+            ),
             ..self
         }
     }
@@ -395,7 +447,7 @@ fn put_fields(text: &mut String, path: &str, value: &serde_json::Value) {
 #[cfg(test)]
 mod tests {
     use super::{Cluster, Report};
-    use crate::api::{MemberView, Role, Status};
+    use crate::api::{MemberView, Role, Stage, Status};
     use crate::ids::{ClusterId, LogIndex, MemberId, Term};
 
     fn view(id: u64) -> MemberView {
@@ -494,6 +546,18 @@ mod tests {
         let report = Report::of(&cluster);
         assert_eq!(report.warnings, ["no answer from a:1: connection refused"]);
         assert_eq!(report.table(), "warning: no answer from a:1: connection refused\n");
+    }
+
+    #[test]
+    fn the_leaders_stages_stand_below_the_members() {
+        let mut statuses = whole();
+        let stage = |name: &str, count| Stage { name: name.to_owned(), count, ..Stage::default() };
+        statuses[0].stages = vec![Stage { p50_micros: 130, ..stage("log", 7) }, stage("queue", 0)];
+        let report = Report::of(&cluster(statuses));
+        assert!(report.table().contains("| log   | 7     | 0.13 ms |"), "{}", report.table());
+        assert!(!report.table().contains("queue"), "what was not measured is not told");
+        let json = serde_json::to_value(&report).expect("it is JSON");
+        assert_eq!(json["members"][0]["stages"][0]["count"], 7);
     }
 
     #[test]

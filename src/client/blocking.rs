@@ -143,7 +143,7 @@ impl Client {
     /// No member answered.
     pub fn status(&mut self) -> Result<Status, Failure> {
         match self.perform(&Request::Status, Nature::Read)? {
-            Response::Status(status) => Ok(status),
+            Response::Status(status) => Ok(*status),
             other => Err(unfitting(Nature::Read, &other)),
         }
     }

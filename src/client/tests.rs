@@ -210,7 +210,7 @@ fn a_leader_that_is_not_among_the_endpoints_is_found_through_the_member_that_nam
     };
     let status = Status { members: vec![view(2, &leader.address)], ..Status::default() };
     let refusal = refused(Refusal::NotLeader { leader: Some(MemberId(2)) });
-    let follower = Fake::new(1, &[refusal, Act::Answer(Response::Status(status))]);
+    let follower = Fake::new(1, &[refusal, Act::Answer(Response::Status(Box::new(status)))]);
     let mut client = client_of(&[&follower], LONG);
     assert_eq!(client.get("a").expect("the leader serves it").revision, Revision(9));
     assert_eq!(client.member(), MemberId(2));

@@ -17,6 +17,7 @@ use super::leader::Leader;
 use super::log::{Change, Log};
 use super::message::{Entry, HardState, Message, Position};
 use super::outbox::Outbox;
+use super::progress::Progress;
 use super::random::Random;
 use super::read_index::FollowerReads;
 use crate::ids::{BootMicros, LogIndex, MemberId, Term};
@@ -336,6 +337,17 @@ impl Node {
     /// The contiguous log's end that is durable here.
     pub fn durable(&self) -> LogIndex {
         self.durability.durable_upto(self.log.last().index)
+    }
+
+    /// The furthest that another voter has acknowledged to this leader; 0 if this member does not lead.
+    pub fn acknowledged(&self) -> LogIndex {
+        match &self.role {
+            Role::Leader(leader) => {
+                let matched = leader.followers.iter().map(Progress::matched);
+                matched.max().unwrap_or_default()
+            }
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => LogIndex(0),
+        }
     }
 
     /// Whether a hole keeps this member from campaigning.

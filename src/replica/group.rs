@@ -270,6 +270,7 @@ impl Replica {
             last: self.node.last(),
             durable: self.node.durable(),
             commit: self.node.commit(),
+            acknowledged: self.node.acknowledged(),
             applied: self.applied,
             revision: self.store.revision(),
             has_hole: self.node.has_hole(),

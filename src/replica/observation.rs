@@ -20,6 +20,8 @@ pub struct Observation {
     pub durable: LogIndex,
     /// What it knows to be committed.
     pub commit: LogIndex,
+    /// The furthest that another voter has acknowledged, to its own sync; 0 unless this member leads.
+    pub acknowledged: LogIndex,
     /// What it has applied.
     pub applied: LogIndex,
     /// The store's revision.

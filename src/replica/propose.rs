@@ -42,7 +42,7 @@ impl Replica {
     ) {
         let (keyspace, proposal) = match request {
             Request::Status => {
-                outputs.push(group::reply(ticket, Response::Status(self.status())));
+                outputs.push(group::reply(ticket, Response::Status(Box::new(self.status()))));
                 return;
             }
             Request::Read { keyspace, query, mode } => {

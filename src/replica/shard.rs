@@ -431,7 +431,8 @@ impl Shard {
         };
         if let Some(waiting_for) = self.waiting_for() {
             let response = if matches!(request, Request::Status) {
-                Response::Status(Status { member: self.options.member, waiting_for, ..Status::default() })
+                let status = Status { member: self.options.member, waiting_for, ..Status::default() };
+                Response::Status(Box::new(status))
             } else {
                 Response::Refused(Refusal::NotReady)
             };

@@ -46,6 +46,8 @@ pub(super) struct Connection {
     patience_until: Option<BootMicros>,
     /// Requests whose answers are awaited.
     pub(super) in_flight_count: usize,
+    /// Since when an answer has waited for the kernel to take it.
+    pub(super) answering_since: Option<BootMicros>,
 }
 
 impl Connection {
@@ -61,6 +63,7 @@ impl Connection {
             is_ending: false,
             patience_until: Some(now.after(CONNECTION_PATIENCE_MICROS)),
             in_flight_count: 0,
+            answering_since: None,
         }
     }
 
@@ -113,6 +116,11 @@ impl Connection {
     /// Whether a client has so much to take that it may not ask for more yet.
     pub(super) fn is_congested(&self) -> bool {
         self.purpose == Purpose::Client && self.outbound_bytes > SEND_QUEUE_BYTES_ENOUGH
+    }
+
+    /// Since when the oldest answer had waited, once all have left.
+    pub(super) fn answers_left(&mut self) -> Option<BootMicros> {
+        if self.is_drained() { self.answering_since.take() } else { None }
     }
 
     /// Whether nothing waits to be sent.

@@ -12,6 +12,7 @@
 //! | `native`, `peers` | what clients and peers say on connections |
 //! | `placement` | which thread runs on which CPU |
 //! | `record` | evidence of what left when |
+//! | `stages` | where the time of a write goes |
 //! | `bulk_thread`, `mailbox` | segments made ahead; how other threads reach the shard |
 #![forbid(unsafe_code)]
 
@@ -24,6 +25,7 @@ mod peers;
 mod placement;
 mod record;
 mod shard_thread;
+mod stages;
 
 pub use config::{InitialMember, LogFormat, ServerConfig, member_id};
 

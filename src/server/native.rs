@@ -96,6 +96,10 @@ impl ShardThread {
             return true;
         }
         connection.in_flight_count += 1;
+        self.stages.counts.requests += 1;
+        if matches!(request, Request::Write { .. }) {
+            self.stages.write_arrived(self.now);
+        }
         let is_read = matches!(request, Request::Read { .. });
         let ticket = self.ticket(Some(Asked { connection: tag, request: frame.request, is_read }));
         self.inputs.push(Input::Client { ticket, request });
@@ -119,6 +123,7 @@ impl ShardThread {
             let words = "more answers wait to be sent than are kept; take those first";
             frame = encode_refusal_frame(asked.request, Refusal::Overloaded, words);
         }
+        connection.answering_since.get_or_insert(self.now);
         self.queue(asked.connection, frame);
     }
 

@@ -12,6 +12,7 @@ use super::mailbox::{Mailbox, Note};
 use super::peers::Peers;
 use super::placement::Placement;
 use super::record::Record;
+use super::stages::{Reached, Stages};
 use super::{ServerConfig, ServerError, member_id};
 use crate::api::{Response, Status};
 use crate::ids::{BootMicros, MemberId, SegmentNumber, Ticket};
@@ -21,7 +22,6 @@ use crate::limits::{
 };
 use crate::replica::{Input, Options, Output, SegmentFile, Shard};
 use bytes::Bytes;
-use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -90,7 +90,7 @@ pub(super) struct ShardThread {
     write_began: BootMicros,
     write_bytes: usize,
     spare_buffer: Option<AlignedBuffer>,
-    pub(super) sync_micros: Histogram<u64>,
+    pub(super) stages: Stages,
     pub(super) ready: Ready,
     stop_by: Option<BootMicros>,
     pub(super) now: BootMicros,
@@ -172,7 +172,7 @@ impl ShardThread {
             write_began: now,
             write_bytes: 0,
             spare_buffer: None,
-            sync_micros: Histogram::new(3).expect("three digits are a valid precision"),
+            stages: Stages::new(now),
             ready: Ready::TryAt(now),
             stop_by: None,
             now,
@@ -205,10 +205,12 @@ impl ShardThread {
             self.connect_peers();
             self.try_to_be_ready();
             self.shard.turn(self.now, &mut self.inputs, &mut outputs);
+            let took_micros = crate::io::now().since(self.now);
             for output in outputs.drain(..) {
                 self.obey(output)?;
             }
             self.send_and_expire();
+            self.stages.turned(self.now, took_micros, self.reached());
             if self.is_done() {
                 return Ok(());
             }
@@ -274,6 +276,7 @@ impl ShardThread {
         match result {
             Ok(0) => self.close(tag, None),
             Ok(_) => {
+                self.stages.counts.receives += 1;
                 connection.received(&buffer);
                 self.take_and_receive(tag, buffer);
             }
@@ -332,6 +335,10 @@ impl ShardThread {
             Ok(count) => {
                 connection.sent(pieces, count);
                 self.outbound_bytes -= count;
+                self.stages.counts.sends += 1;
+                if let Some(queued) = connection.answers_left() {
+                    self.stages.answer_left(queued, self.now);
+                }
                 if connection.is_paused && !connection.is_congested() {
                     connection.is_paused = false;
                     self.take_and_receive(tag, Vec::with_capacity(RECEIVE_BYTES));
@@ -345,7 +352,7 @@ impl ShardThread {
         match result {
             Ok(count) if count == self.write_bytes => {
                 self.spare_buffer = Some(buffer);
-                self.sync_micros.saturating_record(self.now.since(self.write_began));
+                self.stages.log_write_ended(self.write_began, self.now);
                 self.record.durable();
                 self.inputs.push(Input::Written);
                 Ok(())
@@ -418,11 +425,13 @@ impl ShardThread {
                 let mut buffer = buffer.take().unwrap_or_else(|| AlignedBuffer::zeroed(frame.len()));
                 buffer[..frame.len()].copy_from_slice(&frame);
                 self.write_began = self.now;
+                self.stages.log_write_began(self.now, frame.len());
                 self.write_bytes = frame.len();
                 self.ring.write(TAG_LOG, file.as_raw_fd(), offset, (buffer, frame.len()), is_synced);
             }
             Output::Send { to, frame } => {
                 self.record.sent(&frame);
+                self.stages.counts.peer_frames += 1;
                 self.send_to_peer(to, frame);
             }
             Output::Reply { ticket, response } => self.reply(ticket, response),
@@ -457,10 +466,12 @@ impl ShardThread {
     }
 
     /// Adds what only the server knows.
-    fn complete_status(&self, status: &mut Status) {
+    fn complete_status(&mut self, status: &mut Status) {
+        self.stages.counts.system_calls = self.ring.enters;
         env!("CARGO_PKG_VERSION").clone_into(&mut status.version);
-        status.sync_p50_micros = self.sync_micros.value_at_quantile(0.5);
-        status.sync_p99_micros = self.sync_micros.value_at_quantile(0.99);
+        (status.sync_p50_micros, status.sync_p99_micros) = self.stages.sync_micros();
+        status.stages = self.stages.stages();
+        status.counters = self.stages.counters();
         status.members = self.peers.views();
         if self.failed_order.is_some() && status.waiting_for.is_empty() {
             "space on its disk: no further segment for the log could be made"
@@ -539,6 +550,18 @@ impl ShardThread {
         // What is owed is still paid: answers on their way, and what the kernel has not taken yet.
         let is_drained = self.asked.is_empty() && self.connections.values().all(Connection::is_drained);
         self.stop_by.is_some_and(|stop_by| (!leads && is_drained) || self.now >= stop_by)
+    }
+
+    /// How far the group has come that has come furthest.
+    fn reached(&self) -> Reached {
+        let reached = self.shard.observe().map(|replica| Reached {
+            is_leader: replica.leader == Some(self.member),
+            last: replica.last.index,
+            acknowledged: replica.acknowledged,
+            commit: replica.commit,
+            applied: replica.applied,
+        });
+        reached.max_by_key(|reached| reached.last).unwrap_or_default()
     }
 
     /// The shard, for those who ask about it.

@@ -158,7 +158,11 @@ class Reader:
                 cluster=self.u64, version=self.text, sync_p50_micros=self.u64, sync_p99_micros=self.u64,
                 members=lambda: self.list(lambda: self.struct(
                     id=self.u64, name=self.text, native=self.text, client=self.text, peer=self.text,
-                    is_reachable=self.bool))),
+                    is_reachable=self.bool)),
+                stages=lambda: self.list(lambda: self.struct(
+                    name=self.text, count=self.u64, p50_micros=self.u64, p99_micros=self.u64,
+                    max_micros=self.u64)),
+                counters=lambda: self.list(lambda: self.struct(name=self.text, value=self.u64))),
             0xFF: lambda: self.struct(code=self.u16, certainty=self.u8, leader=self.u64, leader_address=self.text,
                                       words=self.text),
         }[kind]()

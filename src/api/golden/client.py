@@ -102,7 +102,9 @@ class Reader:
             head = {name: self.u(1 if name == "role" else 8) for name in names}
             member = lambda: (self.u(8), *(self.text() for _ in range(4)), self.u(1))
             return dict(head, waiting_for=self.text(), cluster=self.u(8), version=self.text(), p50=self.u(8),
-                        p99=self.u(8), members=self.items(member))
+                        p99=self.u(8), members=self.items(member),
+                        stages=self.items(lambda: (self.text(), *(self.u(8) for _ in range(4)))),
+                        counters=self.items(lambda: (self.text(), self.u(8))))
         if kind == 0xFF:
             return dict(code=self.u(2), certainty=self.u(1), leader=self.u(8), address=self.text(), words=self.text())
         assert kind == 0x83, f"kind {kind:#x}"

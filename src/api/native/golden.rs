@@ -4,7 +4,9 @@ use super::{
     ClientHello, Features, Frame, Receiver, ServerHello, decode_frame, encode_refusal_frame,
     encode_request_frame, encode_response_frame, kind,
 };
-use crate::api::{EncodedCommand, MemberView, ReadMode, Refusal, Request, Response, Role, Stamp, Status};
+use crate::api::{
+    Counter, EncodedCommand, MemberView, ReadMode, Refusal, Request, Response, Role, Stage, Stamp, Status,
+};
 use crate::ids::{ClusterId, KeyspaceId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term};
 use crate::kv::{
     Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult, KeyRange,
@@ -86,6 +88,14 @@ fn sessions_and_status() -> Vec<Golden> {
             peer: "127.0.0.1:2380".to_owned(),
             is_reachable: true,
         }],
+        stages: vec![Stage {
+            name: "log".to_owned(),
+            count: 1_000,
+            p50_micros: 130,
+            p99_micros: 270,
+            max_micros: 900,
+        }],
+        counters: vec![Counter { name: "log_writes".to_owned(), value: 1_001 }],
     };
     vec![
         golden("open-session", "Request 1 opens a session in keyspace 0.", encode_request_frame(1, &open)),
@@ -93,7 +103,11 @@ fn sessions_and_status() -> Vec<Golden> {
         golden("close-session", "Request 2 closes session 42.", encode_request_frame(2, &close)),
         golden("session-closed", "Its answer.", encode_response_frame(2, &Response::SessionClosed)),
         golden("status-request", "Request 3 asks for status.", encode_request_frame(3, &Request::Status)),
-        golden("status", "Its answer, from a follower.", encode_response_frame(3, &Response::Status(status))),
+        golden(
+            "status",
+            "Its answer, from a follower.",
+            encode_response_frame(3, &Response::Status(Box::new(status))),
+        ),
     ]
 }
 

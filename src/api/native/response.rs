@@ -5,14 +5,14 @@ use super::cursor::{Cursor, Malformed, put_bytes, put_count};
 use super::frame::{Frame, begin_frame, finish_frame};
 use super::kind;
 use super::refusal::{put_refusal, refusal, store_code, store_refusal};
-use crate::api::{MemberView, Refusal, Response, Role, Status};
+use crate::api::{Counter, MemberView, Refusal, Response, Role, Stage, Status};
 use crate::ids::{ClusterId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term};
 use crate::kv::{
     Applied, DeleteRangeResult, KeyValue, OperationResult, Outcome, PutResult, RangeResult, TxnResult,
 };
 use crate::limits::{
-    KEY_BYTES_MAX, RESPONSE_BYTES_MAX, STATUS_MEMBERS_MAX, STATUS_NAME_BYTES_MAX, STATUS_WORDS_BYTES_MAX,
-    TXN_OPERATIONS_MAX, VALUE_BYTES_MAX,
+    KEY_BYTES_MAX, RESPONSE_BYTES_MAX, STATUS_MEASURES_MAX, STATUS_MEMBERS_MAX, STATUS_NAME_BYTES_MAX,
+    STATUS_WORDS_BYTES_MAX, TXN_OPERATIONS_MAX, VALUE_BYTES_MAX,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -20,6 +20,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 const PAIR_BYTES_MIN: usize = 4 + 4 + 4 * 8;
 /// Bytes of a member of a status with empty texts.
 const MEMBER_VIEW_BYTES_MIN: usize = 8 + 4 * 4 + 1;
+/// Bytes of a stage of a status with an empty name.
+const STAGE_BYTES_MIN: usize = 4 + 4 * 8;
+/// Bytes of a counter of a status with an empty name.
+const COUNTER_BYTES_MIN: usize = 4 + 8;
 /// Bytes of the shortest operation result: a put without a previous pair.
 const OPERATION_RESULT_BYTES_MIN: usize = 1 + 1;
 /// Bytes of an operation result without its pairs, at most: a range's.
@@ -78,7 +82,7 @@ fn response(kind: u8, cursor: &mut Cursor<'_>) -> Result<Response, Malformed> {
             revision: Revision(cursor.u64("revision")?),
             outcome: outcome(cursor)?,
         }),
-        kind::STATUS_ANSWER => Response::Status(status(cursor)?),
+        kind::STATUS_ANSWER => Response::Status(Box::new(status(cursor)?)),
         kind::REFUSED => Response::Refused(refusal(cursor)?),
         found => return Err(cursor.unknown("response kind", 0, found)),
     };
@@ -110,6 +114,25 @@ fn status(cursor: &mut Cursor<'_>) -> Result<Status, Malformed> {
         sync_p50_micros: cursor.u64("sync_p50_micros")?,
         sync_p99_micros: cursor.u64("sync_p99_micros")?,
         members: cursor.list("members", STATUS_MEMBERS_MAX, MEMBER_VIEW_BYTES_MIN, member_view)?,
+        stages: cursor.list("stages", STATUS_MEASURES_MAX, STAGE_BYTES_MIN, stage)?,
+        counters: cursor.list("counters", STATUS_MEASURES_MAX, COUNTER_BYTES_MIN, counter)?,
+    })
+}
+
+fn stage(cursor: &mut Cursor<'_>) -> Result<Stage, Malformed> {
+    Ok(Stage {
+        name: cursor.text("stage name", STATUS_NAME_BYTES_MAX)?,
+        count: cursor.u64("stage count")?,
+        p50_micros: cursor.u64("p50_micros")?,
+        p99_micros: cursor.u64("p99_micros")?,
+        max_micros: cursor.u64("max_micros")?,
+    })
+}
+
+fn counter(cursor: &mut Cursor<'_>) -> Result<Counter, Malformed> {
+    Ok(Counter {
+        name: cursor.text("counter name", STATUS_NAME_BYTES_MAX)?,
+        value: cursor.u64("counter value")?,
     })
 }
 
@@ -277,6 +300,20 @@ fn put_status(out: &mut BytesMut, status: &Status) {
             put_text(out, text, STATUS_NAME_BYTES_MAX);
         }
         out.put_u8(u8::from(member.is_reachable));
+    }
+    let stages = status.stages.get(..STATUS_MEASURES_MAX).unwrap_or(&status.stages);
+    put_count(out, stages.len());
+    for stage in stages {
+        put_text(out, &stage.name, STATUS_NAME_BYTES_MAX);
+        for number in [stage.count, stage.p50_micros, stage.p99_micros, stage.max_micros] {
+            out.put_u64_le(number);
+        }
+    }
+    let counters = status.counters.get(..STATUS_MEASURES_MAX).unwrap_or(&status.counters);
+    put_count(out, counters.len());
+    for counter in counters {
+        put_text(out, &counter.name, STATUS_NAME_BYTES_MAX);
+        out.put_u64_le(counter.value);
     }
 }
 

@@ -1,6 +1,8 @@
 //! Random but repeatable values of everything a client can say or hear, for the tests of this room.
 
-use crate::api::{EncodedCommand, MemberView, ReadMode, Refusal, Request, Response, Role, Stamp, Status};
+use crate::api::{
+    Counter, EncodedCommand, MemberView, ReadMode, Refusal, Request, Response, Role, Stage, Stamp, Status,
+};
 use crate::ids::{ClusterId, KeyspaceId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term};
 use crate::kv::{
     Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult, KeyRange,
@@ -186,7 +188,7 @@ pub(super) fn response(random: &mut Random) -> Response {
         0 => Response::SessionOpened { session: SessionId(random.number()) },
         1 => Response::SessionClosed,
         2..=5 => Response::Applied(Applied { revision: Revision(random.number()), outcome: outcome(random) }),
-        6 => Response::Status(status(random)),
+        6 => Response::Status(Box::new(status(random))),
         _ => Response::Refused(random.one_of(&REFUSALS)),
     }
 }
@@ -207,7 +209,23 @@ fn status(random: &mut Random) -> Status {
         sync_p50_micros: random.number(),
         sync_p99_micros: random.number(),
         members: (0..random.below(4)).map(|_| member_view(random)).collect(),
+        stages: (0..random.below(3)).map(|_| stage(random)).collect(),
+        counters: (0..random.below(3)).map(|_| counter(random)).collect(),
     }
+}
+
+fn stage(random: &mut Random) -> Stage {
+    Stage {
+        name: random.one_of(&["", "queue", "log"]).to_owned(),
+        count: random.number(),
+        p50_micros: random.number(),
+        p99_micros: random.number(),
+        max_micros: random.number(),
+    }
+}
+
+fn counter(random: &mut Random) -> Counter {
+    Counter { name: random.one_of(&["", "turns"]).to_owned(), value: random.number() }
 }
 
 fn member_view(random: &mut Random) -> MemberView {
