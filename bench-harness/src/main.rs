@@ -2,12 +2,17 @@
 //!
 //! What always holds: a command that is listed works, and what it prints is measured, not assumed; it leaves nothing
 //! behind in the directory it was given. What it leaves out: everything that can be simulated, which belongs to
-//! `mainstay sim`. Load for measurements and the comparison with etcd are not here yet.
+//! `mainstay sim`.
 
+mod etcd;
 mod full_disk;
+mod load;
+mod machine;
 mod nemesis;
+mod observer;
 mod program;
 mod raw_dsync;
+mod target;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -15,8 +20,9 @@ use std::process::ExitCode;
 const LONG_ABOUT: &str = "\
 Measurements and faults on real machines, for mainstay.
 
-It measures the one thing that bounds a durable write from below, the disk, and it breaks clusters of real mainstay
-processes under load and checks that nothing acknowledged is lost.";
+It puts clusters of real processes under load, ours and etcd, and says what that took; it measures the one thing that
+bounds a durable write from below, the disk; and it breaks clusters of ours under load and checks that nothing
+acknowledged is lost.";
 
 #[derive(Debug, Parser)]
 #[command(name = "bench-harness", version, about = "Measurements on real machines, for mainstay")]
@@ -30,6 +36,8 @@ struct Arguments {
 enum Command {
     /// Fill the disk under a member: it refuses writes, says why, reads on, and recovers by itself (needs root)
     FullDisk(full_disk::Options),
+    /// Put a cluster under load, of mainstay or etcd, and measure it
+    Load(Box<load::Options>),
     /// Kill, pause and end members of a cluster under load, round after round; nothing acknowledged may be lost
     Nemesis(nemesis::Options),
     /// Time durable writes as a write-ahead log makes them: `O_DIRECT`, `RWF_DSYNC`, into zero-filled files
@@ -39,6 +47,7 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::FullDisk(options) => full_disk::run(&options),
+        Command::Load(options) => load::run(&options),
         Command::Nemesis(options) => nemesis::run(&options),
         Command::RawDsync(options) => raw_dsync::run(&options),
     }

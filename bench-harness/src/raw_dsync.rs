@@ -67,8 +67,18 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 
 /// What one second of durable writes costs in `dir`, in words: what every other figure has to be read against.
 pub(crate) fn noise_floor(dir: &Path) -> io::Result<String> {
-    let options = Options { dir: dir.to_owned(), seconds: 1, writers: 3, write_kib: 64, json: false };
+    let options = three_members(dir);
     Ok(report(&options, &measure(&options)?).replace('\n', "; "))
+}
+
+/// The same as latencies in nanoseconds.
+pub(crate) fn noise_floor_latencies(dir: &Path) -> io::Result<Histogram<u64>> {
+    measure(&three_members(dir))
+}
+
+/// One second of three writers, each as a member writes a batch.
+fn three_members(dir: &Path) -> Options {
+    Options { dir: dir.to_owned(), seconds: 1, writers: 3, write_kib: 64, json: false }
 }
 
 /// The latency of every write of every writer, in nanoseconds.

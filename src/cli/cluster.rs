@@ -450,8 +450,11 @@ fn machine(what: &str, path: &Path, source: io::Error) -> ClusterError {
     ClusterError::Machine { what: format!("{what} {}", path.display()), source }
 }
 
-/// The first of `PORTS_PER_MEMBER` ports of which those a member needs are free now.
-fn free_ports() -> Result<u16, ClusterError> {
+/// The first of `PORTS_PER_MEMBER` ports of which those a member needs are free now: three, one after the other.
+///
+/// # Errors
+/// All are taken.
+pub fn free_ports() -> Result<u16, ClusterError> {
     let slots_count = (FREE_PORT_MAX - FREE_PORT_MIN) / PORTS_PER_MEMBER;
     // Processes that do this at the same time begin at different places.
     let start = std::process::id().wrapping_mul(97) % u32::from(slots_count);

@@ -1,0 +1,113 @@
+//! What became of the operations: latencies of those due in the window, acknowledgements in it, errors by kind.
+//!
+//! What always holds: an operation that was due in the window is in exactly one of the counts. What it leaves out:
+//! the warm-up, of which nothing is counted but errors.
+
+use super::pacing::Nanos;
+use hdrhistogram::Histogram;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// A latency is recorded as this one if it is longer: ten minutes.
+const LATENCY_NANOS_MAX: u64 = 600_000_000_000;
+
+/// The counts of one run.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    window: Range<Nanos>,
+    /// From when an operation was due to its acknowledgement, in nanoseconds.
+    pub(crate) latencies: Histogram<u64>,
+    /// From when an operation was due to when it was handed to its connection: what the load itself adds, and the
+    /// waiting for room.
+    pub(crate) lateness: Histogram<u64>,
+    /// The latencies since the last line of progress.
+    pub(crate) recent: Histogram<u64>,
+    /// Acknowledgements that came in the window.
+    pub(crate) acknowledged: u64,
+    /// Every failure, warm-up included.
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// Operations due in the window that could not even be sent in it. Their waiting up to then is in `latencies`.
+    pub(crate) unsent: u64,
+}
+
+impl Tally {
+    /// Counts for operations due in `window`.
+    pub(crate) fn new(window: Range<Nanos>) -> Self {
+        Self {
+            window,
+            latencies: histogram(),
+            lateness: histogram(),
+            recent: histogram(),
+            acknowledged: 0,
+            errors: BTreeMap::new(),
+            unsent: 0,
+        }
+    }
+
+    /// An operation was handed to its connection.
+    pub(crate) fn sent(&mut self, due: Nanos, now: Nanos) {
+        if self.window.contains(&due) {
+            self.lateness.saturating_record(now.saturating_sub(due));
+        }
+    }
+
+    /// An operation was served.
+    pub(crate) fn served(&mut self, due: Nanos, now: Nanos) {
+        let latency = now.saturating_sub(due);
+        self.recent.saturating_record(latency);
+        if self.window.contains(&due) {
+            self.latencies.saturating_record(latency);
+        }
+        if self.window.contains(&now) {
+            self.acknowledged += 1;
+        }
+    }
+
+    /// `count` operations failed for the same reason.
+    pub(crate) fn failed(&mut self, why: Cow<'static, str>, count: u64) {
+        if count > 0 {
+            *self.errors.entry(why.into_owned()).or_insert(0) += count;
+        }
+    }
+
+    /// An operation was due and not sent when the load ended: it waited at least until then.
+    pub(crate) fn unsent(&mut self, due: Nanos) {
+        if self.window.contains(&due) {
+            self.unsent += 1;
+            self.latencies.saturating_record(self.window.end - due);
+        }
+    }
+
+    /// All failures.
+    pub(crate) fn errors_count(&self) -> u64 {
+        self.errors.values().sum()
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_NANOS_MAX, 3).expect("the bounds are constants in order")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tally;
+
+    #[test]
+    fn the_warm_up_is_left_out_except_for_its_errors() {
+        let mut tally = Tally::new(100..200);
+        tally.served(50, 90);
+        tally.served(50, 120);
+        tally.served(150, 180);
+        tally.served(190, 220);
+        tally.failed("overloaded".into(), 2);
+        tally.failed("overloaded".into(), 1);
+        tally.failed("nothing".into(), 0);
+        tally.unsent(99);
+        tally.unsent(199);
+        assert_eq!(tally.acknowledged, 2, "answers at 120 and 180");
+        assert_eq!(tally.latencies.len(), 3, "due at 150 and 190, and unsent at 199");
+        assert_eq!(tally.unsent, 1);
+        assert_eq!(tally.errors.into_iter().collect::<Vec<_>>(), [("overloaded".to_owned(), 3)]);
+    }
+}

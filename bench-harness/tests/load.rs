@@ -1,0 +1,84 @@
+//! A small load on one real member: it ends by itself, counts what was acknowledged, and prints what it promises.
+
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Runs `bench-harness load` on the binary of mainstay that was built beside it, or on one that it builds itself.
+fn load(arguments: &[&str]) -> Output {
+    let harness = Path::new(env!("CARGO_BIN_EXE_bench-harness"));
+    let mut command = Command::new(harness);
+    command.arg("load").args(arguments);
+    let beside = harness.with_file_name("mainstay");
+    if beside.exists() {
+        command.arg("--program").arg(beside);
+    }
+    command.output().expect("it runs")
+}
+
+fn json_of(output: &Output) -> Value {
+    let said = String::from_utf8_lossy(&output.stdout);
+    let heard = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "it failed: {said}\n{heard}");
+    assert_eq!(said.lines().count(), 1, "one line of JSON and nothing else: {said}");
+    serde_json::from_str(&said).expect("JSON")
+}
+
+#[test]
+fn a_load_on_one_member_says_what_it_promises() {
+    let arguments =
+        "--members 1 --op mixed --connections 4 --depth 4 --seconds 1 --warmup 0 --keys 100 --json";
+    let report = json_of(&load(&arguments.split(' ').collect::<Vec<_>>()));
+    for figure in [
+        "/ops_per_s",
+        "/latency_ms/p50",
+        "/latency_ms/p90",
+        "/latency_ms/p99",
+        "/latency_ms/p999",
+        "/latency_ms/max",
+        "/server_cpu_us_per_op",
+        "/client_cpu_us_per_op",
+        "/server_context_switches_per_op",
+        "/machine_cpu_us_per_op",
+        "/raw_dsync_us/p50",
+        "/raw_dsync_us/p99",
+        "/scheduler_hiccup_us/p99",
+        "/machine/cores",
+        "/by_member/0/cpu_us_per_op",
+    ] {
+        let found = report.pointer(figure).and_then(Value::as_f64);
+        assert!(found.is_some_and(|figure| figure > 0.0), "{figure} is {found:?} in {report}");
+    }
+    assert_eq!(report["errors"], 0, "{report}");
+    assert_eq!(report["by_member"][0]["role"], "leader");
+    assert!(report.get("commit").is_some());
+    assert_eq!(report["target"], "mainstay");
+}
+
+#[test]
+fn an_open_loop_keeps_its_rate() {
+    let arguments =
+        "--members 1 --rate 200 --connections 2 --depth 64 --seconds 1 --warmup 1 --keys 100 --json";
+    let report = json_of(&load(&arguments.split(' ').collect::<Vec<_>>()));
+    let rate = report["ops_per_s"].as_f64().expect("a number");
+    // Two hundred are due; a starved machine answers some of them after the second is over.
+    assert!((1.0..=400.0).contains(&rate), "{report}");
+    assert_eq!(report["errors"], 0, "{report}");
+}
+
+#[test]
+fn what_is_not_there_yet_is_refused_in_so_many_words() {
+    let output = load(&["--op", "watch"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("mainstay has no watches yet"));
+    let output = load(&["--target", "etcd", "--protocol", "native"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("use --protocol grpc"));
+}
+
+#[test]
+fn a_load_that_reaches_nobody_fails_and_says_whom() {
+    // Port 1 of loopback is nobody's.
+    let output = load(&["--endpoints", "127.0.0.1:1", "--seconds", "1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no connection to 127.0.0.1:1"));
+}
