@@ -23,6 +23,9 @@ pub type Tag = u64;
 /// Chosen: a busy turn of 256 connections, peers and the disk.
 const SUBMISSIONS: u32 = 1_024;
 
+/// `IORING_RECVSEND_POLL_FIRST` of the kernel's interface (Linux 5.19).
+const RECEIVE_POLL_FIRST: u16 = 1;
+
 /// Longest wait for a completion, in microseconds.
 ///
 /// Chosen: an hour; "for ever" does not fit the kernel's clock.
@@ -167,7 +170,10 @@ impl Ring {
     pub fn receive(&mut self, tag: Tag, socket: RawFd, mut buffer: Vec<u8>) {
         buffer.clear();
         let capacity = u32::try_from(buffer.capacity()).unwrap_or(u32::MAX);
-        let entry = opcode::Recv::new(descriptor(socket), buffer.as_mut_ptr(), capacity).build();
+        // A stream that was just read has seldom more: the kernel waits first instead of trying in vain.
+        let entry = opcode::Recv::new(descriptor(socket), buffer.as_mut_ptr(), capacity)
+            .ioprio(RECEIVE_POLL_FIRST)
+            .build();
         self.submit(tag, Operation::Receive { buffer }, entry);
     }
 

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `config` | what a member is told at its start |
 //! | `shard_thread` | the loop |
-//! | `connection` | one connection, without its socket |
+//! | `connection`, `connections` | one connection, without its socket's operations; all of them |
 //! | `native`, `peers` | what clients and peers say on connections |
 //! | `placement` | which thread runs on which CPU |
 //! | `record` | evidence of what left when |
@@ -19,6 +19,7 @@
 mod bulk_thread;
 mod config;
 mod connection;
+mod connections;
 mod mailbox;
 mod native;
 mod peers;

@@ -27,7 +27,7 @@ const READY_RETRY_MICROS: u64 = 20_000;
 impl ShardThread {
     /// The first frame of a client. Returns whether there may be more to take.
     pub(super) fn client_hello(&mut self, tag: Tag) -> bool {
-        let Some(connection) = self.connections.get_mut(&tag) else { return false };
+        let Some(connection) = self.connections.get_mut(tag) else { return false };
         let frame = match decode_frame(&mut connection.inbound, Receiver::Server) {
             Ok(Some(frame)) => frame,
             Ok(None) => return false,
@@ -68,7 +68,7 @@ impl ShardThread {
             sequence_window: u32::try_from(SESSION_WINDOW).unwrap_or(u32::MAX),
         };
         self.queue(tag, answer.encode_frame());
-        if let Some(connection) = self.connections.get_mut(&tag) {
+        if let Some(connection) = self.connections.get_mut(tag) {
             connection.greeted(Purpose::Client);
         }
         true
@@ -76,7 +76,7 @@ impl ShardThread {
 
     /// The next request of a client. Returns whether there may be more to take.
     pub(super) fn client_frame(&mut self, tag: Tag) -> bool {
-        let Some(connection) = self.connections.get_mut(&tag) else { return false };
+        let Some(connection) = self.connections.get_mut(tag) else { return false };
         let frame = match decode_frame(&mut connection.inbound, Receiver::Server) {
             Ok(Some(frame)) => frame,
             Ok(None) => return false,
@@ -108,10 +108,11 @@ impl ShardThread {
 
     /// Sends an answer to whoever asked, if the connection still is there.
     pub(super) fn answer_client(&mut self, asked: Asked, response: &Response) {
-        let Some(connection) = self.connections.get_mut(&asked.connection) else { return };
+        let shard_room = SEND_QUEUES_BYTES_MAX.saturating_sub(self.connections.outbound_bytes());
+        let Some(connection) = self.connections.get_mut(asked.connection) else { return };
         connection.in_flight_count -= 1;
         let own_room = SEND_QUEUE_BYTES_MAX.saturating_sub(connection.waiting_bytes());
-        let room = own_room.min(SEND_QUEUES_BYTES_MAX.saturating_sub(self.outbound_bytes));
+        let room = own_room.min(shard_room);
         let mut frame = match response {
             Response::Refused(refusal) => encode_refusal_frame(asked.request, *refusal, &refusal.to_string()),
             Response::SessionOpened { .. }
@@ -129,9 +130,7 @@ impl ShardThread {
 
     /// Queues a piece, or drops a connection that does not take what it asked for.
     pub(super) fn queue(&mut self, tag: Tag, piece: Bytes) {
-        let Some(connection) = self.connections.get_mut(&tag) else { return };
-        self.outbound_bytes += piece.len();
-        if !connection.queue(piece) {
+        if !self.connections.queue(tag, piece) {
             self.close(tag, Some("it does not take what is sent to it"));
         }
     }
@@ -141,8 +140,10 @@ impl ShardThread {
     fn refuse_and_end(&mut self, tag: Tag, refusal: Refusal, words: &str) -> bool {
         tracing::warn!(%refusal, words, "a client is refused");
         self.queue(tag, encode_refusal_frame(0, refusal, words));
-        if let Some(connection) = self.connections.get_mut(&tag) {
+        if let Some(connection) = self.connections.get_mut(tag) {
             connection.end(self.now);
+            self.connections.watch(tag);
+            self.connections.stir(tag);
         }
         false
     }

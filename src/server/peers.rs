@@ -171,7 +171,7 @@ impl ShardThread {
         self.peers.heard(&greeting);
         let answer = self.peers.greeting(from, self.shard());
         self.queue(tag, answer.encode());
-        if let Some(connection) = self.connections.get_mut(&tag) {
+        if let Some(connection) = self.connections.get_mut(tag) {
             connection.greeted(Purpose::PeerIn(from));
         }
         Ok(true)
@@ -188,7 +188,7 @@ impl ShardThread {
             known.state = State::Open(tag);
             known.backoff_micros = RECONNECT_MICROS.0;
         }
-        if let Some(connection) = self.connections.get_mut(&tag) {
+        if let Some(connection) = self.connections.get_mut(tag) {
             connection.greeted(Purpose::PeerOut(peer));
         }
         info!(peer = greeting.name, "connected to a peer");
@@ -196,7 +196,7 @@ impl ShardThread {
     }
 
     fn take_greeting(&mut self, tag: Tag) -> Result<Option<Greeting>, String> {
-        let Some(connection) = self.connections.get_mut(&tag) else { return Ok(None) };
+        let Some(connection) = self.connections.get_mut(tag) else { return Ok(None) };
         let greeting = Greeting::decode(&mut connection.inbound).map_err(|damage| damage.to_string())?;
         let Some(greeting) = greeting else { return Ok(None) };
         let (lowest, highest) = greeting.versions;
@@ -215,7 +215,7 @@ impl ShardThread {
 
     /// The next frame of a peer.
     pub(super) fn peer_frame(&mut self, tag: Tag, from: MemberId) -> Result<bool, String> {
-        let Some(connection) = self.connections.get_mut(&tag) else { return Ok(false) };
+        let Some(connection) = self.connections.get_mut(tag) else { return Ok(false) };
         match frame_length(&connection.inbound) {
             Ok(Some(length)) if connection.inbound.len() >= length => {
                 let frame = connection.inbound.split_to(length).freeze();

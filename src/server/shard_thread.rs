@@ -8,6 +8,7 @@
 
 use super::bulk_thread::{self, Order};
 use super::connection::{Connection, Purpose};
+use super::connections::Connections;
 use super::mailbox::{Mailbox, Note};
 use super::peers::Peers;
 use super::placement::Placement;
@@ -28,8 +29,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use tracing::{info, warn};
 
-/// Tags below this are not connections.
-const TAG_CONNECTIONS: Tag = 16;
+/// Tags of everything that is not a connection; those have theirs from `Connections`.
 const TAG_NATIVE: Tag = 1;
 const TAG_PEER: Tag = 2;
 const TAG_WAKE: Tag = 3;
@@ -78,10 +78,9 @@ pub(super) struct ShardThread {
     mailbox: Mailbox,
     wake: Wake,
     listeners: [OwnedFd; 2],
-    pub(super) connections: BTreeMap<Tag, Connection>,
-    next_tag: Tag,
-    /// Bytes that wait to be sent on all connections.
-    pub(super) outbound_bytes: usize,
+    pub(super) connections: Connections,
+    /// Reused from turn to turn.
+    restless: Vec<Tag>,
     pub(super) peers: Peers,
     pub(super) asked: BTreeMap<Ticket, Asked>,
     next_ticket: u64,
@@ -162,9 +161,8 @@ impl ShardThread {
             mailbox,
             wake,
             listeners,
-            connections: BTreeMap::new(),
-            next_tag: TAG_CONNECTIONS,
-            outbound_bytes: 0,
+            connections: Connections::new(),
+            restless: Vec::new(),
             peers,
             asked: BTreeMap::new(),
             next_ticket: 1,
@@ -219,11 +217,7 @@ impl ShardThread {
 
     fn next_deadline(&self) -> BootMicros {
         let mut deadline = self.shard.next_deadline().min(self.peers.deadline());
-        for connection in self.connections.values() {
-            if let Some(patience) = connection.deadline() {
-                deadline = deadline.min(patience);
-            }
-        }
+        deadline = deadline.min(self.connections.deadline());
         if let Ready::TryAt(at) = self.ready {
             deadline = deadline.min(at);
         }
@@ -258,7 +252,7 @@ impl ShardThread {
         let purpose = if listener == TAG_NATIVE { Purpose::NewClient } else { Purpose::NewPeer };
         match socket {
             Ok(socket) if self.connections.len() < CONNECTIONS_MAX => {
-                let tag = self.add(Connection::new(socket, purpose, self.now));
+                let tag = self.connections.add(Connection::new(socket, purpose, self.now));
                 self.receive(tag, Vec::with_capacity(RECEIVE_BYTES));
             }
             Ok(socket) => {
@@ -272,7 +266,7 @@ impl ShardThread {
     }
 
     fn received(&mut self, tag: Tag, buffer: Vec<u8>, result: std::io::Result<usize>) {
-        let Some(connection) = self.connections.get_mut(&tag) else { return };
+        let Some(connection) = self.connections.get_mut(tag) else { return };
         match result {
             Ok(0) => self.close(tag, None),
             Ok(_) => {
@@ -290,7 +284,7 @@ impl ShardThread {
             self.close(tag, Some(&why));
             return;
         }
-        let Some(connection) = self.connections.get_mut(&tag) else { return };
+        let Some(connection) = self.connections.get_mut(tag) else { return };
         connection.is_paused = connection.is_congested();
         if !connection.is_paused {
             self.receive(tag, buffer);
@@ -300,7 +294,7 @@ impl ShardThread {
     /// Takes whole frames off a connection.
     fn take_frames(&mut self, tag: Tag) -> Result<(), String> {
         loop {
-            let Some(connection) = self.connections.get_mut(&tag) else { return Ok(()) };
+            let Some(connection) = self.connections.get_mut(tag) else { return Ok(()) };
             let is_more = match connection.purpose {
                 Purpose::NewClient => self.client_hello(tag),
                 Purpose::Client if connection.is_congested() => false,
@@ -312,30 +306,30 @@ impl ShardThread {
                 Purpose::PeerOut(_) => return Err("a peer speaks where it should listen".to_owned()),
             };
             if !is_more {
-                if let Some(connection) = self.connections.get_mut(&tag) {
+                if let Some(connection) = self.connections.get_mut(tag) {
                     connection.mind(self.now);
+                    self.connections.watch(tag);
                 }
                 return Ok(());
             }
-            if let Some(connection) = self.connections.get_mut(&tag) {
+            if let Some(connection) = self.connections.get_mut(tag) {
                 connection.progressed();
             }
         }
     }
 
     fn receive(&mut self, tag: Tag, buffer: Vec<u8>) {
-        if let Some(connection) = self.connections.get(&tag).filter(|connection| !connection.is_ending) {
+        if let Some(connection) = self.connections.get(tag).filter(|connection| !connection.is_ending) {
             self.ring.receive(tag, connection.socket.as_raw_fd(), buffer);
         }
     }
 
     fn sent(&mut self, tag: Tag, pieces: Vec<Bytes>, result: std::io::Result<usize>) {
-        let Some(connection) = self.connections.get_mut(&tag) else { return };
         match result {
             Ok(count) => {
-                connection.sent(pieces, count);
-                self.outbound_bytes -= count;
+                self.connections.sent(tag, pieces, count);
                 self.stages.counts.sends += 1;
+                let Some(connection) = self.connections.get_mut(tag) else { return };
                 if let Some(queued) = connection.answers_left() {
                     self.stages.answer_left(queued, self.now);
                 }
@@ -479,20 +473,12 @@ impl ShardThread {
         }
     }
 
-    /// Adds a connection and returns its tag.
-    pub(super) fn add(&mut self, connection: Connection) -> Tag {
-        let tag = self.next_tag;
-        self.next_tag += 1;
-        self.connections.insert(tag, connection);
-        tag
-    }
-
     /// Starts to connect a new socket.
     pub(super) fn open(&mut self, peer: MemberId, address: std::net::SocketAddr) {
         match crate::io::connect_socket(address, PEER_VANISHED_MILLIS) {
             Ok(socket) => {
                 let descriptor = socket.as_raw_fd();
-                let tag = self.add(Connection::new(socket, Purpose::Opening(peer), self.now));
+                let tag = self.connections.add(Connection::new(socket, Purpose::Opening(peer), self.now));
                 self.peers.opening(peer, tag);
                 self.ring.connect(tag, descriptor, address);
             }
@@ -504,7 +490,7 @@ impl ShardThread {
     }
 
     fn connected(&mut self, tag: Tag, result: &std::io::Result<()>) {
-        let Some(connection) = self.connections.get(&tag) else { return };
+        let Some(connection) = self.connections.get(tag) else { return };
         let Purpose::Opening(peer) = connection.purpose else { return };
         if result.is_err() {
             self.close(tag, None);
@@ -517,7 +503,7 @@ impl ShardThread {
 
     /// Drops a connection; `why` is logged once, here.
     pub(super) fn close(&mut self, tag: Tag, why: Option<&str>) {
-        let Some(connection) = self.connections.remove(&tag) else { return };
+        let Some(connection) = self.connections.remove(tag) else { return };
         if let Some(why) = why {
             warn!(purpose = ?connection.purpose, why, "a connection is closed");
         }
@@ -525,30 +511,31 @@ impl ShardThread {
             Purpose::Opening(peer) | Purpose::PeerOut(peer) => self.peers.lost(peer, self.now),
             Purpose::NewClient | Purpose::Client | Purpose::NewPeer | Purpose::PeerIn(_) => {}
         }
-        self.outbound_bytes -= connection.waiting_bytes();
         self.ring.close(connection.socket);
     }
 
+    /// Hands what is queued to the kernel, and closes what has ended or was silent for too long.
     fn send_and_expire(&mut self) {
-        let mut late = Vec::new();
-        for (tag, connection) in &mut self.connections {
+        let mut restless = std::mem::take(&mut self.restless);
+        self.connections.take_restless(&mut restless);
+        for tag in restless.drain(..) {
+            let Some(connection) = self.connections.get_mut(tag) else { continue };
             if let Some(pieces) = connection.pieces_to_send(Ring::send_pieces_max()) {
-                self.ring.send(*tag, connection.socket.as_raw_fd(), pieces);
-            }
-            let is_late = connection.deadline().is_some_and(|deadline| deadline <= self.now);
-            if is_late || (connection.is_ending && connection.is_drained()) {
-                late.push((*tag, is_late));
+                self.ring.send(tag, connection.socket.as_raw_fd(), pieces);
+            } else if connection.is_ending && connection.is_drained() {
+                self.close(tag, None);
             }
         }
-        for (tag, is_late) in late {
-            self.close(tag, is_late.then_some("it was silent for too long in the middle of something"));
+        self.restless = restless;
+        for tag in self.connections.late(self.now) {
+            self.close(tag, Some("it was silent for too long in the middle of something"));
         }
     }
 
     fn is_done(&self) -> bool {
         let leads = self.shard.observe().any(|replica| replica.leader == Some(self.member));
         // What is owed is still paid: answers on their way, and what the kernel has not taken yet.
-        let is_drained = self.asked.is_empty() && self.connections.values().all(Connection::is_drained);
+        let is_drained = self.asked.is_empty() && self.connections.are_drained();
         self.stop_by.is_some_and(|stop_by| (!leads && is_drained) || self.now >= stop_by)
     }
 
