@@ -24,6 +24,8 @@ pub struct Summary {
     pub writes: u64,
     /// Reads that were answered.
     pub reads: u64,
+    /// Writes that were refused for certain, and are indeed not in the committed order.
+    pub not_done: u64,
     /// Operations without an answer.
     pub unknown: u64,
 }
@@ -118,9 +120,9 @@ pub fn check_strict_serializability(
                 let explanation = format!("write {write} was refused for certain, yet it was done");
                 return Err(violation(history, Wrong::DoneThoughRefused, explanation, &[at]));
             }
+            (Call::Write { .. }, Answer::NotDone) => summary.not_done += 1,
             (_, Answer::Unknown) => summary.unknown += 1,
-            (Call::Write { .. }, Answer::Applied(_) | Answer::NotDone)
-            | (Call::Read { .. }, Answer::NotDone) => {}
+            (Call::Write { .. }, Answer::Applied(_)) | (Call::Read { .. }, Answer::NotDone) => {}
         }
     }
     check_real_time(history, &places)?;

@@ -7,8 +7,8 @@
 //!
 //! What always holds: a write is sent a second time only with the stamp of the first, so the store applies it
 //! once; nothing waits without a bound; bytes from a server are decoded or refused, never trusted. Which attempt
-//! follows which is decided by [`retry`], a pure state machine without a clock or a socket, which a simulator can
-//! drive too.
+//! follows which is decided by [`retry`], a pure state machine without a clock or a socket, which the simulator drives
+//! too.
 //!
 //! What it leaves out: TLS, watches and leases (the protocol has none yet), threads of its own.
 #![forbid(unsafe_code)]

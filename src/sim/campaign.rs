@@ -53,6 +53,7 @@ impl Counts {
             committed: self.committed + other.committed,
             copies: self.copies + other.copies,
             answered: self.answered + other.answered,
+            not_done: self.not_done + other.not_done,
             unknown: self.unknown + other.unknown,
         }
     }
@@ -62,13 +63,14 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} turns, {} terms led, {} entries committed ({} of them retries), {} operations answered, {} not; {} crashes, {} torn writes, \
-             {} rotten bits, {} recoveries with a hole, {} partitions",
+            "{} turns, {} terms led, {} entries committed ({} of them retries), {} operations answered, {} not done, \
+             {} unknown; {} crashes, {} torn writes, {} rotten bits, {} recoveries with a hole, {} partitions",
             self.turns,
             self.leaders,
             self.committed,
             self.copies,
             self.answered,
+            self.not_done,
             self.unknown,
             self.crashes,
             self.torn_writes,

@@ -1,39 +1,51 @@
 //! Clients: closed loops that use the store as native clients do, and remember what they were told.
 //!
-//! A client has a session and a few slots, each with one operation at a time. An operation is tried at one member,
-//! then at others, under the same (session, sequence), until it is answered, or given up. Its retries may be on
-//! their way together, and late answers count.
+//! A client has a session and a few slots, each with one operation at a time. When to send what where, when to stop
+//! and what is certain then is decided by `client::retry`, which is the very core of the real client; here is what
+//! stands around it there (`client/blocking.rs`), over made-up connections: a connection is made before anything is
+//! sent on it, belongs to one boot of its member and is given up with whatever did not come in time. So the client
+//! pays no heed to an answer that comes later; the request that it was for still arrives, however late.
 //!
-//! Always: a write is *not done* only if every attempt was answered so; a client's low-water mark never passes a
-//! write that may still be asked for again. About 100 operations a simulated second over all clients, over so few
-//! keys that they meet. Left out: what is right; `check` and `invariants` say that.
+//! Always: every write carries a stamp, the same on every attempt; a client's low-water mark passes exactly the
+//! writes that it will not ask for again; every answer that arrives is held against the others to the same write,
+//! heeded or not. About 100 operations a simulated second over all clients, over so few keys that they meet.
+//! Left out: what is right (`check` and `invariants` say that), writes without a stamp, and requests that arrive
+//! twice on one connection, which a stream rules out.
 
-use super::clock::TrueMicros;
+use super::clock::{BootClock, TrueMicros};
 use super::events::{Event, Queue};
+use super::fault_plan::FaultPlan;
 use super::random::Random;
 use super::workload::Workload;
 use crate::api::{Certainty, EncodedCommand, ReadMode, Refusal, Request, Response, Stamp};
 use crate::check::{Answer, Call, Operation, WriteId};
-use crate::ids::{KeyspaceId, Revision, SessionId};
+use crate::client::retry::{GivenUp, Nature, Retry, Setback, Step};
+use crate::ids::{KeyspaceId, MemberId, Revision, SessionId};
 use crate::kv::{Applied, Command, Outcome};
 
 /// Clients of one run.
-const CLIENTS_COUNT: usize = 5;
+const CLIENTS_COUNT: usize = 10;
 
 /// Operations one client has under way at a time.
 const SLOTS_COUNT: usize = 2;
 
-/// Mean time between an answer and the next operation: with ten slots, 100 operations a second at an ordinary delay.
-const THINK_MICROS: u64 = 85_000;
-
-/// Attempts after which a client may give an operation up.
-const ATTEMPTS_PATIENT: u32 = 4;
+/// Mean time between an answer and the next operation: with twenty slots, 100 operations a second at an ordinary delay.
+const THINK_MICROS: u64 = 180_000;
 
 /// Mean delay between a client and a member, one way.
 const CLIENT_DELAY_MICROS: u64 = 300;
 
+/// How long an operation may take, as the real client has it.
+const TIMEOUT_MICROS: u64 = 5_000_000;
+
+/// How often a slot without a session looks whether there is one.
+const SESSION_POLL_MICROS: u64 = 20_000;
+
 /// The one keyspace there is.
 const KEYSPACE: KeyspaceId = KeyspaceId::FIRST;
+
+/// A client and one of its slots.
+type Place = (usize, usize);
 
 /// All clients, everything they tried and everything they were told.
 #[derive(Debug)]
@@ -42,6 +54,8 @@ pub(super) struct Clients {
     /// Every attempt of the run; its position is its ticket.
     attempts: Vec<Attempt>,
     history: Vec<Operation>,
+    /// For each operation the first answer of the store that arrived, even if it came too late to be heeded.
+    first_answers: Vec<Option<Applied>>,
     members_count: usize,
     answered_count: u64,
     /// Whether operations still begin.
@@ -52,56 +66,135 @@ pub(super) struct Clients {
 
 #[derive(Debug)]
 struct Client {
+    clock: BootClock,
     session: Option<SessionId>,
     last_sequence: u64,
-    slots: [Option<Pending>; SLOTS_COUNT],
-    /// The member that is asked first.
-    favourite: usize,
+    /// The members it knows of, in an order of its own.
+    endpoints: Vec<Endpoint>,
+    /// The endpoint that served last; most operations begin there.
+    served_last: usize,
+    slots: [Slot; SLOTS_COUNT],
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Endpoint {
+    member: usize,
+    /// Whether the client knows who that is: an address says nothing before it has answered.
+    is_named: bool,
+}
+
+#[derive(Debug)]
+struct Slot {
+    pending: Option<Pending>,
+    /// For each member, the boot to which a connection stands, as far as this end knows.
+    connections: Vec<Option<u32>>,
 }
 
 /// What a slot waits for.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Pending {
     /// The operation's place in the history; `None` while a session is being opened.
     operation: Option<usize>,
     request: Request,
-    attempts_count: u32,
-    /// Attempts that were not answered *not done*.
-    open_count: u32,
-    /// The newest attempt.
+    retry: Retry,
+    stage: Stage,
+    /// Which endpoint is asked, or will be after the pause.
+    endpoint: usize,
+    /// When what is under way is given up.
+    until: TrueMicros,
+    /// The newest attempt; whatever is heard of older ones comes too late.
     attempt: u64,
 }
 
-/// One request sent to one member.
+/// How far one step of the retry has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It has not begun.
+    Pausing,
+    /// A connection is being made; the request has not left.
+    Connecting,
+    /// The request has left.
+    Asking,
+    /// The member refused and named a leader that this client does not know, and is asked who that is.
+    Learning(Refusal),
+}
+
+/// One message to one member, and the connection that must be made for it.
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {
-    /// The client.
-    pub(super) client: usize,
-    /// Its slot.
-    pub(super) slot: usize,
+    place: Place,
     /// The operation's place in the history; `None` for the opening of a session.
     pub(super) operation: Option<usize>,
     /// To whom.
     pub(super) member: usize,
     /// The newest revision that any member had applied when this arrived: a linearizable read must see it.
     pub(super) floor: Revision,
+    /// The boot of the member to which it is connected; `None` while the connection is being made.
+    connection: Option<u32>,
+    request: Request,
 }
 
 /// Two answers to one write that differ.
 #[derive(Clone, Debug)]
 pub(super) struct Contradiction(pub String);
 
-impl Clients {
-    /// Clients of a cluster of `members_count`, about to begin.
-    pub(super) fn new(members_count: usize, mut random: Random, queue: &mut Queue) -> Self {
-        let loops = (0..CLIENTS_COUNT)
-            .map(|client| Client {
-                session: None,
-                last_sequence: 0,
-                slots: [const { None }; SLOTS_COUNT],
-                favourite: client % members_count,
-            })
+impl Client {
+    /// A client that knows a majority of the members, so that one of them can serve it.
+    fn new(plan: &FaultPlan, random: &mut Random) -> Self {
+        let members_count = plan.members_count;
+        let first = random.position(members_count);
+        let known_count = members_count / 2 + 1 + random.position(members_count.div_ceil(2));
+        let endpoints = (first..first + known_count)
+            .map(|at| Endpoint { member: at % members_count, is_named: false })
             .collect();
+        let slot = || Slot { pending: None, connections: vec![None; members_count] };
+        Self {
+            clock: BootClock::new(TrueMicros(0), plan.drift_ppm, random),
+            session: None,
+            last_sequence: 0,
+            endpoints,
+            served_last: 0,
+            slots: [slot(), slot()],
+        }
+    }
+
+    fn position_of(&self, member: MemberId) -> Option<usize> {
+        let is_it = |endpoint: &Endpoint| endpoint.is_named && endpoint.member as u64 + 1 == member.0;
+        self.endpoints.iter().position(is_it)
+    }
+
+    /// A member has said who all the others are.
+    fn learn_members(&mut self, members_count: usize) {
+        for member in 0..members_count {
+            match self.endpoints.iter_mut().find(|endpoint| endpoint.member == member) {
+                Some(endpoint) => endpoint.is_named = true,
+                None => self.endpoints.push(Endpoint { member, is_named: true }),
+            }
+        }
+    }
+
+    /// The highest sequence up to which this client will never ask for any again: whatever came to an end, were it by
+    /// being given up.
+    fn low_water(&self) -> u64 {
+        let pending = self.slots.iter().filter_map(|slot| slot.pending.as_ref());
+        let waiting = pending.filter_map(|pending| match &pending.request {
+            Request::Write { stamp: Some(stamp), .. } if Some(stamp.session) == self.session => {
+                Some(stamp.sequence - 1)
+            }
+            Request::Write { .. }
+            | Request::OpenSession { .. }
+            | Request::CloseSession { .. }
+            | Request::Read { .. }
+            | Request::Status => None,
+        });
+        waiting.min().unwrap_or(self.last_sequence)
+    }
+}
+
+impl Clients {
+    /// Clients of the cluster of `plan`, about to begin.
+    pub(super) fn new(plan: &FaultPlan, mut random: Random, queue: &mut Queue) -> Self {
+        let loops = (0..CLIENTS_COUNT).map(|_| Client::new(plan, &mut random)).collect();
         for client in 0..CLIENTS_COUNT {
             for slot in 0..SLOTS_COUNT {
                 queue.plan(TrueMicros(random.below(THINK_MICROS)), Event::Client { client, slot });
@@ -111,7 +204,8 @@ impl Clients {
             loops,
             attempts: Vec::new(),
             history: Vec::new(),
-            members_count,
+            first_answers: Vec::new(),
+            members_count: plan.members_count,
             answered_count: 0,
             is_open: true,
             workload: Workload::new(random.fork()),
@@ -146,55 +240,89 @@ impl Clients {
 
     /// How many operations, and openings of sessions, have not been resolved.
     pub(super) fn pending_count(&self) -> usize {
-        self.loops.iter().map(|client| client.slots.iter().flatten().count()).sum()
+        let slots = self.loops.iter().flat_map(|client| &client.slots);
+        slots.filter(|slot| slot.pending.is_some()).count()
     }
 
-    /// A slot's time has come: it begins an operation, or tries the one it has again.
-    pub(super) fn wake(&mut self, now: TrueMicros, client: usize, slot: usize, queue: &mut Queue) {
-        if self.loops[client].slots[slot].is_none() {
-            if !self.is_open {
-                return;
-            }
-            let Some(pending) = self.begin(now, client, slot) else {
-                queue.plan(now.after(20_000), Event::Client { client, slot });
-                return;
-            };
-            self.loops[client].slots[slot] = Some(pending);
+    /// A slot's time has come: it begins an operation, or its pause is over.
+    pub(super) fn wake(&mut self, now: TrueMicros, (client, slot): Place, queue: &mut Queue) {
+        if self.loops[client].slots[slot].pending.is_some() {
+            self.send(now, (client, slot), queue);
+        } else if self.is_open {
+            self.begin(now, (client, slot), queue);
         }
-        self.try_once(now, client, slot, queue);
     }
 
-    /// A request arrives; what it asks, or `None` if it was for nothing (the operation is over).
-    pub(super) fn arrive(&mut self, attempt: u64, floor: Revision) -> Option<Request> {
-        let position = usize::try_from(attempt).ok()?;
-        self.attempts[position].floor = floor;
-        let Attempt { client, slot, operation, .. } = self.attempts[position].clone();
-        let pending = self.loops[client].slots[slot].as_ref()?;
-        // An older attempt of the same operation still arrives: that is what retries are.
-        (pending.operation == operation).then(|| pending.request.clone())
+    /// A message arrives at its member, which is in its life `boot`, or down. Returns what the member is asked; `None` if
+    /// that is nothing: it greets, or nobody is there who knows the connection.
+    pub(super) fn arrive(
+        &mut self,
+        now: TrueMicros,
+        attempt: u64,
+        boot: Option<u32>,
+        floor: Revision,
+        queue: &mut Queue,
+    ) -> Option<Request> {
+        let is_current = self.is_current(attempt);
+        let sent = self.attempts.get_mut(usize::try_from(attempt).ok()?)?;
+        match (boot, sent.connection) {
+            // The operation may be over: what has left arrives all the same.
+            (Some(boot), Some(connection)) if boot == connection => {
+                sent.floor = floor;
+                return Some(sent.request.clone());
+            }
+            (Some(boot), None) if is_current => {
+                sent.connection = Some(boot);
+                let (client, slot) = sent.place;
+                let member = sent.member;
+                self.connected((client, slot), member, boot);
+                // The greeting goes back before the request comes.
+                let delay = self.delay() + self.delay();
+                queue.plan(now.after(delay), Event::Request { attempt });
+            }
+            // The client knows at once: a connection is refused, or was to a process that is gone.
+            (Some(_) | None, _) => queue.plan(now.after(self.delay()), Event::Broken { attempt }),
+        }
+        None
     }
 
-    /// Nothing was heard of an attempt for long, or its member could not be reached at all.
-    pub(super) fn lose_patience(&mut self, now: TrueMicros, attempt: u64, queue: &mut Queue) {
-        let Some(Attempt { client, slot, .. }) = self.attempt(attempt).cloned() else {
+    /// A member is dead; most of those who wait for it notice.
+    pub(super) fn miss(&mut self, now: TrueMicros, member: usize, queue: &mut Queue) {
+        for client in &self.loops {
+            for pending in client.slots.iter().filter_map(|slot| slot.pending.as_ref()) {
+                let is_connected = matches!(pending.stage, Stage::Asking | Stage::Learning(_));
+                let is_there = client.endpoints[pending.endpoint].member == member;
+                if is_connected && is_there && self.random.below(4) > 0 {
+                    let delay = self.random.waiting_time(CLIENT_DELAY_MICROS);
+                    queue.plan(now.after(delay), Event::Broken { attempt: pending.attempt });
+                }
+            }
+        }
+    }
+
+    /// An attempt has come to nothing: its time is over, or its connection broke. Nothing more is heard on that
+    /// connection.
+    pub(super) fn fail(&mut self, now: TrueMicros, attempt: u64, setback: Setback, queue: &mut Queue) {
+        if !self.is_current(attempt) {
+            return;
+        }
+        let Some((place, member)) = self.attempt(attempt).map(|sent| (sent.place, sent.member)) else {
             return;
         };
-        let is_current = |pending: &Pending| pending.attempt == attempt;
-        if !self.loops[client].slots[slot].as_ref().is_some_and(is_current) {
-            return;
-        }
-        self.loops[client].favourite = self.random.position(self.members_count);
-        if self.gives_up(client, slot) {
-            self.resolve(now, (client, slot), Answer::Unknown, queue);
-        } else {
-            self.try_once(now, client, slot, queue);
-        }
+        let slot = &mut self.loops[place.0].slots[place.1];
+        slot.connections[member] = None;
+        let setback = match slot.pending.as_ref().map(|pending| pending.stage) {
+            Some(Stage::Learning(refusal)) => Setback::Refused { refusal, leader_at: None },
+            Some(Stage::Connecting) => Setback::Unreachable,
+            Some(Stage::Pausing | Stage::Asking) | None => setback,
+        };
+        self.go_on(now, place, setback, queue);
     }
 
     /// An answer arrives.
     ///
     /// # Errors
-    /// If it contradicts an earlier answer to the same write.
+    /// If it contradicts an earlier answer to the same write, or answers another question.
     pub(super) fn hear(
         &mut self,
         now: TrueMicros,
@@ -202,99 +330,98 @@ impl Clients {
         response: Response,
         queue: &mut Queue,
     ) -> Result<(), Contradiction> {
-        let Some(Attempt { client, slot, operation, member, .. }) = self.attempt(attempt).cloned() else {
+        let Some(&Attempt { place, operation, .. }) = self.attempt(attempt) else {
             return Ok(());
         };
-        let is_same = |pending: &Pending| {
-            pending.operation == operation && (operation.is_some() || pending.attempt == attempt)
+        self.check_against_others(operation, &response)?;
+        let (client, slot) = place;
+        let stage = self.loops[client].slots[slot].pending.as_ref().map(|pending| pending.stage);
+        let Some(stage) = stage.filter(|_| self.is_current(attempt)) else {
+            return Ok(());
         };
-        if !self.loops[client].slots[slot].as_ref().is_some_and(is_same) {
-            return self.check_second_answer(operation, &response);
-        }
-        match response {
-            Response::SessionOpened { session } => {
+        match (stage, response) {
+            (Stage::Asking, Response::SessionOpened { session }) => {
                 self.loops[client].session = Some(session);
                 self.loops[client].last_sequence = 0;
-                self.loops[client].favourite = member;
-                self.resolve(now, (client, slot), Answer::Unknown, queue);
+                self.serve(now, place, None, queue);
             }
-            Response::Applied(applied) => {
-                self.loops[client].favourite = member;
-                if let Some(operation) = operation.and_then(|at| self.history.get(at)) {
-                    self.workload.learn(&operation.call, &applied);
-                }
-                self.resolve(now, (client, slot), Answer::Applied(applied), queue);
+            (Stage::Asking, Response::Applied(applied)) => self.serve(now, place, Some(applied), queue),
+            (Stage::Asking, Response::Refused(refusal)) => self.refuse(now, place, refusal, queue),
+            (Stage::Learning(refusal), Response::Status(_)) => {
+                self.loops[client].learn_members(self.members_count);
+                self.refuse_for_good(now, place, refusal, queue);
             }
-            Response::Refused(refusal) => self.hear_refusal(now, attempt, refusal, queue),
-            Response::SessionClosed | Response::Status(_) => {}
+            (Stage::Learning(_), Response::Refused(_)) => self.fail(now, attempt, Setback::Lost, queue),
+            (stage, response) => {
+                return Err(Contradiction(format!("{response:?} answers another question ({stage:?})")));
+            }
         }
         Ok(())
     }
 
-    fn hear_refusal(&mut self, now: TrueMicros, attempt: u64, refusal: Refusal, queue: &mut Queue) {
-        let Some(Attempt { client, slot, member, .. }) = self.attempt(attempt).cloned() else {
-            return;
+    fn delay(&mut self) -> u64 {
+        self.random.waiting_time(CLIENT_DELAY_MICROS)
+    }
+
+    /// Whether a slot waits for this attempt.
+    fn is_current(&self, attempt: u64) -> bool {
+        let Some(Attempt { place: (client, slot), .. }) = self.attempt(attempt) else {
+            return false;
         };
-        let is_certain = refusal.certainty() == Certainty::NotDone;
-        let Some(pending) = self.loops[client].slots[slot].as_mut() else {
-            return;
-        };
-        if is_certain {
-            pending.open_count = pending.open_count.saturating_sub(1);
-        }
-        let is_not_done = is_certain && pending.open_count == 0 && pending.operation.is_some();
-        let is_current = pending.attempt == attempt;
-        let leader = match refusal {
-            Refusal::NotLeader { leader } => leader,
-            Refusal::SessionUnknown => {
-                self.loops[client].session = None;
-                self.resolve(now, (client, slot), Answer::Unknown, queue);
-                return;
-            }
-            Refusal::NoQuorum
-            | Refusal::NotReady
-            | Refusal::Overloaded
-            | Refusal::Malformed
-            | Refusal::NoSuchKeyspace
-            | Refusal::TooManySessions
-            | Refusal::SequenceForgotten
-            | Refusal::SequenceBeyondWindow
-            | Refusal::LeaderChanged
-            | Refusal::ForwardLost
-            | Refusal::AnswerTooLong
-            | Refusal::WrongCluster
-            | Refusal::NoCommonVersion => None,
-        };
-        if !is_current {
-            return;
-        }
-        self.loops[client].favourite = match leader.and_then(|leader| usize::try_from(leader.0).ok()) {
-            Some(leader) if leader >= 1 && leader <= self.members_count && leader - 1 != member => leader - 1,
-            Some(_) | None => self.random.position(self.members_count),
-        };
-        if is_not_done && self.random.below(8) == 0 {
-            self.resolve(now, (client, slot), Answer::NotDone, queue);
-        } else if self.gives_up(client, slot) {
-            self.resolve(now, (client, slot), Answer::Unknown, queue);
-        } else {
-            let wait = self.random.waiting_time(10_000);
-            queue.plan(now.after(wait), Event::Client { client, slot });
+        let pending = self.loops[*client].slots[*slot].pending.as_ref();
+        pending.is_some_and(|pending| pending.attempt == attempt && pending.stage != Stage::Pausing)
+    }
+
+    fn connected(&mut self, (client, slot): Place, member: usize, boot: u32) {
+        let client = &mut self.loops[client];
+        client.slots[slot].connections[member] = Some(boot);
+        if let Some(pending) = client.slots[slot].pending.as_mut() {
+            pending.stage = Stage::Asking;
+            client.endpoints[pending.endpoint].is_named = true;
         }
     }
 
-    fn begin(&mut self, now: TrueMicros, client: usize, slot: usize) -> Option<Pending> {
-        let Some(session) = self.loops[client].session else {
-            // One slot opens the session, the others wait for it.
-            let is_opening = slot == 0;
-            return is_opening.then_some(Pending {
-                operation: None,
-                request: Request::OpenSession { keyspace: KEYSPACE },
-                attempts_count: 0,
-                open_count: 0,
-                attempt: 0,
-            });
+    fn begin(&mut self, now: TrueMicros, place: Place, queue: &mut Queue) {
+        let (client, slot) = place;
+        let Some((operation, request, nature)) = self.next_operation(now, place) else {
+            queue.plan(now.after(SESSION_POLL_MICROS), Event::Client { client, slot });
+            return;
         };
-        let (call, request) = match self.workload.next_write() {
+        // Some are in a hurry, so that operations are given up at every stage.
+        let timeout =
+            if self.random.below(4) == 0 { self.random.magnitude(20_000, 2_000_000) } else { TIMEOUT_MICROS };
+        let this = &mut self.loops[client];
+        // Sometimes anywhere, as a client that has just begun: so followers forward and serve reads too.
+        let first = match self.random.below(6) {
+            0 => self.random.position(this.endpoints.len()),
+            _ => this.served_last,
+        };
+        let began = this.clock.read(now);
+        let (retry, step) = Retry::begin(nature, this.endpoints.len(), first, began, began.after(timeout));
+        this.slots[slot].pending = Some(Pending {
+            operation,
+            request,
+            retry,
+            stage: Stage::Pausing,
+            endpoint: first,
+            until: now,
+            attempt: 0,
+        });
+        self.follow(now, place, step, queue);
+    }
+
+    /// What a slot does next; `None` while another opens the session.
+    fn next_operation(
+        &mut self,
+        now: TrueMicros,
+        (client, slot): Place,
+    ) -> Option<(Option<usize>, Request, Nature)> {
+        let Some(session) = self.loops[client].session else {
+            let is_opening = slot == 0;
+            let request = Request::OpenSession { keyspace: KEYSPACE };
+            return is_opening.then_some((None, request, Nature::Read));
+        };
+        let (call, request, nature) = match self.workload.next_write() {
             Some(command) => self.write(client, session, command),
             None => self.read(),
         };
@@ -305,29 +432,25 @@ impl Clients {
             call,
             answer: Answer::Unknown,
         });
-        Some(Pending {
-            operation: Some(self.history.len() - 1),
-            request,
-            attempts_count: 0,
-            open_count: 0,
-            attempt: 0,
-        })
+        self.first_answers.push(None);
+        Some((Some(self.history.len() - 1), request, nature))
     }
 
-    fn write(&mut self, client: usize, session: SessionId, command: Command) -> (Call, Request) {
+    fn write(&mut self, client: usize, session: SessionId, command: Command) -> (Call, Request, Nature) {
         let client = &mut self.loops[client];
+        let low_water = client.low_water();
         client.last_sequence += 1;
         let write = WriteId { session, sequence: client.last_sequence };
         let request = Request::Write {
             keyspace: KEYSPACE,
-            stamp: Some(Stamp { session, sequence: write.sequence, low_water: 0 }),
+            stamp: Some(Stamp { session, sequence: write.sequence, low_water }),
             command: EncodedCommand::encode(&command)
                 .expect("the workload makes only commands within every limit"),
         };
-        (Call::Write { write, command }, request)
+        (Call::Write { write, command }, request, Nature::StampedWrite)
     }
 
-    fn read(&mut self) -> (Call, Request) {
+    fn read(&mut self) -> (Call, Request, Nature) {
         let query = self.workload.next_read();
         let is_linearizable = self.random.below(10) > 0;
         let request = Request::Read {
@@ -335,108 +458,156 @@ impl Clients {
             query: query.clone(),
             mode: if is_linearizable { ReadMode::Linearizable } else { ReadMode::Serializable },
         };
-        (Call::Read { query, is_linearizable }, request)
+        (Call::Read { query, is_linearizable }, request, Nature::Read)
     }
 
-    fn try_once(&mut self, now: TrueMicros, client: usize, slot: usize, queue: &mut Queue) {
-        let low_water = self.low_water(client);
-        let session = self.loops[client].session;
-        // Mostly the favourite; sometimes anyone, so that followers forward and serve reads too.
-        let member = if self.random.below(6) == 0 {
-            self.random.position(self.members_count)
-        } else {
-            self.loops[client].favourite
+    /// Does what the retry says, from the pause on.
+    fn follow(&mut self, now: TrueMicros, place: Place, step: Step, queue: &mut Queue) {
+        let (client, slot) = place;
+        let this = &mut self.loops[client];
+        let (endpoint, not_before, until) = match step {
+            Step::Send { endpoint, not_before, until } => (endpoint, not_before, until),
+            Step::GiveUp(end) => return self.give_up(now, place, &end, queue),
         };
-        let attempt = self.attempts.len() as u64;
-        let Some(pending) = self.loops[client].slots[slot].as_mut() else {
+        let Some(pending) = this.slots[slot].pending.as_mut() else {
             return;
         };
-        pending.attempt = attempt;
-        pending.attempts_count += 1;
-        pending.open_count += 1;
-        if let Request::Write { stamp: Some(stamp), .. } = &mut pending.request
-            && Some(stamp.session) == session
-        {
-            stamp.low_water = stamp.low_water.max(low_water.min(stamp.sequence - 1));
-        }
-        self.attempts.push(Attempt {
-            client,
-            slot,
-            operation: pending.operation,
-            member,
-            floor: Revision(0),
-        });
-        let delay = self.random.waiting_time(CLIENT_DELAY_MICROS);
-        queue.plan(now.after(delay), Event::Request { attempt });
-        let patience = self.random.between(200_000, 1_500_000);
-        queue.plan(now.after(patience), Event::Impatience { attempt });
+        pending.stage = Stage::Pausing;
+        pending.endpoint = endpoint;
+        pending.until = this.clock.when(until);
+        queue.plan(this.clock.when(not_before).max(now), Event::Client { client, slot });
     }
 
-    /// The highest sequence up to which this client will never ask for any again.
-    fn low_water(&self, client: usize) -> u64 {
-        let client = &self.loops[client];
-        let waiting = client.slots.iter().flatten().filter_map(|pending| match &pending.request {
-            Request::Write { stamp: Some(stamp), .. } if Some(stamp.session) == client.session => {
-                Some(stamp.sequence - 1)
-            }
-            Request::Write { .. }
-            | Request::OpenSession { .. }
-            | Request::CloseSession { .. }
-            | Request::Read { .. }
-            | Request::Status => None,
-        });
-        waiting.min().unwrap_or(client.last_sequence)
+    /// The pause is over: the request leaves, or what makes a connection for it.
+    fn send(&mut self, now: TrueMicros, (client, slot): Place, queue: &mut Queue) {
+        let this = &mut self.loops[client];
+        let Slot { pending: Some(pending), connections } = &mut this.slots[slot] else {
+            return;
+        };
+        let member = this.endpoints[pending.endpoint].member;
+        let connection = connections[member];
+        pending.stage = if connection.is_some() { Stage::Asking } else { Stage::Connecting };
+        let request = pending.request.clone();
+        self.ask(now, (client, slot), request, queue);
     }
 
-    fn gives_up(&mut self, client: usize, slot: usize) -> bool {
-        let attempts_count =
-            self.loops[client].slots[slot].as_ref().map_or(0, |pending| pending.attempts_count);
-        attempts_count >= ATTEMPTS_PATIENT && self.random.below(30) == 0
-    }
-
-    fn resolve(&mut self, now: TrueMicros, place: (usize, usize), answer: Answer, queue: &mut Queue) {
+    /// Sends a request of the pending operation to the member whose turn it is.
+    fn ask(&mut self, now: TrueMicros, place: Place, request: Request, queue: &mut Queue) {
         let (client, slot) = place;
-        let Some(pending) = self.loops[client].slots[slot].take() else {
+        let attempt = self.attempts.len() as u64;
+        let delay = self.delay();
+        let this = &mut self.loops[client];
+        let Slot { pending: Some(pending), connections } = &mut this.slots[slot] else {
+            return;
+        };
+        let member = this.endpoints[pending.endpoint].member;
+        pending.attempt = attempt;
+        let (operation, connection) = (pending.operation, connections[member]);
+        queue.plan(now.after(delay), Event::Request { attempt });
+        queue.plan(pending.until.max(now), Event::Impatience { attempt });
+        self.attempts.push(Attempt { place, operation, member, floor: Revision(0), connection, request });
+    }
+
+    /// A member refuses. If it names a leader that the client does not know, it is first asked who that is.
+    fn refuse(&mut self, now: TrueMicros, place: Place, refusal: Refusal, queue: &mut Queue) {
+        let (client, slot) = place;
+        let this = &mut self.loops[client];
+        if let Refusal::NotLeader { leader: Some(leader) } = refusal
+            && this.position_of(leader).is_none()
+            && let Some(pending) = this.slots[slot].pending.as_mut()
+        {
+            pending.stage = Stage::Learning(refusal);
+            self.ask(now, place, Request::Status, queue);
+        } else {
+            self.refuse_for_good(now, place, refusal, queue);
+        }
+    }
+
+    fn refuse_for_good(&mut self, now: TrueMicros, place: Place, refusal: Refusal, queue: &mut Queue) {
+        let leader_at = if let Refusal::NotLeader { leader: Some(leader) } = refusal {
+            self.loops[place.0].position_of(leader)
+        } else {
+            None
+        };
+        self.go_on(now, place, Setback::Refused { refusal, leader_at }, queue);
+    }
+
+    /// Reports to the retry what came of its last step, and does what it says then.
+    fn go_on(&mut self, now: TrueMicros, place: Place, setback: Setback, queue: &mut Queue) {
+        let this = &mut self.loops[place.0];
+        let time = this.clock.read(now);
+        let Some(pending) = this.slots[place.1].pending.as_mut() else {
+            return;
+        };
+        pending.retry.endpoints_are(this.endpoints.len());
+        let step = pending.retry.next(setback, time);
+        self.follow(now, place, step, queue);
+    }
+
+    /// The operation was served; the store's answer to it, unless it opened a session.
+    fn serve(&mut self, now: TrueMicros, place: Place, applied: Option<Applied>, queue: &mut Queue) {
+        let client = &mut self.loops[place.0];
+        if let Some(pending) = &client.slots[place.1].pending {
+            client.served_last = pending.endpoint;
+        }
+        self.resolve(now, place, applied.map_or(Answer::Unknown, Answer::Applied), queue);
+    }
+
+    fn give_up(&mut self, now: TrueMicros, place: Place, end: &GivenUp, queue: &mut Queue) {
+        let client = &mut self.loops[place.0];
+        let pending = client.slots[place.1].pending.as_ref();
+        let stamp = if let Some(Request::Write { stamp, .. }) = pending.map(|pending| &pending.request) {
+            *stamp
+        } else {
+            None
+        };
+        if let Setback::Refused { refusal: Refusal::SessionUnknown, .. } = end.last
+            && stamp.map(|stamp| stamp.session) == client.session
+        {
+            client.session = None;
+        }
+        let is_not_done = stamp.is_some() && end.certainty == Certainty::NotDone;
+        self.resolve(now, place, if is_not_done { Answer::NotDone } else { Answer::Unknown }, queue);
+    }
+
+    fn resolve(&mut self, now: TrueMicros, (client, slot): Place, answer: Answer, queue: &mut Queue) {
+        let Some(pending) = self.loops[client].slots[slot].pending.take() else {
             return;
         };
         if let Some(operation) = pending.operation.and_then(|at| self.history.get_mut(at)) {
-            let is_given_up = answer == Answer::Unknown;
-            self.answered_count += u64::from(matches!(answer, Answer::Applied(_)));
-            operation.completed = (!is_given_up).then_some(now.0);
-            if is_given_up && matches!(operation.call, Call::Write { .. }) {
-                // What became of that write stays open, so its session's low-water mark could never move again.
-                self.loops[client].session = None;
+            if let Answer::Applied(applied) = &answer {
+                self.answered_count += 1;
+                self.workload.learn(&operation.call, applied);
             }
+            operation.completed = (answer != Answer::Unknown).then_some(now.0);
             operation.answer = answer;
         }
         let think = self.random.waiting_time(THINK_MICROS);
         queue.plan(now.after(think), Event::Client { client, slot });
     }
 
-    /// The answer of another attempt of an operation that has been resolved must be the same answer.
-    fn check_second_answer(
-        &self,
+    /// All answers to one write are the same answer, whether or not the client still heeds them.
+    fn check_against_others(
+        &mut self,
         operation: Option<usize>,
         response: &Response,
     ) -> Result<(), Contradiction> {
-        let Some(operation) = operation.and_then(|at| self.history.get(at)) else {
+        let Some(at) = operation else {
             return Ok(());
         };
-        let (Call::Write { write, .. }, Response::Applied(second)) = (&operation.call, response) else {
+        let (Call::Write { write, .. }, Response::Applied(applied)) = (&self.history[at].call, response)
+        else {
             return Ok(());
         };
-        match &operation.answer {
-            Answer::Applied(first) if first == second => Ok(()),
-            Answer::Applied(first) => Err(Contradiction(format!(
-                "write {write} was answered {} and later {}",
-                brief(first),
-                brief(second)
-            ))),
-            Answer::NotDone => {
-                Err(Contradiction(format!("write {write} was done though refused for certain")))
-            }
-            Answer::Unknown => Ok(()),
+        if self.history[at].answer == Answer::NotDone {
+            return Err(Contradiction(format!("write {write} was done though refused for certain")));
         }
+        let first = self.first_answers[at].get_or_insert_with(|| applied.clone());
+        if first == applied {
+            return Ok(());
+        }
+        let (first, second) = (brief(first), brief(applied));
+        Err(Contradiction(format!("write {write} was answered {first} and later {second}")))
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) enum Event {
         /// Its salt.
         salt: u64,
     },
-    /// A client's request arrives at the member it was sent to.
+    /// A client's message arrives at the member it was sent to: a request, or what makes a connection for it.
     Request {
         /// Which attempt; it says the rest.
         attempt: u64,
@@ -69,7 +69,12 @@ pub(super) enum Event {
         /// Which attempt.
         attempt: u64,
     },
-    /// A client's slot starts its next operation, or tries the current one again.
+    /// A client sees that the connection of this attempt is refused or broken.
+    Broken {
+        /// Which attempt.
+        attempt: u64,
+    },
+    /// A client's slot starts its next operation, or its pause before the next attempt is over.
     Client {
         /// Which client.
         client: usize,

@@ -120,6 +120,7 @@ impl Run {
             }
         }
         self.network.reset_all_of(member);
+        self.clients.miss(self.now, member, &mut self.queue);
         if self.random.chance(self.plan.rot_chance) {
             self.rot(member, trace);
         }

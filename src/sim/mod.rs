@@ -1,9 +1,10 @@
 //! The simulator: a whole cluster in one thread, on virtual time, from one seed.
 //!
 //! It drives the same `replica::Shard` that a real member runs, and is everything a shard does not contain: the disk,
-//! the network, the clock, the clients, and bad luck. A shard says what it wants done; here that happens late,
-//! twice, in part or not at all, and after every event the invariants of what it touched are checked. A seed that
-//! fails once fails for ever: `mainstay sim --seed N --trace` shows how.
+//! the network, the clock, the clients, and bad luck. The clients too are real where it counts: `client::retry` decides
+//! what they do. A shard says what it wants done; here that happens late, twice, in part or not at all, and after every
+//! event the invariants of what it touched are checked. A seed that fails once fails for ever:
+//! `mainstay sim --seed N --trace` shows how.
 //!
 //! | file | holds |
 //! |---|---|

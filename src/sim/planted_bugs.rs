@@ -38,6 +38,7 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(51, "a fill written as an append, which supersedes the entries above the hole"),
     bug(54, "a frame that does not repeat the tails of the frame before it"),
     bug(57, "holes that only the leader may fill"),
+    bug(58, "a retry told *not done* while its first copy is still on the way"),
     bug(101, "a deletion of nothing that makes a revision"),
     bug(102, "compares evaluated after the writes"),
     bug(103, "changes of one transaction at two revisions"),

@@ -25,6 +25,7 @@ use super::random::{Random, mix};
 use super::trace::Trace;
 use crate::api::Response;
 use crate::check::{Call, check_strict_serializability};
+use crate::client::retry::Setback;
 use crate::ids::{MemberId, Ticket};
 use crate::peer::{self, Body};
 use crate::raft::{AppendResult, Message, RoleName};
@@ -83,6 +84,8 @@ pub struct Counts {
     pub copies: u64,
     /// Operations of clients that were answered.
     pub answered: u64,
+    /// Writes that were given up as *not done*.
+    pub not_done: u64,
     /// Operations that nobody knows the outcome of.
     pub unknown: u64,
 }
@@ -97,6 +100,17 @@ pub struct Outcome {
     /// Why it failed, if it did.
     pub failure: Option<Failure>,
 }
+
+/// What can befall a message between a client and a member.
+enum Mishap {
+    /// It does not arrive.
+    Lost,
+    /// It arrives as late as this.
+    Late(TrueMicros),
+}
+
+/// The longest that such a message is late: as long as a client waits.
+const CLIENT_LATE_MICROS_MAX: u64 = 5_000_000;
 
 /// A run under way.
 pub(super) struct Run {
@@ -139,7 +153,7 @@ impl Run {
         let members = (1..=plan.members_count as u64)
             .map(|id| Member::new(MemberId(id), session_idle_micros, &mut random))
             .collect();
-        let clients = Clients::new(plan.members_count, random.fork(), &mut queue);
+        let clients = Clients::new(&plan, random.fork(), &mut queue);
         Self {
             options,
             plan,
@@ -228,11 +242,15 @@ impl Run {
             Event::Request { attempt } => self.request_arrives(attempt, trace),
             Event::Response { attempt, response } => self.response_arrives(attempt, *response, trace),
             Event::Impatience { attempt } => {
-                self.clients.lose_patience(self.now, attempt, &mut self.queue);
+                self.clients.fail(self.now, attempt, Setback::TimedOut, &mut self.queue);
+                Ok(())
+            }
+            Event::Broken { attempt } => {
+                self.clients.fail(self.now, attempt, Setback::Lost, &mut self.queue);
                 Ok(())
             }
             Event::Client { client, slot } => {
-                self.clients.wake(self.now, client, slot, &mut self.queue);
+                self.clients.wake(self.now, (client, slot), &mut self.queue);
                 Ok(())
             }
             Event::Fault(fault) => self.fault_strikes(fault, trace),
@@ -553,20 +571,35 @@ impl Run {
             [7, attempt, member as u64, 0],
             format_args!("request #{attempt} at m{}", member + 1),
         );
-        if !self.network.is_reachable_by_clients(member) || self.random.chance(self.plan.client_loss_chance) {
+        if let Some(mishap) = self.mishap(member, attempt) {
+            if let Mishap::Late(at) = mishap {
+                self.queue.plan(at, Event::Request { attempt });
+            }
             return Ok(());
         }
-        if !self.members[member].is_up() {
-            // The connection is refused; the client knows at once.
-            let at = self.now.after(self.random.waiting_time(1_000));
-            self.queue.plan(at, Event::Impatience { attempt });
-            return Ok(());
-        }
-        let Some(request) = self.clients.arrive(attempt, floor) else {
+        let this = &self.members[member];
+        let boot = this.is_up().then_some(this.boot);
+        let Some(request) = self.clients.arrive(self.now, attempt, boot, floor, &mut self.queue) else {
             return Ok(());
         };
         let input = Input::Client { ticket: Ticket(attempt), request };
         self.give(member, input, trace)
+    }
+
+    /// What befalls a message between the client of `attempt` and `member`; nothing, mostly. The connection may break
+    /// with it, and a message that had left may come through all the same.
+    fn mishap(&mut self, member: usize, attempt: u64) -> Option<Mishap> {
+        let is_cut = !self.network.is_reachable_by_clients(member);
+        if !is_cut && !self.random.chance(self.plan.client_loss_chance) {
+            return None;
+        }
+        if !is_cut && self.random.below(2) == 0 {
+            let at = self.now.after(self.random.waiting_time(1_000));
+            self.queue.plan(at, Event::Broken { attempt });
+        }
+        let is_lost = self.random.below(2) == 0;
+        let late_micros = self.random.magnitude(1_000, CLIENT_LATE_MICROS_MAX);
+        Some(if is_lost { Mishap::Lost } else { Mishap::Late(self.now.after(late_micros)) })
     }
 
     fn reply(
@@ -579,14 +612,13 @@ impl Run {
         let facts = [8, ticket.0, member as u64, 0];
         trace.record(self.now, facts, format_args!("m{} answers {ticket}: {response:?}", member + 1));
         self.check_reply(member, ticket, &response)?;
-        let is_lost =
-            !self.network.is_reachable_by_clients(member) || self.random.chance(self.plan.client_loss_chance);
-        if !is_lost {
-            let at = self.now.after(self.random.waiting_time(300));
-            let response = Box::new(response);
-            let event = Event::Response { attempt: ticket.0, response };
-            self.queue.plan(at, event);
-        }
+        let at = match self.mishap(member, ticket.0) {
+            None => self.now.after(self.random.waiting_time(300)),
+            Some(Mishap::Late(at)) => at,
+            Some(Mishap::Lost) => return Ok(()),
+        };
+        let response = Box::new(response);
+        self.queue.plan(at, Event::Response { attempt: ticket.0, response });
         Ok(())
     }
 
@@ -631,6 +663,7 @@ impl Run {
         match check_strict_serializability(self.clients.history(), order) {
             Ok(summary) => {
                 self.counts.answered = summary.writes + summary.reads;
+                self.counts.not_done = summary.not_done;
                 self.counts.unknown = summary.unknown;
                 Ok(())
             }
@@ -683,5 +716,6 @@ mod tests {
             counts = counts.plus(outcome.counts);
         }
         assert!(counts.crashes > 0 && counts.partitions > 0 && counts.answered > 500, "{counts}");
+        assert!(counts.copies > 0 && counts.not_done > 0 && counts.unknown > 0, "{counts}");
     }
 }
