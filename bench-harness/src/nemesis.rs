@@ -6,7 +6,7 @@
 //! kernel keeps what a killed process gave it; `mainstay sim` looks there), and partitions, which need namespaces.
 
 use crate::{program, raw_dsync};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use mainstay::cli::cluster::{ClusterError, ClusterOptions, LocalCluster};
 use mainstay::cli::workload::{Ledgers, Verdict, Workload, Written, client};
 use rustix::process::Signal;
@@ -43,6 +43,9 @@ pub(crate) struct Options {
     /// Which faults, in which order [default: drawn, and printed]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// One fault only, in every round
+    #[arg(long, value_enum, value_name = "FAULT")]
+    only: Option<Fault>,
     /// Threads that write
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     writers: u16,
@@ -61,14 +64,21 @@ pub(crate) struct Options {
 }
 
 /// What is done to the members.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 enum Fault {
+    /// The leader is killed and started again
     KillLeader,
+    /// A follower is
     KillFollower,
+    /// So many are that no quorum is left
     KillMajority,
+    /// All are
     KillAll,
+    /// A follower is killed, and again in the middle of three starts
     KillWhileStarting,
+    /// The leader stands still for longer than two election timeouts, and goes on
     PauseLeader,
+    /// The leader is told to end, and started again
     EndLeader,
 }
 
@@ -119,6 +129,8 @@ enum NemesisError {
 struct Tally {
     verdict: Verdict,
     gaps_ms: Vec<u64>,
+    /// For each round, the longest time from the fault on in which no write was acknowledged.
+    silences_ms: Vec<u64>,
     faults: BTreeMap<Fault, u32>,
 }
 
@@ -164,18 +176,21 @@ fn rounds(options: &Options, seed: u64, tally: &mut Tally) -> Result<(), Nemesis
     let mut nemesis = Nemesis { cluster, writers: options.writers.into(), state: seed, is_interrupted };
     let mut all: Vec<Ledgers> = Vec::new();
     for round in 1..=options.rounds {
-        let fault = FAULTS[nemesis.below(FAULTS.len())];
-        let (ledgers, gap) = nemesis.round(fault, &format!("nemesis/{first_revision}/{round:06}"))?;
-        let gap_ms = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX);
+        let fault = options.only.unwrap_or(FAULTS[nemesis.below(FAULTS.len())]);
+        let (ledgers, gap, silence) =
+            nemesis.round(fault, &format!("nemesis/{first_revision}/{round:06}"))?;
+        let [gap_ms, silence_ms] = [gap, silence].map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
         all.push(ledgers);
         let verdict = nemesis.verify(all.iter().rev().take(2))?;
         eprintln!(
-            "round {round}: {}, over after {gap_ms} ms; {} acknowledged in the last two rounds, {} lost",
+            "round {round}: {}, over after {gap_ms} ms, {silence_ms} ms of them without a write; {} acknowledged in \
+             the last two rounds, {} lost",
             fault.name(),
             verdict.acked,
             verdict.lost
         );
         tally.gaps_ms.push(gap_ms);
+        tally.silences_ms.push(silence_ms);
         *tally.faults.entry(fault).or_default() += 1;
         if !verdict.is_kept() {
             tally.verdict = verdict;
@@ -193,6 +208,22 @@ fn leader(cluster: &LocalCluster) -> Result<(usize, u64), NemesisError> {
     Ok((position, status.revision.0))
 }
 
+/// How long nothing was acknowledged.
+struct Silence {
+    /// The last acknowledgement.
+    since: Instant,
+    longest: Duration,
+}
+
+impl Silence {
+    fn hear(&mut self, write: &Written) {
+        if write.failure.is_none() && write.ended > self.since {
+            self.longest = self.longest.max(write.ended - self.since);
+            self.since = write.ended;
+        }
+    }
+}
+
 struct Nemesis {
     cluster: LocalCluster,
     writers: usize,
@@ -208,24 +239,31 @@ impl Nemesis {
         usize::try_from(self.state >> 33).unwrap_or(0) % bound
     }
 
-    /// Load, one fault, and how long it took until everybody was back and `WRITES` more writes were acknowledged.
-    fn round(&mut self, fault: Fault, prefix: &str) -> Result<(Ledgers, Duration), NemesisError> {
+    /// Load, one fault, and how long it took until everybody was back and `WRITES` more writes were acknowledged; and
+    /// the longest time in it without an acknowledged write.
+    fn round(&mut self, fault: Fault, prefix: &str) -> Result<(Ledgers, Duration, Duration), NemesisError> {
         let (workload, written) = Workload::start(&self.cluster.endpoints(), self.writers, prefix);
         let result = self.strike_under_load(fault, &written);
         let ledgers = workload.stop();
-        Ok((ledgers, result?))
+        let (gap, silence) = result?;
+        Ok((ledgers, gap, silence))
     }
 
     fn strike_under_load(
         &mut self,
         fault: Fault,
         written: &Receiver<Written>,
-    ) -> Result<Duration, NemesisError> {
+    ) -> Result<(Duration, Duration), NemesisError> {
         self.wait_for(written, WRITES)?;
-        let began = now();
+        let mut silence = Silence { since: now(), longest: Duration::ZERO };
+        let began = silence.since;
         self.strike(fault)?;
-        self.wait_for(written, WRITES)?;
-        Ok(began.elapsed())
+        // What was acknowledged meanwhile waits in the channel, with its instants.
+        while let Ok(write) = written.try_recv() {
+            silence.hear(&write);
+        }
+        self.wait_for_and_hear(written, WRITES, &mut silence)?;
+        Ok((began.elapsed(), silence.longest))
     }
 
     fn strike(&mut self, fault: Fault) -> Result<(), NemesisError> {
@@ -280,8 +318,18 @@ impl Nemesis {
         Ok(())
     }
 
-    /// Waits until `count` writes that were begun from now on are acknowledged; returns when the last of them was.
-    fn wait_for(&self, written: &Receiver<Written>, count: usize) -> Result<Instant, NemesisError> {
+    /// Waits until `count` writes that were begun from now on are acknowledged.
+    fn wait_for(&self, written: &Receiver<Written>, count: usize) -> Result<(), NemesisError> {
+        self.wait_for_and_hear(written, count, &mut Silence { since: now(), longest: Duration::ZERO })
+    }
+
+    /// The same, and notes how long nothing was acknowledged.
+    fn wait_for_and_hear(
+        &self,
+        written: &Receiver<Written>,
+        count: usize,
+        silence: &mut Silence,
+    ) -> Result<(), NemesisError> {
         let began = now();
         let mut acked_count = 0;
         let mut last = "none".to_owned();
@@ -290,13 +338,14 @@ impl Nemesis {
                 return Err(NemesisError::Interrupted);
             }
             let Ok(write) = written.recv_timeout(GLANCE) else { continue };
+            silence.hear(&write);
             match write.failure {
                 Some(failure) => last = failure,
                 None if write.began >= began => acked_count += 1,
                 None => {}
             }
             if acked_count == count {
-                return Ok(write.ended);
+                return Ok(());
             }
         }
         Err(NemesisError::Stuck { last })
@@ -317,21 +366,28 @@ fn report(options: &Options, seed: u64, tally: &mut Tally, error: Option<&Nemesi
         eprintln!("error: {error}");
     }
     tally.gaps_ms.sort_unstable();
+    tally.silences_ms.sort_unstable();
     let Verdict { acked, lost, twice, unknown, unknown_there, foreign } = tally.verdict;
     let fault_p50 = tally.gaps_ms.get(tally.gaps_ms.len() / 2).copied();
     let fault_max = tally.gaps_ms.last().copied();
+    let silence_p50 = tally.silences_ms.get(tally.silences_ms.len() / 2).copied();
+    let silence_max = tally.silences_ms.last().copied();
     if options.json {
         let faults: BTreeMap<&str, u32> =
             tally.faults.iter().map(|(fault, count)| (fault.name(), *count)).collect();
         let summary = serde_json::json!({
             "rounds": tally.gaps_ms.len(), "members": options.members, "seed": seed, "acked": acked,
             "acked_lost": lost, "applied_twice": twice, "foreign": foreign, "unknown": unknown,
-            "unknown_there": unknown_there, "fault_p50_ms": fault_p50, "fault_max_ms": fault_max, "faults": faults,
+            "unknown_there": unknown_there, "fault_p50_ms": fault_p50, "fault_max_ms": fault_max,
+            "silence_p50_ms": silence_p50, "silence_max_ms": silence_max, "faults": faults,
             "error": error.map(ToString::to_string),
         });
         println!("{summary}");
     } else {
         println!("{} rounds: {acked} acknowledged, {lost} lost, {twice} applied twice", tally.gaps_ms.len());
+        if let (Some(p50), Some(max)) = (silence_p50, silence_max) {
+            println!("without a write after a fault: {p50} ms in the median, {max} ms at the worst");
+        }
     }
 }
 
