@@ -244,7 +244,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Reads a frame, which right behind a valid one must name that one.
+    /// Reads a frame, which must be able to stand here, and right behind a valid one must name that one.
     fn read_chained(
         &self,
         place: usize,
@@ -252,6 +252,13 @@ impl Recovery<'_> {
         offset: usize,
     ) -> Result<FoundFrame, BadFrame> {
         let frame = read_frame(segment, offset)?;
+        if self.is_astray(place, offset, frame.header.place.sequence) {
+            return Err(BadFrame {
+                offset,
+                damage: Damage { offset: 0, kind: DamageKind::Contradiction },
+                origin: Origin::TornOrRotted,
+            });
+        }
         let follows = self.last.filter(|last| last.place == place && last.end == offset);
         match follows {
             Some(last) if last.hash != frame.header.place.previous_hash => Err(BadFrame {
@@ -261,6 +268,15 @@ impl Recovery<'_> {
             }),
             Some(_) | None => Ok(frame),
         }
+    }
+
+    /// Whether a frame with this number cannot stand here, because all before it would have to fit in front of it and
+    /// behind the last one believed: a disk wrote it to the wrong place. It says nothing about what belongs here.
+    fn is_astray(&self, place: usize, offset: usize, sequence: u32) -> bool {
+        let last = self.last.filter(|last| last.place == place);
+        let (end, lowest) = last.map_or((0, 0), |last| (last.end, last.sequence.saturating_add(1)));
+        let missing_max = u32::try_from(offset.saturating_sub(end) / BLOCK_BYTES).unwrap_or(u32::MAX);
+        !(lowest..=lowest.saturating_add(missing_max)).contains(&sequence)
     }
 
     /// Takes in a valid frame.

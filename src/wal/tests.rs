@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use wal_format::{BLOCK_BYTES, EntryHeader, EntryKind, FrameKind, FrameWriter, Place, encode_entry};
 
 mod foreign_frames;
+mod frames_astray;
 mod lost_frames;
 #[cfg(feature = "planted")]
 mod planted_bugs;

@@ -4,7 +4,7 @@
 use super::*;
 
 /// A history of appends, votes, seals and restarts, ended by a seal.
-fn history(seed: u64) -> Rig {
+pub(super) fn history(seed: u64) -> Rig {
     let mut state = seed;
     let mut rig = Rig::opened();
     let mut term = 1;
@@ -82,7 +82,7 @@ fn entries_in_sound_frames(rig: &Rig, group: GroupId) -> Vec<Position> {
     truly.filter(|entry| newest.get(&entry.index.0) == Some(&entry.term.0)).collect()
 }
 
-fn assert_nothing_else_is_lost(rig: &Rig, found: &Recovered) {
+pub(super) fn assert_nothing_else_is_lost(rig: &Rig, found: &Recovered) {
     for (group, truth) in &rig.truth {
         let found = &found.groups[group];
         assert!(!found.counts_for_nothing, "later frames name {group}");
