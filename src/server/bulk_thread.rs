@@ -16,6 +16,8 @@ use wal_format::{SegmentName, segment_file_name};
 pub(super) struct Order {
     pub(super) segment: SegmentNumber,
     pub(super) salt: u64,
+    /// Whether the log goes on meanwhile, so that the disk is not to be kept busy.
+    pub(super) is_gentle: bool,
 }
 
 /// Starts the thread, on `cpus` unless that is empty. It ends when the returned sender is dropped.
@@ -35,7 +37,8 @@ pub(super) fn start(
         }
         for order in orders {
             let name = SegmentName { shard: 0, number: order.segment.0, salt: order.salt };
-            let note = match directory.make_zeroed(&segment_file_name(&name), segment_bytes) {
+            let note = match directory.make_zeroed(&segment_file_name(&name), segment_bytes, order.is_gentle)
+            {
                 Ok(file) => Note::SegmentMade { segment: order.segment, file },
                 Err(error) => Note::SegmentFailed { order, why: error.to_string() },
             };

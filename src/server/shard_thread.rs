@@ -408,7 +408,7 @@ impl ShardThread {
         match output {
             Output::MakeSegment { segment, salt } => {
                 self.salts.insert(segment, salt);
-                self.order(Order { segment, salt })?;
+                self.order(Order { segment, salt, is_gentle: !self.segments.is_empty() })?;
             }
             Output::Write { segment, offset, frame, is_synced } => {
                 let file = self.segments.get(&segment).ok_or(ServerError::NoSegment {

@@ -10,11 +10,11 @@ fn misdirect(rig: &mut Rig, state: &mut u64, frame: usize) -> bool {
     let end = of_segment.map(|(_, offset, count)| usize::try_from(*offset).unwrap() + count).max().unwrap();
     let at = usize::try_from(offset).unwrap();
     let (_, bytes) = rig.disk.get_mut(&segment).unwrap();
-    let blocks = (bytes.len() - end) / wal_format::BLOCK_BYTES;
-    let Some(spare) = blocks.checked_sub(count / wal_format::BLOCK_BYTES) else {
+    let blocks = (bytes.len() - end) / BLOCK_BYTES;
+    let Some(spare) = blocks.checked_sub(count / BLOCK_BYTES) else {
         return false;
     };
-    let to = end + usize::try_from(seeded(state)).unwrap() % (spare.min(5) + 1) * wal_format::BLOCK_BYTES;
+    let to = end + usize::try_from(seeded(state)).unwrap() % (spare.min(5) + 1) * BLOCK_BYTES;
     bytes.copy_within(at..at + count, to);
     bytes[at..at + count].fill(0);
     true
