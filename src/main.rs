@@ -2,10 +2,6 @@
 
 use std::process::ExitCode;
 
-/// Faster than the system's where many small buffers come and go, and kinder to a process that lives for months.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     mainstay::cli::run()
 }
