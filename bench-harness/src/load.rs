@@ -7,6 +7,10 @@
 
 mod conversation;
 mod engine;
+mod etcd_messages;
+mod grpc;
+mod hpack;
+mod http2;
 mod native;
 pub(crate) mod options;
 mod pacing;
@@ -14,11 +18,12 @@ pub(crate) mod report;
 mod tally;
 
 use crate::observer::{Hiccups, Usage, Watched, busy_micros};
-use crate::raw_dsync;
 use crate::target::{System, Target, TargetError, TargetOptions};
+use crate::{plots, raw_dsync};
 use clap::Args;
 use conversation::{Act, Conversation, Material};
 use engine::{Dialer, Edge, Engine, EngineError, Plan};
+use grpc::GrpcConversation;
 use hdrhistogram::Histogram;
 use native::NativeConversation;
 use options::{Kind, LoadArgs, Protocol};
@@ -27,6 +32,7 @@ use report::{Costs, Measured, MemberCost, Setting};
 use rustix::time::{ClockId, clock_gettime};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -63,6 +69,9 @@ pub(crate) struct Options {
     /// Members that run already (`host:port` of their native or gRPC ports), instead of starting any
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',', conflicts_with = "members")]
     endpoints: Vec<String>,
+    /// Write a page with plots here
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     #[command(flatten)]
     load: LoadArgs,
 }
@@ -98,6 +107,12 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         println!("{}", measured.to_json());
     } else {
         println!("{measured}");
+    }
+    if let Some(file) = &options.html
+        && let Err(error) = std::fs::write(file, plots::page(&[&measured], None))
+    {
+        eprintln!("bench-harness load: {}: {error}", file.display());
+        return ExitCode::FAILURE;
     }
     if measured.tally.acknowledged == 0 {
         eprintln!("bench-harness load: nothing was acknowledged");
@@ -163,10 +178,7 @@ fn refuse_what_is_not_there(op: Kind, system: System, protocol: Protocol) -> Res
         (_, System::Etcd, Protocol::Native) => {
             Err(LoadError::NotThere("etcd does not speak mainstay's native protocol; use --protocol grpc"))
         }
-        (_, System::Mainstay | System::Etcd, Protocol::Grpc) => {
-            Err(LoadError::NotThere("this load does not speak gRPC yet"))
-        }
-        (_, System::Mainstay, Protocol::Native) => Ok(()),
+        (_, System::Mainstay | System::Etcd, _) => Ok(()),
     }
 }
 
@@ -209,8 +221,12 @@ fn dialer(
     addresses.rotate_left(leader.unwrap_or(0));
     let material = Material::new(usize::try_from(args.value_bytes).unwrap_or(usize::MAX));
     let has_session = !args.no_session;
-    let conversation = Box::new(move || -> Box<dyn Conversation> {
-        Box::new(NativeConversation::new(Rc::clone(&material), has_session))
+    let conversation = Box::new(move |address: SocketAddr| -> Box<dyn Conversation> {
+        let material = Rc::clone(&material);
+        match protocol {
+            Protocol::Native => Box::new(NativeConversation::new(material, has_session)),
+            Protocol::Grpc => Box::new(GrpcConversation::new(material, &address.to_string())),
+        }
     });
     Dialer { addresses, is_spread: args.spread || protocol == Protocol::Grpc, conversation }
 }

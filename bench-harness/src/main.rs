@@ -4,12 +4,14 @@
 //! behind in the directory it was given. What it leaves out: everything that can be simulated, which belongs to
 //! `mainstay sim`.
 
+mod compare;
 mod etcd;
 mod full_disk;
 mod load;
 mod machine;
 mod nemesis;
 mod observer;
+mod plots;
 mod program;
 mod raw_dsync;
 mod target;
@@ -34,6 +36,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Put the same load on two systems in turn, pair after pair, and say the ratios
+    Compare(Box<compare::Options>),
     /// Fill the disk under a member: it refuses writes, says why, reads on, and recovers by itself (needs root)
     FullDisk(full_disk::Options),
     /// Put a cluster under load, of mainstay or etcd, and measure it
@@ -46,6 +50,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
+        Command::Compare(options) => compare::run(&options),
         Command::FullDisk(options) => full_disk::run(&options),
         Command::Load(options) => load::run(&options),
         Command::Nemesis(options) => nemesis::run(&options),

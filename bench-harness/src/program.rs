@@ -18,6 +18,8 @@ pub(crate) fn find(named: Option<&Path>) -> io::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build.current_dir(root).args(["build", "--quiet", "--bin", "mainstay"]);
+    // Both packages, so that dependencies have the features with which this program was built, and are not built twice.
+    build.args(["--package", "mainstay", "--package", "bench-harness"]);
     if !cfg!(debug_assertions) {
         build.arg("--release");
     }

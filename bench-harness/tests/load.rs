@@ -1,19 +1,12 @@
 //! A small load on one real member: it ends by itself, counts what was acknowledged, and prints what it promises.
 
 use serde_json::Value;
-use std::path::Path;
 use std::process::{Command, Output};
 
-/// Runs `bench-harness load` on the binary of mainstay that was built beside it, or on one that it builds itself.
-fn load(arguments: &[&str]) -> Output {
-    let harness = Path::new(env!("CARGO_BIN_EXE_bench-harness"));
-    let mut command = Command::new(harness);
-    command.arg("load").args(arguments);
-    let beside = harness.with_file_name("mainstay");
-    if beside.exists() {
-        command.arg("--program").arg(beside);
-    }
-    command.output().expect("it runs")
+/// Runs a command of bench-harness, which builds the binary of mainstay itself if that is not up to date.
+fn harness(arguments: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bench-harness"));
+    command.args(arguments.split(' ')).output().expect("it runs")
 }
 
 fn json_of(output: &Output) -> Value {
@@ -27,8 +20,8 @@ fn json_of(output: &Output) -> Value {
 #[test]
 fn a_load_on_one_member_says_what_it_promises() {
     let arguments =
-        "--members 1 --op mixed --connections 4 --depth 4 --seconds 1 --warmup 0 --keys 100 --json";
-    let report = json_of(&load(&arguments.split(' ').collect::<Vec<_>>()));
+        "load --members 1 --op mixed --connections 4 --depth 4 --seconds 1 --warmup 0 --keys 100 --json";
+    let report = json_of(&harness(arguments));
     for figure in [
         "/ops_per_s",
         "/latency_ms/p50",
@@ -58,8 +51,8 @@ fn a_load_on_one_member_says_what_it_promises() {
 #[test]
 fn an_open_loop_keeps_its_rate() {
     let arguments =
-        "--members 1 --rate 200 --connections 2 --depth 64 --seconds 1 --warmup 1 --keys 100 --json";
-    let report = json_of(&load(&arguments.split(' ').collect::<Vec<_>>()));
+        "load --members 1 --rate 200 --connections 2 --depth 64 --seconds 1 --warmup 1 --keys 100 --json";
+    let report = json_of(&harness(arguments));
     let rate = report["ops_per_s"].as_f64().expect("a number");
     // Two hundred are due; a starved machine answers some of them after the second is over.
     assert!((1.0..=400.0).contains(&rate), "{report}");
@@ -68,17 +61,41 @@ fn an_open_loop_keeps_its_rate() {
 
 #[test]
 fn what_is_not_there_yet_is_refused_in_so_many_words() {
-    let output = load(&["--op", "watch"]);
+    let output = harness("load --op watch");
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("mainstay has no watches yet"));
-    let output = load(&["--target", "etcd", "--protocol", "native"]);
+    let output = harness("load --target etcd --protocol native");
     assert!(String::from_utf8_lossy(&output.stderr).contains("use --protocol grpc"));
 }
 
 #[test]
 fn a_load_that_reaches_nobody_fails_and_says_whom() {
     // Port 1 of loopback is nobody's.
-    let output = load(&["--endpoints", "127.0.0.1:1", "--seconds", "1"]);
+    let output = harness("load --endpoints 127.0.0.1:1 --seconds 1");
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no connection to 127.0.0.1:1"));
+}
+
+#[test]
+fn two_systems_are_compared_pair_by_pair() {
+    let page = std::env::temp_dir().join(format!("mainstay-compare-{}.html", std::process::id()));
+    let arguments =
+        "compare --target mainstay,mainstay --repeat 1 --members 1 --connections 2 --seconds 1 --warmup 0";
+    let report = json_of(&harness(&format!("{arguments} --json --html {}", page.display())));
+    assert_eq!(report["targets"], serde_json::json!(["mainstay", "mainstay"]));
+    let pair = &report["pairs"][0];
+    let figure = |run: &str| pair[run]["ops_per_s"].as_f64().expect("a number");
+    let ratio = pair["ratio"]["ops_per_s"].as_f64().expect("a number");
+    assert!((figure("first") / figure("second") - ratio).abs() < 1e-9, "{pair}");
+    assert_eq!(report["median_ratio"], pair["ratio"]);
+    let text = std::fs::read_to_string(&page).expect("the page was written");
+    std::fs::remove_file(&page).expect("it can be removed");
+    assert!(text.starts_with("<!doctype html>") && text.contains("<polyline"));
+}
+
+#[test]
+fn an_etcd_that_is_not_installed_is_missed_with_advice() {
+    let output = harness("load --target etcd --etcd-bin /nowhere/etcd --members 1 --seconds 1");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("scripts/get-etcd.sh"));
 }

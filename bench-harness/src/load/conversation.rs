@@ -89,6 +89,11 @@ impl Material {
         Rc::new(Self { values: (0..VALUES_COUNT).map(value).collect() })
     }
 
+    /// Bytes of a value.
+    pub(crate) fn value_bytes(&self) -> usize {
+        self.values[0].len()
+    }
+
     /// The value that an operation writes.
     pub(crate) fn value(&self, operation: &Operation) -> &Bytes {
         let at = operation.number.wrapping_add(operation.key) % VALUES_COUNT as u64;

@@ -69,8 +69,8 @@ pub(crate) struct Dialer {
     pub(crate) addresses: Vec<SocketAddr>,
     /// Whether connections are spread over all addresses; otherwise all go to the first.
     pub(crate) is_spread: bool,
-    /// Makes one side of a new connection.
-    pub(crate) conversation: Box<dyn Fn() -> Box<dyn Conversation>>,
+    /// Makes one side of a new connection to this address.
+    pub(crate) conversation: Box<dyn Fn(SocketAddr) -> Box<dyn Conversation>>,
 }
 
 impl Dialer {
@@ -177,7 +177,7 @@ impl Engine {
         };
         for lane in 0..connections_count {
             let address = engine.dialer.address(lane, 0);
-            let conversation = (engine.dialer.conversation)();
+            let conversation = (engine.dialer.conversation)(address);
             engine.connections.push(Connection::new(address, conversation));
             engine.open(lane).map_err(|error| EngineError::NotReady { address, why: error.to_string() })?;
         }
@@ -319,7 +319,7 @@ impl Engine {
         let lost_count = connection.window.iter().flatten().count() as u64;
         let failures = connection.failures + 1;
         let address = self.dialer.address(lane, failures);
-        *connection = Connection::new(address, (self.dialer.conversation)());
+        *connection = Connection::new(address, (self.dialer.conversation)(address));
         connection.failures = failures;
         connection.reopen_at = reopen_at;
         self.closed.push(lane);
@@ -529,4 +529,34 @@ fn millis(nanos: u64) -> String {
 #[allow(clippy::disallowed_methods)] // what is measured is real time
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Connection, millis};
+    use crate::load::conversation::Material;
+    use crate::load::native::NativeConversation;
+
+    #[test]
+    fn answers_in_any_order_are_matched_once_and_the_mark_follows_the_first_unanswered() {
+        let conversation = Box::new(NativeConversation::new(Material::new(8), false));
+        let mut connection = Connection::new(([127, 0, 0, 1], 1).into(), conversation);
+        for due in [10, 20, 30] {
+            assert_eq!(connection.next_number(), due / 10);
+            connection.window.push_back(Some(due));
+        }
+        assert_eq!(connection.end(2), Some(20));
+        assert_eq!(connection.answered_up_to, 0);
+        assert_eq!(connection.end(2), None, "it has ended already");
+        assert_eq!(connection.end(1), Some(10));
+        assert_eq!(connection.answered_up_to, 2);
+        assert_eq!((connection.end(1), connection.end(4), connection.end(u64::MAX)), (None, None, None));
+        assert_eq!(connection.next_number(), 4);
+    }
+
+    #[test]
+    fn milliseconds_have_two_digits_behind_the_point() {
+        assert_eq!(millis(12_345_678), "12.34");
+        assert_eq!(millis(99_999), "0.09");
+    }
 }

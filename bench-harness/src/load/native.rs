@@ -197,3 +197,100 @@ fn word(refusal: Refusal) -> String {
     let words = format!("{refusal:?}");
     words.split([' ', '{', '(']).next().unwrap_or(&words).to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        Act, Answer, Broken, BytesMut, Conversation, Features, Frame, Material, NativeConversation,
+        Operation, Receiver, Refusal, Request, Response, ServerHello, SessionId, VERSION, decode_frame,
+    };
+    use mainstay::api::native::{decode_request, encode_refusal_frame, encode_response_frame};
+    use mainstay::ids::{ClusterId, MemberId};
+    use mainstay::kv::{Applied, Command, Outcome, PutResult};
+
+    fn hello() -> ServerHello {
+        ServerHello {
+            version: VERSION,
+            cluster: ClusterId(1),
+            member: MemberId(2),
+            features: Features(0),
+            request_bytes_max: 1 << 20,
+            response_bytes_max: 1 << 20,
+            key_bytes_max: 1 << 10,
+            txn_operations_max: 8,
+            requests_in_flight_max: 2,
+            sequence_window: 4,
+        }
+    }
+
+    fn heard(
+        conversation: &mut NativeConversation,
+        bytes: &[u8],
+    ) -> Result<(Vec<Frame>, Vec<Answer>), Broken> {
+        let (mut out, mut answers) = (Vec::new(), Vec::new());
+        conversation.receive(&mut BytesMut::from(bytes), &mut out, &mut answers)?;
+        Ok((frames_in(&out), answers))
+    }
+
+    fn frames_in(bytes: &[u8]) -> Vec<Frame> {
+        let mut bytes = BytesMut::from(bytes);
+        std::iter::from_fn(|| decode_frame(&mut bytes, Receiver::Server).expect("frames of ours")).collect()
+    }
+
+    fn ready() -> NativeConversation {
+        let mut conversation = NativeConversation::new(Material::new(256), true);
+        conversation.begin(&mut Vec::new());
+        let said = heard(&mut conversation, &hello().encode_frame()).expect("it goes on").0;
+        let asked = decode_request(&said[0]).expect("a request");
+        assert!(matches!(asked, Request::OpenSession { .. }) && !conversation.is_ready());
+        let opened = Response::SessionOpened { session: SessionId(77) };
+        heard(&mut conversation, &encode_response_frame(said[0].request, &opened)).expect("it goes on");
+        assert!(conversation.is_ready());
+        conversation
+    }
+
+    fn send(conversation: &mut NativeConversation, number: u64, answered_up_to: u64, act: Act) -> Request {
+        let mut out = Vec::new();
+        conversation.send(&Operation { number, act, key: 5, answered_up_to }, &mut out);
+        decode_request(&frames_in(&out)[0]).expect("a request")
+    }
+
+    #[test]
+    fn writes_carry_the_stamp_of_the_connections_session() {
+        let mut conversation = ready();
+        match send(&mut conversation, 9, 6, Act::Put) {
+            Request::Write { stamp: Some(stamp), command, .. } => {
+                assert_eq!((stamp.session, stamp.sequence, stamp.low_water), (SessionId(77), 9, 6));
+                assert!(matches!(command.command(), Command::Put(put) if put.key == "k00000005"));
+            }
+            other => panic!("a stamped write was expected: {other:?}"),
+        }
+        assert!(matches!(send(&mut conversation, 10, 6, Act::Get), Request::Read { .. }));
+    }
+
+    #[test]
+    fn no_more_is_sent_than_the_member_and_the_session_allow() {
+        let mut conversation = ready();
+        assert!(conversation.has_room(4, 0) && !conversation.has_room(5, 0), "the window is 4");
+        send(&mut conversation, 1, 0, Act::Put);
+        assert!(conversation.has_room(2, 0));
+        send(&mut conversation, 2, 0, Act::Put);
+        assert!(!conversation.has_room(3, 2), "two may be in flight");
+    }
+
+    #[test]
+    fn answers_are_told_from_refusals_and_a_refused_connection_ends() {
+        let mut conversation = ready();
+        let applied =
+            Applied { revision: super::Revision(3), outcome: Outcome::Put(PutResult { previous: None }) };
+        let mut bytes = encode_response_frame(4, &Response::Applied(applied)).to_vec();
+        let refusal = Refusal::NotLeader { leader: Some(MemberId(1)) };
+        bytes.extend_from_slice(&encode_response_frame(3, &Response::Refused(refusal)));
+        let answers = heard(&mut conversation, &bytes).expect("it goes on").1;
+        assert_eq!(answers[0], Answer { number: 4, result: Ok(()) });
+        assert_eq!(answers[1], Answer { number: 3, result: Err("NotLeader".into()) });
+        let end = encode_refusal_frame(0, Refusal::Malformed, "no");
+        assert!(heard(&mut conversation, &end).is_err());
+        assert!(heard(&mut conversation, b"GET / HTTP/1.1\r\n\r\n        ").is_err());
+    }
+}

@@ -81,6 +81,50 @@ impl Measured {
         Some(self.per_op(usage.cpu_micros))
     }
 
+    /// What was asked for, in words.
+    pub(crate) fn asked(&self) -> String {
+        let args = &self.setting.args;
+        let pace = match args.rate {
+            0 => "as fast as answered".to_owned(),
+            rate => format!("{rate} a second"),
+        };
+        format!(
+            "{} over {}: {} of {} bytes, {} connections x {}, {pace}, {} s",
+            self.setting.system.name(),
+            self.setting.protocol.name(),
+            args.op.name(),
+            args.value_bytes,
+            args.connections,
+            args.depth,
+            args.seconds
+        )
+    }
+
+    /// The machine and the commit, in words.
+    pub(crate) fn machine_in_words(&self) -> String {
+        format!("{:#}\ncommit {}", self.setting.machine, self.setting.commit)
+    }
+
+    /// A run that never was, for tests.
+    #[cfg(test)]
+    pub(crate) fn made_up(acknowledged: u64) -> Self {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: LoadArgs,
+        }
+        let args = Line::parse_from(["load", "--seconds", "1"]).args;
+        let mut tally = Tally::new(0..1_000_000_000);
+        for number in 0..acknowledged {
+            tally.served(number, number * 10_000 + 1_000);
+        }
+        let costs =
+            Costs { members: Vec::new(), own_cpu: Duration::ZERO, machine_cpu_micros: 0, hiccups: None };
+        let setting = Setting::of(&args, System::Mainstay, Protocol::Native, None);
+        Self { setting, tally, costs, raw_dsync: None, is_leader_changed: false }
+    }
+
     fn servers(&self) -> Option<Usage> {
         let usages = self.costs.members.iter().map(|member| member.usage);
         usages.reduce(Usage::plus)
@@ -141,18 +185,7 @@ impl Measured {
 
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let args = &self.setting.args;
-        let pace = match args.rate {
-            0 => "as fast as answered".to_owned(),
-            rate => format!("{rate} a second"),
-        };
-        let (system, protocol, op) =
-            (self.setting.system.name(), self.setting.protocol.name(), args.op.name());
-        let (connections, depth, seconds) = (args.connections, args.depth, args.seconds);
-        writeln!(
-            f,
-            "{system} over {protocol}: {op}, {connections} connections x {depth}, {pace}, {seconds} s"
-        )?;
+        writeln!(f, "{}", self.asked())?;
         writeln!(f, "  {:>10.0} ops/s, {} errors", self.ops_per_s(), self.tally.errors_count())?;
         for (kind, count) in &self.tally.errors {
             writeln!(f, "  {count:>10} times: {kind}")?;
