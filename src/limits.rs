@@ -169,6 +169,12 @@ pub const APPEND_BYTES_MAX: usize = 1_024 * 1_024;
 /// message, and 4,096 entries of 24 bytes are a vector of 96 KiB.
 pub const APPEND_ENTRIES_MAX: usize = 4_096;
 
+/// Microseconds for which a leader at the most gathers what it has for its peers while its own disk writes.
+///
+/// Chosen: longer than the sync of a good disk, so that peers get a batch when the disk does; far shorter than any
+/// time that somebody waits for, so that a slow disk of the leader holds up nobody.
+pub const GATHER_MICROS_MAX: u64 = 2_000;
+
 /// Unacknowledged append messages to one peer.
 ///
 /// Chosen: at one message a turn and a disk of 4 ms this is 60 µs a turn, faster than any turn is; beyond it

@@ -21,6 +21,8 @@ pub(super) struct Follower {
     session: u64,
     /// The newest read round heard in this session.
     round: u64,
+    /// The newest one that was answered; `None` if nothing of this session was.
+    round_told: Option<u64>,
 }
 
 impl Follower {
@@ -29,13 +31,21 @@ impl Follower {
     }
 
     pub(super) const fn of(leader: Option<MemberId>, heard_at: BootMicros) -> Self {
-        Self { leader, heard_at, matched: LogIndex(0), told: LogIndex(0), session: 0, round: 0 }
+        Self {
+            leader,
+            heard_at,
+            matched: LogIndex(0),
+            told: LogIndex(0),
+            session: 0,
+            round: 0,
+            round_told: None,
+        }
     }
 
     fn heard(&mut self, now: BootMicros, session: u64, round: u64) {
         self.heard_at = now;
         if session != self.session {
-            (self.session, self.round, self.told) = (session, 0, LogIndex(0));
+            (self.session, self.round, self.round_told, self.told) = (session, 0, None, LogIndex(0));
         }
         self.round = self.round.max(round);
     }
@@ -70,7 +80,9 @@ impl Node {
         let Some(result) = self.match_append(request, out) else {
             return;
         };
-        self.reply_to_leader(result, out);
+        if !self.is_answered_when_durable(request, result) {
+            self.reply_to_leader(result, out);
+        }
         let matched = self.matched();
         self.commit_upto(request.commit.min(matched), out);
     }
@@ -97,6 +109,17 @@ impl Node {
         }
         let upto = self.matched().min(self.durable());
         Some(AppendResult::Matched { upto })
+    }
+
+    /// Whether an answer now would say nothing new, and one that does follows once the disk has what has come.
+    ///
+    /// Only for entries: a heartbeat is always answered at once, so the leader's quorum check waits for no disk.
+    fn is_answered_when_durable(&self, request: &AppendRequest, result: AppendResult) -> bool {
+        let (Role::Follower(follower), AppendResult::Matched { upto }) = (&self.role, result) else {
+            return false;
+        };
+        let is_news = upto > follower.told || Some(follower.round) > follower.round_told;
+        !request.entries.is_empty() && !is_news && upto < follower.matched
     }
 
     fn matched(&self) -> LogIndex {
@@ -133,6 +156,7 @@ impl Node {
         if let AppendResult::Matched { upto } = result {
             follower.told = follower.told.max(upto);
         }
+        follower.round_told = Some(follower.round);
         let reply = AppendReply { term, session: follower.session, round: follower.round, result };
         self.send(leader, Message::AppendReply(reply), out);
     }

@@ -12,6 +12,7 @@ use super::quorum;
 use super::read_index::LeaderReads;
 use super::transfer::Transfer;
 use crate::ids::{BootMicros, LogIndex, MemberId};
+use crate::limits::GATHER_MICROS_MAX;
 use crate::planted;
 
 /// What only a leader knows.
@@ -23,6 +24,8 @@ pub(super) struct Leader {
     pub(super) reads: LeaderReads,
     pub(super) transfer: Option<Transfer>,
     heartbeat_at: BootMicros,
+    /// Until when something is held back that the last `flush_leader` could have sent.
+    gathers_until: Option<BootMicros>,
 }
 
 impl Leader {
@@ -55,6 +58,7 @@ impl Node {
             reads: LeaderReads::default(),
             transfer: None,
             heartbeat_at: now.after(self.heartbeat_micros),
+            gathers_until: None,
         }));
         self.append_own(self.noop_bytes);
         out.push(Output::Elected { noop });
@@ -106,6 +110,8 @@ impl Node {
         if leader.transfer.as_ref().is_some_and(|transfer| now >= transfer.deadline) {
             leader.transfer = None;
         }
+        // The flush at the end of this turn sends what was gathered.
+        leader.gathers_until = leader.gathers_until.filter(|until| now < *until);
         if now < leader.heartbeat_at {
             return;
         }
@@ -144,6 +150,9 @@ impl Node {
         if let Some(transfer) = &leader.transfer {
             deadline = deadline.min(transfer.deadline);
         }
+        if let Some(until) = leader.gathers_until {
+            deadline = deadline.min(until);
+        }
         self.outrun_at(leader).map_or(deadline, |at| deadline.min(at))
     }
 
@@ -155,9 +164,20 @@ impl Node {
         Header { term: self.hard_state.term, commit: self.hard_state.commit, round }
     }
 
-    /// Sends every follower what it lacks; one that lacks nothing hears of a new read round or commit index.
-    pub(super) fn flush_leader(&mut self, out: &mut Vec<Output>) {
+    /// Until when this leader gathers for its peers: while its own disk writes, and not for long. A peer's disk is
+    /// at the same batch meanwhile, so what it got earlier would only wait there, in many small messages.
+    fn gathers_until(&self, now: BootMicros) -> Option<BootMicros> {
+        let waiting = self.durability.waiting_since().filter(|_| self.durability.is_writing())?;
+        let until = waiting.since.after(GATHER_MICROS_MAX.min(self.heartbeat_micros / 4));
+        (now < until).then_some(until)
+    }
+
+    /// Sends every follower what it lacks; one that lacks nothing hears of a new read round or commit index. While
+    /// this leader gathers, only what goes with the write in flight and what readers wait for is sent.
+    pub(super) fn flush_leader(&mut self, now: BootMicros, out: &mut Vec<Output>) {
         let commit = self.hard_state.commit;
+        let gathers_until = self.gathers_until(now);
+        let gathered_from = self.durability.next_run().map_or(self.log.last().index.next(), |run| run.first);
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
@@ -166,8 +186,15 @@ impl Node {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
+        let gathers_until = gathers_until.filter(|_| !is_round_new);
+        leader.gathers_until = None;
         for follower in &mut leader.followers {
             let to = follower.peer;
+            if gathers_until.is_some() && follower.has_all_before(gathered_from) {
+                let is_held = follower.next() <= self.log.last().index || follower.is_behind_commit(commit);
+                leader.gathers_until = leader.gathers_until.or(gathers_until.filter(|_| is_held));
+                continue;
+            }
             let mut is_told = false;
             while let Some(request) = follower.next_append(&self.log, header) {
                 out.push(Output::Send { to, message: Message::AppendRequest(request) });
@@ -329,6 +356,8 @@ mod tests {
             if is_outrun {
                 node.propose(now, &[10]).unwrap();
                 node.flush(now, &mut out);
+                assert_eq!(node.next_deadline(), now.after(25), "nothing is gathered for longer than this");
+                node.flush(now.after(25), &mut out);
             }
             let upto = node.last().index.0;
             receive(&mut node, now.0, 2, reply(&out, 2, matched(upto)).unwrap());

@@ -204,7 +204,7 @@ impl Node {
     pub fn flush(&mut self, now: BootMicros, out: &mut Vec<Output>) {
         match &self.role {
             Role::Leader(_) => {
-                self.flush_leader(out);
+                self.flush_leader(now, out);
                 self.drive_transfer(out);
             }
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => self.flush_reads(now, out),

@@ -98,6 +98,11 @@ impl Progress {
         self.state == State::Replicate && self.told_commit < commit
     }
 
+    /// Whether it was sent everything below `index`, in a pipeline that flows.
+    pub(super) fn has_all_before(&self, index: LogIndex) -> bool {
+        self.state == State::Replicate && self.next >= index
+    }
+
     /// The next append that carries entries, if the state and the window allow one.
     pub(super) fn next_append(&mut self, log: &Log, header: Header) -> Option<AppendRequest> {
         let is_allowed = match self.state {
