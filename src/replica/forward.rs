@@ -37,6 +37,11 @@ impl Forwards {
         Self { boot, count: 0, waiting: BTreeMap::new() }
     }
 
+    /// How many were not heard of yet.
+    pub(super) fn count(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// When the oldest forward is given up.
     pub(super) fn deadline(&self) -> Option<BootMicros> {
         self.waiting.first_key_value().map(|(_, (_, deadline))| *deadline)
@@ -60,6 +65,11 @@ pub(super) struct SeenForwards {
 }
 
 impl SeenForwards {
+    /// How many boots are remembered, over all peers.
+    pub(super) fn count(&self) -> usize {
+        self.highest.values().map(Vec::len).sum()
+    }
+
     /// Whether this number is news; if so, it never is again.
     fn is_new(&mut self, from: MemberId, request: u64) -> bool {
         let boot = u32::try_from(request >> 32).expect("32 bits are left");

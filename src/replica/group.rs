@@ -13,10 +13,14 @@ use super::entries::Entries;
 use super::forward::{Forwards, SeenForwards};
 use super::read::Reads;
 use super::sessions::Sessions;
-use super::{Observation, Output};
+use super::{Observation, Output, Queue};
 use crate::api::{Response, Role, Status};
 use crate::ids::{BootMicros, ClusterId, DirectoryId, GroupId, KeyspaceId, LogIndex, MemberId, Ticket};
 use crate::kv::Store;
+use crate::limits::{
+    FORWARD_BOOTS_MAX, PROPOSALS_WAITING_BYTES_MAX, PROPOSALS_WAITING_MAX, RAFT_VOTERS_MAX,
+    READS_WAITING_MAX, SESSIONS_MAX,
+};
 use crate::peer::{Body, Frame};
 use crate::raft::{self, Mark, Message, Node, RoleName};
 use crate::wal::{GroupWrite, RecoveredGroup};
@@ -274,8 +278,24 @@ impl Replica {
             applied: self.applied,
             revision: self.store.revision(),
             has_hole: self.node.has_hole(),
+            queues: self.queues(),
             state_hash: self.state_hash,
         }
+    }
+
+    fn queues(&self) -> [Queue; 6] {
+        [
+            ("proposals that wait", self.proposals.len(), PROPOSALS_WAITING_MAX),
+            ("bytes of proposals that wait", self.proposals_bytes, PROPOSALS_WAITING_BYTES_MAX),
+            ("reads that wait", self.reads.count(), READS_WAITING_MAX),
+            ("forwards that wait", self.forwards.count(), PROPOSALS_WAITING_MAX),
+            (
+                "boots of peers that forwarded",
+                self.seen_forwards.count(),
+                RAFT_VOTERS_MAX * FORWARD_BOOTS_MAX,
+            ),
+            ("sessions", self.sessions.count(), SESSIONS_MAX),
+        ]
     }
 
     fn assert_invariants(&self) {

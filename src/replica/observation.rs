@@ -3,6 +3,9 @@
 use crate::ids::{GroupId, LogIndex, MemberId, Revision};
 use crate::raft::{HardState, Position, RoleName};
 
+/// A queue's name, how much is in it and how much may be.
+pub type Queue = (&'static str, usize, usize);
+
 /// One replica as it is between two turns.
 #[derive(Clone, Debug)]
 pub struct Observation {
@@ -28,6 +31,8 @@ pub struct Observation {
     pub revision: Revision,
     /// Whether its log has a hole.
     pub has_hole: bool,
+    /// Everything that could grow, and its bound.
+    pub queues: [Queue; 6],
     /// Rolling hash of everything applied, in order: equal on all members at equal `applied`.
     pub state_hash: u64,
 }

@@ -34,6 +34,13 @@ pub(super) struct Reads {
     count: usize,
 }
 
+impl Reads {
+    /// How many reads wait for anything.
+    pub(super) const fn count(&self) -> usize {
+        self.count
+    }
+}
+
 impl Replica {
     /// Takes in a linearizable read; it joins the round that this turn begins.
     pub(super) fn gather_read(&mut self, ticket: Ticket, query: Query, outputs: &mut Vec<Output>) {

@@ -104,6 +104,11 @@ impl Sessions {
         self.table.get(&session).map(|found| found.last_named)
     }
 
+    /// How many sessions are open.
+    pub(super) fn count(&self) -> usize {
+        self.table.len()
+    }
+
     /// Every open session, in order.
     pub(super) fn open_sessions(&self) -> impl Iterator<Item = SessionId> + '_ {
         self.table.keys().copied()

@@ -1,6 +1,7 @@
 //! Many seeds, summed up. Who runs them, and on how many threads, is the caller's business.
 
 use super::run::{Counts, Outcome};
+use super::tally::Tally;
 use core::fmt;
 
 /// The sum of many runs.
@@ -16,6 +17,10 @@ pub struct Campaign {
     pub first_failed_seed: Option<u64>,
     /// Everything that happened.
     pub counts: Counts,
+    /// Faults by kind.
+    pub faults: Tally,
+    /// Rare events by name.
+    pub markers: Tally,
 }
 
 impl Campaign {
@@ -23,6 +28,8 @@ impl Campaign {
     pub fn add(&mut self, seed: u64, outcome: &Outcome) {
         self.simulated_micros += outcome.simulated.0;
         self.counts = self.counts.plus(outcome.counts);
+        self.faults.add(&outcome.faults);
+        self.markers.add(&outcome.markers);
         if outcome.failure.is_some() {
             self.fail(seed);
         } else {
@@ -46,7 +53,7 @@ impl Counts {
             turns: self.turns + other.turns,
             crashes: self.crashes + other.crashes,
             torn_writes: self.torn_writes + other.torn_writes,
-            rotten_bits: self.rotten_bits + other.rotten_bits,
+            rotten_frames: self.rotten_frames + other.rotten_frames,
             holes: self.holes + other.holes,
             partitions: self.partitions + other.partitions,
             leaders: self.leaders + other.leaders,
@@ -64,7 +71,7 @@ impl fmt::Display for Counts {
         write!(
             f,
             "{} turns, {} terms led, {} entries committed ({} of them retries), {} operations answered, {} not done, \
-             {} unknown; {} crashes, {} torn writes, {} rotten bits, {} recoveries with a hole, {} partitions",
+             {} unknown; {} crashes, {} torn writes, {} harmed frames, {} recoveries with a hole, {} partitions",
             self.turns,
             self.leaders,
             self.committed,
@@ -74,7 +81,7 @@ impl fmt::Display for Counts {
             self.unknown,
             self.crashes,
             self.torn_writes,
-            self.rotten_bits,
+            self.rotten_frames,
             self.holes,
             self.partitions,
         )

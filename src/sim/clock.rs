@@ -3,7 +3,8 @@
 //! Always: a member never learns the true time. Each boot of each member reads a clock with a random epoch and a
 //! rate that drifts within a bound, so that code which compares two members' clocks, or two boots' clocks of one
 //! member, is wrong by days and is found out (RELIABILITY §7).
-//! Left out: wall clocks, which no part of a member reads; clocks that freeze or jump.
+//! A clock can stand still for a while, as a hypervisor's guest sees it. Left out: wall clocks, which no part of a
+//! member reads; clocks that go back.
 
 use super::random::Random;
 use crate::ids::BootMicros;
@@ -34,6 +35,10 @@ pub(super) struct BootClock {
     epoch: u64,
     /// Parts per million by which this clock runs fast; negative when slow.
     drift_ppm: i32,
+    /// The time over which it stood still last, or still does.
+    frozen: (TrueMicros, TrueMicros),
+    /// How long it had stood still before that, in all.
+    lost_micros: u64,
 }
 
 /// How far apart two epochs can be: thirty days.
@@ -48,12 +53,36 @@ impl BootClock {
             booted,
             epoch: random.below(EPOCH_MICROS_MAX),
             drift_ppm: i32::try_from(drift).unwrap_or(0) - bound,
+            frozen: (booted, booted),
+            lost_micros: 0,
         }
+    }
+
+    /// Stands still from `now` on until `until`, unless it does already; returns whether that is new.
+    pub(super) fn freeze(&mut self, now: TrueMicros, until: TrueMicros) -> bool {
+        let is_new = self.frozen.1 <= now;
+        if is_new {
+            self.lost_micros += self.frozen.1.0 - self.frozen.0.0;
+            self.frozen = (now, until.max(now));
+        }
+        is_new
+    }
+
+    /// From when on it counts what begins at `now`.
+    pub(super) fn counts_from(&self, now: TrueMicros) -> TrueMicros {
+        now.max(self.frozen.1)
+    }
+
+    /// Goes on, if it stands still.
+    pub(super) fn thaw(&mut self, now: TrueMicros) {
+        self.frozen.1 = self.frozen.1.min(now).max(self.frozen.0);
     }
 
     /// What the clock shows at `now`.
     pub(super) fn read(&self, now: TrueMicros) -> BootMicros {
-        let elapsed = now.0.saturating_sub(self.booted.0);
+        let (from, until) = self.frozen;
+        let standing = now.min(until).0.saturating_sub(from.0) + self.lost_micros;
+        let elapsed = now.0.saturating_sub(self.booted.0).saturating_sub(standing);
         let rate = u128::from(self.rate());
         let shown = u128::from(elapsed) * rate / 1_000_000;
         BootMicros(self.epoch.saturating_add(u64::try_from(shown).unwrap_or(u64::MAX)))
@@ -63,7 +92,9 @@ impl BootClock {
     pub(super) fn when(&self, reading: BootMicros) -> TrueMicros {
         let shown = u128::from(reading.0.saturating_sub(self.epoch));
         let elapsed = (shown * 1_000_000).div_ceil(u128::from(self.rate()));
-        self.booted.after(u64::try_from(elapsed).unwrap_or(u64::MAX))
+        let at = self.booted.after(u64::try_from(elapsed).unwrap_or(u64::MAX)).after(self.lost_micros);
+        let (from, until) = self.frozen;
+        if at > from { at.after(until.0 - from.0) } else { at }
     }
 
     fn rate(&self) -> u64 {
@@ -86,6 +117,21 @@ mod tests {
             assert!(clock.read(when) >= deadline);
             assert!(clock.read(TrueMicros(when.0 - 1)) < deadline);
         }
+    }
+
+    #[test]
+    fn a_clock_that_stood_still_goes_on_from_where_it_stood() {
+        let mut clock = BootClock::new(TrueMicros(0), 0, &mut Random::new(5));
+        let start = clock.read(TrueMicros(0));
+        for (from, until) in [(100, 400), (500, 600)] {
+            clock.freeze(TrueMicros(from), TrueMicros(until));
+        }
+        assert_eq!(clock.read(TrueMicros(550)), start.after(200));
+        assert_eq!(clock.read(TrueMicros(650)), start.after(250));
+        assert_eq!(clock.when(start.after(250)), TrueMicros(650));
+        assert_eq!(clock.when(start.after(200)), TrueMicros(500));
+        clock.thaw(TrueMicros(550));
+        assert_eq!(clock.read(TrueMicros(600)), start.after(250));
     }
 
     #[test]

@@ -7,8 +7,7 @@
 //! ```
 //!
 //! Always: a completed, synced write stays as it was written until another write covers it or a bit rots. At most
-//! one write is in flight. Rot is only ever one bit, where `sim::durable` says that the promise covers it.
-//! Left out: errors of reads and writes, a full disk, misdirected writes (they come with the strong simulator).
+//! one write is in flight. What else a disk may do to what it took is decided in `storage_faults`.
 
 use super::random::Random;
 use crate::ids::SegmentNumber;
@@ -20,7 +19,7 @@ use std::ops::Range;
 pub(super) const SECTOR_BYTES: usize = 512;
 
 /// A disk.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Disk {
     /// In the order of their numbers.
     segments: Vec<SegmentFile>,
@@ -98,6 +97,11 @@ impl Disk {
         Ok(())
     }
 
+    /// Whether a write is in flight.
+    pub(super) const fn is_writing(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
     /// Lands the write in flight and returns it.
     pub(super) fn complete_write(&mut self) -> Option<DiskWrite> {
         let write = self.in_flight.take()?;
@@ -152,6 +156,14 @@ impl Disk {
             && range.contains(&at)
         {
             *byte ^= 1 << (bit % 8);
+        }
+    }
+
+    /// Makes `bytes` stand at a place, if it exists.
+    pub(super) fn overwrite(&mut self, segment: SegmentNumber, offset: usize, bytes: &[u8]) {
+        let file = self.segments.iter_mut().find(|file| file.number == segment);
+        if let Some(place) = file.and_then(|file| file.bytes.get_mut(offset..offset + bytes.len())) {
+            place.copy_from_slice(bytes);
         }
     }
 

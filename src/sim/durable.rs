@@ -4,15 +4,7 @@
 //! member believes of itself (RELIABILITY §2). So the image is made from the bytes of each landed frame, decoded here
 //! again, and never from anything the member says.
 //!
-//! **The atlas of rot.** One bit of one landed frame may rot, at a crash, only where the promise covers it
-//! (DESIGN §8):
-//! - once in a member, and not again until its image is whole: a frame's hard state stands again in the next one only;
-//! - never in the neighbour of a rotten frame, for the same reason;
-//! - never in the newest frame on the disk: what came after a frame is what tells rot from a torn write;
-//! - only in a frame whose entries all stand in the images of a majority of the *other* members;
-//! - not while a wiped member is being missed: a majority of disks must survive.
-//!
-//! Headers, padding, seals and openings rot like anything else.
+//! Which frames may come to harm is in `storage_faults`; what is left in the image then, here.
 //!
 //! Always: durable terms grow, a durable vote is not changed within its term, entries are replaced only by an
 //! append at or below them. Left out: snapshots, and what recovery makes of the image (the run compares the two).
@@ -37,8 +29,8 @@ pub(super) struct DurableEntry {
 /// What one frame says about the one group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct FrameFacts {
-    /// Term and vote, if the frame names them.
-    pub(super) hard_state: Option<(Term, Option<MemberId>)>,
+    /// Term, vote and commit hint, if the frame names them.
+    pub(super) hard_state: Option<(Term, Option<MemberId>, LogIndex)>,
     /// Runs of entries.
     pub(super) runs: Vec<RunFacts>,
 }
@@ -67,6 +59,8 @@ struct Landed {
 pub(super) struct DurableImage {
     term: Term,
     vote: Option<MemberId>,
+    /// The newest durable commit hint.
+    commit: LogIndex,
     /// Every vote that ever was durable, in the order of terms.
     votes: Vec<(Term, MemberId)>,
     /// From index 1 on; `None` where rot took what stood there.
@@ -144,9 +138,10 @@ impl DurableImage {
             self.landed.pop();
         }
         self.landed.push(Landed { frame: self.frames_count, segment, range });
-        if let Some((term, vote)) = facts.hard_state {
+        if let Some((term, vote, commit)) = facts.hard_state {
             self.is_founded = true;
             self.land_hard_state(term, vote)?;
+            self.durable_commits_only_grow(commit)?;
         }
         for run in &facts.runs {
             self.land_run(run)?;
@@ -167,6 +162,15 @@ impl DurableImage {
             self.votes.push((term, vote));
         }
         (self.term, self.vote) = (term, vote);
+        Ok(())
+    }
+
+    /// With a hole, the hint begins anew: what is left below it may have been replaced.
+    fn durable_commits_only_grow(&mut self, commit: LogIndex) -> Result<(), Broken> {
+        holds(commit >= self.commit || !self.rotten.is_empty(), "durable_commits_only_grow", || {
+            format!("the durable commit index {} went back to {commit}", self.commit)
+        })?;
+        self.commit = commit;
         Ok(())
     }
 
@@ -197,7 +201,29 @@ impl DurableImage {
         }
     }
 
-    /// Draws a frame that may rot as far as this member is concerned: any but the newest, recent ones more often.
+    /// Where the last landed frame of a segment ends.
+    pub(super) fn end_in(&self, segment: SegmentNumber) -> usize {
+        let ends = self.landed.iter().filter(|landed| landed.segment == segment);
+        ends.map(|landed| landed.range.end).max().unwrap_or(0)
+    }
+
+    /// Whether a later frame stands behind this one in the same segment.
+    pub(super) fn is_followed(&self, candidate: &RotCandidate) -> bool {
+        let is_behind = |landed: &Landed| {
+            landed.segment == candidate.segment && landed.range.start >= candidate.range.end
+        };
+        self.landed.iter().any(is_behind)
+    }
+
+    /// Draws any frame, recent ones more often: with no regard for what the promise covers.
+    pub(super) fn draw_any_frame(&self, random: &mut Random) -> Option<(SegmentNumber, Range<usize>)> {
+        let reach = if random.below(2) == 0 { self.landed.len() } else { self.landed.len().min(4) };
+        let at = self.landed.len().checked_sub(1 + random.position(reach.max(1)))?;
+        self.landed.get(at).map(|landed| (landed.segment, landed.range.clone()))
+    }
+
+    /// Draws a frame that may be harmed as far as this member is concerned: any but the newest, recent ones more
+    /// often.
     pub(super) fn draw_frame(&self, random: &mut Random) -> Option<RotCandidate> {
         let older = self.landed.len().checked_sub(1).filter(|older| *older > 0)?;
         let reach = if random.below(2) == 0 { older } else { older.min(8) };
@@ -246,6 +272,13 @@ pub(super) struct RotCandidate {
     pub(super) range: Range<usize>,
     /// The entries that only it holds on this disk, and their fingerprints.
     pub(super) entries: Vec<(LogIndex, u64)>,
+}
+
+impl RotCandidate {
+    /// Whether the two are one frame, or neighbours.
+    pub(super) const fn is_near(&self, other: &Self) -> bool {
+        self.frame.abs_diff(other.frame) <= 1
+    }
 }
 
 #[cfg(test)]
@@ -321,5 +354,12 @@ mod tests {
         assert!(image.land_hard_state(Term(3), Some(MemberId(2))).is_err());
         assert!(image.land_hard_state(Term(2), None).is_err());
         assert!(image.holds_vote(Term(3), MemberId(1)));
+    }
+
+    #[test]
+    fn a_durable_commit_index_that_goes_back_is_found() {
+        let mut image = DurableImage::default();
+        assert!(image.durable_commits_only_grow(LogIndex(5)).is_ok());
+        assert!(image.durable_commits_only_grow(LogIndex(4)).is_err());
     }
 }

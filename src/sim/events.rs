@@ -5,7 +5,6 @@
 
 use super::clock::TrueMicros;
 use crate::api::Response;
-use crate::ids::SegmentNumber;
 use bytes::Bytes;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -47,10 +46,6 @@ pub(super) enum Event {
         member: usize,
         /// In which of its lives.
         boot: u32,
-        /// Its number.
-        segment: SegmentNumber,
-        /// Its salt.
-        salt: u64,
     },
     /// A client's message arrives at the member it was sent to: a request, or what makes a connection for it.
     Request {
@@ -88,6 +83,13 @@ pub(super) enum Event {
         /// A later partition has a later generation and is left alone.
         generation: u32,
     },
+    /// A partition that comes and goes is lifted, or back.
+    Flap {
+        /// Which one.
+        generation: u32,
+    },
+    /// Clients and members hear each other again.
+    HealClients,
     /// A dead member starts again.
     Restart {
         /// Which member.
@@ -99,32 +101,85 @@ pub(super) enum Event {
 
 /// A kind of fault; when it strikes, the next one of its kind is planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub(super) enum Fault {
+    /// A process dies, with its machine.
     Crash,
+    /// All of them at once.
     PowerCut,
+    /// A process stands still, and wakes with stale timers.
     Pause,
+    /// A process gets little of its processor.
+    SlowProcessor,
+    /// Members are separated.
     Partition,
+    /// Clients are separated from members.
+    ClientPartition,
+    /// Links delay what they carry, then let all of it go.
     Clog,
+    /// A connection is lost, with what is on its way.
     Reset,
+    /// A connection is lost, and one end does not notice.
+    HalfOpen,
+    /// A disk completes nothing for a while.
     Stall,
+    /// A disk is slow for a while.
+    SlowDisk,
+    /// A disk answers with errors for a while.
+    DiskErrors,
+    /// No segment can be made for a while.
+    DiskFull,
+    /// A clock stands still.
+    Freeze,
+    /// A leader is told to hand over.
     HandOver,
+    /// A disk is lost.
     Wipe,
 }
 
 impl Fault {
     /// Every kind.
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::Crash,
         Self::PowerCut,
         Self::Pause,
+        Self::SlowProcessor,
         Self::Partition,
+        Self::ClientPartition,
         Self::Clog,
         Self::Reset,
+        Self::HalfOpen,
         Self::Stall,
+        Self::SlowDisk,
+        Self::DiskErrors,
+        Self::DiskFull,
+        Self::Freeze,
         Self::HandOver,
         Self::Wipe,
     ];
+}
+
+impl Fault {
+    /// Its name in a report.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::PowerCut => "power_cut",
+            Self::Pause => "pause",
+            Self::SlowProcessor => "slow_processor",
+            Self::Partition => "partition",
+            Self::ClientPartition => "client_partition",
+            Self::Clog => "clog",
+            Self::Reset => "reset",
+            Self::HalfOpen => "half_open",
+            Self::Stall => "disk_stalled",
+            Self::SlowDisk => "disk_slow",
+            Self::DiskErrors => "disk_errors",
+            Self::DiskFull => "disk_full",
+            Self::Freeze => "clock_frozen",
+            Self::HandOver => "hand_over",
+            Self::Wipe => "disk_wiped",
+        }
+    }
 }
 
 /// The queue of events.

@@ -6,6 +6,7 @@
 
 use super::events::Fault;
 use super::random::Random;
+use super::storage_faults::Harm;
 
 /// The rates of everything that can go wrong. Chances are parts per million, intervals are means in microseconds and
 /// zero for never.
@@ -26,6 +27,10 @@ pub(super) struct FaultPlan {
     pub(super) loss_chance: u32,
     /// Messages that arrive twice.
     pub(super) duplication_chance: u32,
+    /// Messages that arrive cut short or with a wrong bit, and are the last of their connection.
+    pub(super) mangling_chance: u32,
+    /// Partitions that come and go.
+    pub(super) flapping_chance: u32,
     /// Whether messages may overtake each other.
     pub(super) is_reordering: bool,
     /// Messages between clients and members that are lost, either way.
@@ -46,6 +51,10 @@ pub(super) struct FaultPlan {
     pub(super) turn_micros: u64,
     /// Mean length of a pause of one process.
     pub(super) pause_micros: u64,
+    /// Mean length of a time in which a processor or a disk is slow, a disk full or failing, or a clock stands still.
+    pub(super) trouble_micros: u64,
+    /// By how much the slow ones are slower.
+    pub(super) slowness: u64,
     /// Mean time for which a crashed member stays down.
     pub(super) down_micros: u64,
     /// Mean length of a clog.
@@ -56,15 +65,22 @@ pub(super) struct FaultPlan {
     pub(super) drift_ppm: u32,
     /// Crashes of a member as any event reaches it, before or after the turn, or half-way through its outputs.
     pub(super) event_crash_chance: u32,
-    /// Crashes in which one bit of an old frame rots, as far as the promise allows.
+    /// Crashes in which old frames turn out damaged, as far as the promise allows.
     pub(super) rot_chance: u32,
-    /// Restarts in which the member dies again at once, before its first turn.
+    /// How they are damaged: one bit for each kind of `Harm`.
+    pub(super) harms: u32,
+    /// Restarts in which the member dies again at once, or after a few completions of its disk.
     pub(super) nested_crash_chance: u32,
+    /// Whether disks suffer more than the promise covers. Then only what is served is checked.
+    pub(super) exceeds: bool,
     /// Mean interval of each kind of planned fault.
     pub(super) intervals: [u64; Fault::ALL.len()],
 }
 
 const SECOND: u64 = 1_000_000;
+
+/// Of so many seeds, one does more to the disks than the promise covers.
+const EXCEEDING_SEEDS: u64 = 8;
 
 impl FaultPlan {
     /// The plan of one seed; `random` is a fork of that seed's generator.
@@ -82,6 +98,11 @@ impl FaultPlan {
         plan.is_recycling = random.below(4) == 0;
         plan.is_lockstep = random.below(5) == 0;
         plan.keeps_minority_down = random.below(3) == 0;
+        plan.exceeds = random.below(EXCEEDING_SEEDS) == 0;
+        if plan.exceeds {
+            plan.rot_chance = plan.rot_chance.max(400_000);
+            plan.keeps_minority_down = false;
+        }
         plan
     }
 
@@ -95,6 +116,8 @@ impl FaultPlan {
             tail_chance: 0,
             loss_chance: 0,
             duplication_chance: 0,
+            mangling_chance: 0,
+            flapping_chance: 0,
             is_reordering: false,
             client_loss_chance: 0,
             is_recycling: false,
@@ -105,13 +128,17 @@ impl FaultPlan {
             stall_micros: 0,
             turn_micros: 30,
             pause_micros: 0,
+            trouble_micros: 0,
+            slowness: 1,
             down_micros: SECOND,
             clog_micros: 0,
             partition_micros: 0,
             drift_ppm: 100,
             event_crash_chance: 0,
             rot_chance: 0,
+            harms: 0,
             nested_crash_chance: 0,
+            exceeds: false,
             intervals: [0; Fault::ALL.len()],
         }
     }
@@ -127,6 +154,7 @@ impl FaultPlan {
             is_calm: true,
             is_lockstep: self.is_lockstep,
             keeps_minority_down: self.keeps_minority_down,
+            exceeds: self.exceeds,
             ..Self::without_faults(self.members_count)
         }
     }
@@ -148,7 +176,7 @@ impl FaultPlan {
     }
 
     fn draw_network(&mut self, random: &mut Random) {
-        self.delay_micros = random.magnitude(100, 20_000);
+        self.delay_micros = random.magnitude(100, 50_000);
         if random.below(3) == 0 {
             self.tail_chance = rate(random, 100, 50_000);
         }
@@ -158,6 +186,12 @@ impl FaultPlan {
         if random.below(3) == 0 {
             self.duplication_chance = rate(random, 5_000, 500_000);
         }
+        if random.below(4) == 0 {
+            self.mangling_chance = rate(random, 100, 20_000);
+        }
+        if random.below(2) == 0 {
+            self.flapping_chance = rate(random, 50_000, 600_000);
+        }
         self.is_reordering = random.below(2) == 0;
         if random.below(2) == 0 {
             self.client_loss_chance = rate(random, 1_000, 100_000);
@@ -166,19 +200,23 @@ impl FaultPlan {
 
     fn draw_disk(&mut self, random: &mut Random) {
         self.write_micros = random.magnitude(100, 20_000);
-        self.stall_micros = random.magnitude(20_000, 4 * SECOND);
+        self.stall_micros = random.magnitude(20_000, 15 * SECOND);
         if random.below(2) == 0 {
             self.rot_chance = rate(random, 100_000, 800_000);
         }
+        let harms_count = Harm::ALL.len() as u64;
+        self.harms = u32::try_from(random.between(1, (1 << harms_count) - 1)).unwrap_or(1);
     }
 
     fn draw_process(&mut self, random: &mut Random) {
         self.turn_micros = random.magnitude(10, 2_000);
-        self.pause_micros = random.magnitude(1_000, 5 * SECOND);
+        self.pause_micros = random.magnitude(1_000, 15 * SECOND);
+        self.trouble_micros = random.magnitude(50_000, 10 * SECOND);
+        self.slowness = random.magnitude(3, 300);
         self.down_micros = random.magnitude(20_000, 5 * SECOND);
         self.partition_micros = random.magnitude(50_000, 8 * SECOND);
         self.clog_micros = random.magnitude(20_000, 3 * SECOND);
-        self.drift_ppm = u32::try_from(random.magnitude(10, 20_000)).unwrap_or(0);
+        self.drift_ppm = u32::try_from(random.magnitude(10, 50_000)).unwrap_or(0);
         if random.below(2) == 0 {
             self.event_crash_chance = rate(random, 20, 800);
         }
@@ -192,6 +230,15 @@ impl FaultPlan {
                 }
                 Fault::PowerCut if random.below(3) == 0 => random.magnitude(4 * SECOND, 40 * SECOND),
                 Fault::Pause | Fault::Stall if random.below(3) == 0 => random.magnitude(SECOND, 20 * SECOND),
+                Fault::ClientPartition | Fault::DiskErrors if random.below(4) == 0 => {
+                    random.magnitude(2 * SECOND, 30 * SECOND)
+                }
+                Fault::SlowProcessor | Fault::SlowDisk | Fault::DiskFull | Fault::Freeze
+                    if random.below(4) == 0 =>
+                {
+                    random.magnitude(SECOND, 30 * SECOND)
+                }
+                Fault::HalfOpen if random.below(3) == 0 => random.magnitude(SECOND, 10 * SECOND),
                 Fault::Clog if random.below(3) == 0 => random.magnitude(SECOND / 2, 10 * SECOND),
                 Fault::Reset if random.below(2) == 0 => random.magnitude(SECOND / 5, 10 * SECOND),
                 Fault::HandOver if random.below(3) == 0 => random.magnitude(SECOND, 15 * SECOND),
@@ -199,10 +246,17 @@ impl FaultPlan {
                 Fault::Crash
                 | Fault::PowerCut
                 | Fault::Pause
+                | Fault::SlowProcessor
                 | Fault::Partition
+                | Fault::ClientPartition
                 | Fault::Clog
                 | Fault::Reset
+                | Fault::HalfOpen
                 | Fault::Stall
+                | Fault::SlowDisk
+                | Fault::DiskErrors
+                | Fault::DiskFull
+                | Fault::Freeze
                 | Fault::HandOver
                 | Fault::Wipe => 0,
             };
@@ -230,6 +284,12 @@ mod tests {
         }
         assert!(plans.iter().any(|plan| plan.loss_chance == 0));
         assert!(plans.iter().any(|plan| plan.loss_chance > 100_000));
+        for harm in Harm::ALL {
+            assert!(plans.iter().any(|plan| harm.is_in(plan.harms)));
+            assert!(plans.iter().any(|plan| !harm.is_in(plan.harms)));
+        }
+        let exceeding = plans.iter().filter(|plan| plan.exceeds).count();
+        assert!((10..80).contains(&exceeding), "{exceeding} of 300 plans exceed the promise");
     }
 
     #[test]

@@ -1,21 +1,19 @@
-//! What strikes a run: crashes and restarts, pauses, partitions, stalls, rot, a lost disk.
+//! What strikes a run: crashes and restarts, pauses, partitions, disks that stall, err or are full, a lost disk.
 //!
-//! Always: whatever a fault does stays within what the promise covers (RELIABILITY §1): every entry that rots
-//! somewhere stays intact on a majority, and one member at most is wiped, never with another rotten; everything else as often and as much together as the plan says.
+//! Always: whatever a fault does stays within what the promise covers (RELIABILITY §1), unless the plan exceeds it:
+//! one member at most is wiped, never with another rotten; everything else as often and as much together as the plan
+//! says. What disks do to what they had taken is in `storage_faults`.
 
 use super::clock::TrueMicros;
 use super::disk::Disk;
-use super::durable::{DurableImage, RotCandidate};
 use super::events::{Event, Fault};
 use super::invariants::{Broken, holds};
+use super::member::CrashPoint;
 use super::run::Run;
 use super::trace::Trace;
 use crate::ids::MemberId;
 use crate::raft::RoleName;
 use crate::replica::Input;
-
-/// Tries to find a frame that may rot before a crash goes without.
-const ROT_TRIES: u32 = 8;
 
 impl Run {
     /// Plans the next fault of a kind, if the plan has it at all.
@@ -33,6 +31,8 @@ impl Run {
         }
         let member = self.victim();
         trace.record(self.now, [10, member as u64, 0, 0], format_args!("{fault:?} strikes m{}", member + 1));
+        self.faults.count(fault.name());
+        let until = self.now.after(self.random.waiting_time(self.plan.trouble_micros));
         match fault {
             Fault::Crash => self.crash(member, trace)?,
             Fault::PowerCut => {
@@ -44,21 +44,22 @@ impl Run {
                 let length = self.random.waiting_time(self.plan.pause_micros);
                 self.members[member].paused_until = self.now.after(length);
             }
-            Fault::Partition => {
-                self.counts.partitions += 1;
-                let (shape, generation) = self.network.partition(member);
-                trace.record(self.now, [11, 0, 0, 0], format_args!("{shape:?} around m{}", member + 1));
-                let at = self.now.after(self.random.waiting_time(self.plan.partition_micros));
-                self.queue.plan(at, Event::Heal { generation });
+            Fault::SlowProcessor => self.members[member].slow_until = until,
+            Fault::Partition => self.separate(member, trace),
+            Fault::ClientPartition => {
+                self.network.cut_clients(member);
+                self.queue.plan(until, Event::HealClients);
             }
             Fault::Clog => {
                 let length = self.random.waiting_time(self.plan.clog_micros);
                 self.network.clog(member, self.now.after(length));
             }
-            Fault::Reset => {
+            Fault::Reset | Fault::HalfOpen => {
                 let other = self.random.position(self.members.len());
-                if other != member {
+                if other != member && fault == Fault::Reset {
                     self.network.reset(member, other);
+                } else if other != member {
+                    self.network.half_open(member, other, until);
                 }
             }
             Fault::Stall => {
@@ -66,6 +67,10 @@ impl Run {
                 let this = &mut self.members[member];
                 this.stalled_until = this.stalled_until.max(self.now.after(length));
             }
+            Fault::SlowDisk => self.members[member].disk_slow_until = until,
+            Fault::DiskErrors => self.members[member].disk_sick_until = until,
+            Fault::DiskFull => self.members[member].disk_full_until = until,
+            Fault::Freeze => self.freeze(member, until),
             Fault::HandOver => self.hand_over(member, trace)?,
             Fault::Wipe => {
                 self.wipe(member, trace)?;
@@ -74,6 +79,42 @@ impl Run {
         }
         self.plan_fault(fault);
         Ok(())
+    }
+
+    fn separate(&mut self, member: usize, trace: &mut Trace) {
+        self.counts.partitions += 1;
+        let (shape, generation) = self.network.partition(member);
+        self.faults.count(shape.name());
+        trace.record(self.now, [11, 0, 0, 0], format_args!("{shape:?} around m{}", member + 1));
+        let at = self.now.after(self.random.waiting_time(self.plan.partition_micros));
+        self.queue.plan(at, Event::Heal { generation });
+        if self.random.chance(self.plan.flapping_chance) {
+            self.faults.count("partition_flapping");
+            self.plan_flap(generation);
+        }
+    }
+
+    fn plan_flap(&mut self, generation: u32) {
+        let at = self.now.after(self.random.waiting_time(self.plan.election_micros) + 1);
+        self.queue.plan(at, Event::Flap { generation });
+    }
+
+    /// A partition is lifted or back; and so on until it is mended.
+    pub(super) fn flap(&mut self, generation: u32) {
+        if self.network.flap(generation) {
+            self.plan_flap(generation);
+        }
+    }
+
+    /// A clock stands still, and what is measured by true time waits with it.
+    fn freeze(&mut self, member: usize, until: TrueMicros) {
+        let this = &mut self.members[member];
+        if this.clock.freeze(self.now, until) {
+            this.waits_longer(until.0.saturating_sub(self.now.0));
+        }
+        if this.is_up() {
+            self.plan_turn(member, self.now.after(1));
+        }
     }
 
     /// Whom a fault strikes: the leader as often as anyone.
@@ -103,6 +144,7 @@ impl Run {
             return Ok(());
         }
         self.counts.crashes += 1;
+        self.faults.count("process_died");
         trace.record(self.now, [12, member as u64, 0, 0], format_args!("{} dies", this.id));
         this.shard = None;
         this.inbox.clear();
@@ -112,17 +154,24 @@ impl Run {
         this.paused_until = TrueMicros(0);
         this.drained_at = TrueMicros(0);
         this.stalled_until = TrueMicros(0);
+        this.dies_after = None;
+        if let Some((segment, salt)) = this.making.take()
+            && self.random.below(2) == 0
+        {
+            this.disk.make_segment(segment, salt, self.plan.segment_bytes, self.plan.is_recycling);
+        }
         if let Some(write) = this.disk.crash(&mut self.random) {
-            if this.has_landed(&write) && write.is_synced {
-                self.land(member, &write)?;
+            if let Some(found) = this.frame_left_by(&write).filter(|found| found.is_synced) {
+                self.land(member, &found)?;
             } else {
                 self.counts.torn_writes += 1;
+                self.faults.count("write_torn");
             }
         }
         self.network.reset_all_of(member);
         self.clients.miss(self.now, member, &mut self.queue);
         if self.random.chance(self.plan.rot_chance) {
-            self.rot(member, trace);
+            self.harm(member, trace);
         }
         let boot = self.members[member].boot;
         let at = self.now.after(self.plan.wait(self.plan.down_micros, &mut self.random));
@@ -136,23 +185,55 @@ impl Run {
         if this.boot != boot || this.is_up() || this.is_kept_down {
             return Ok(());
         }
+        if self.fails_to_read(member) {
+            trace.record(
+                self.now,
+                [16, member as u64, 0, 0],
+                format_args!("m{} cannot read its log", member + 1),
+            );
+            let at = self.now.after(self.plan.wait(self.plan.down_micros, &mut self.random) + 1);
+            self.queue.plan(at, Event::Restart { member, boot });
+            return Ok(());
+        }
         let this = &mut self.members[member];
         trace.record(self.now, [13, member as u64, 0, 0], format_args!("{} starts", this.id));
-        this.start(self.now, &self.plan, &mut self.random)?;
+        if let Err(refused) = this.start(self.now, &self.plan, &mut self.random) {
+            // On a disk that lost more than the promise covers, to refuse is right.
+            return if self.plan.exceeds { Ok(()) } else { Err(refused) };
+        }
         self.check_recovery(member)?;
         self.observe(member, trace)?;
         let has_hole = self.members[member].observed.as_ref().is_some_and(|observed| observed.has_hole);
         self.counts.holes += u64::from(has_hole);
         if self.random.chance(self.plan.nested_crash_chance) {
-            return self.crash(member, trace);
+            self.faults.count("process_died_in_recovery");
+            if self.random.below(2) == 0 {
+                return self.crash(member, trace);
+            }
+            let completions_left = self.random.between(1, 4);
+            let is_torn = self.random.below(2) == 0;
+            self.members[member].dies_after = Some(CrashPoint { completions_left, is_torn });
         }
         self.plan_turn(member, self.now);
         Ok(())
     }
 
+    /// Whether a starting member gets an error from its disk instead of its log. It does not start then; whoever runs
+    /// it tries again (`io/disk.rs`: a read that fails is not damage).
+    fn fails_to_read(&mut self, member: usize) -> bool {
+        let fails = self.members[member].disk_sick_until > self.now && self.random.below(2) == 0;
+        if fails {
+            self.faults.count("read_error");
+        }
+        fails
+    }
+
     /// What a member recovers is what its disk held for certain: no less, and no other.
     fn check_recovery(&self, member: usize) -> Result<(), Broken> {
         const NAME: &str = "recovery_finds_what_is_durable";
+        if self.plan.exceeds {
+            return Ok(());
+        }
         let this = &self.members[member];
         let image = &this.image;
         let Some(found) = this.shard.as_ref().and_then(|shard| shard.observe().next()) else {
@@ -177,54 +258,11 @@ impl Run {
         })
     }
 
-    /// One bit of one frame rots, where the atlas allows it (see `durable`).
-    fn rot(&mut self, member: usize, trace: &mut Trace) {
-        let is_bearable = self.members.len() >= 3 && self.members.iter().all(|other| !other.is_wiped);
-        if !is_bearable || self.members[member].is_rotten {
-            return;
-        }
-        for _ in 0..ROT_TRIES {
-            let Some(candidate) = self.members[member].image.draw_frame(&mut self.random) else {
-                continue;
-            };
-            if !self.others_hold(member, &candidate) {
-                continue;
-            }
-            let bits = candidate.range.len() as u64 * 8;
-            // As often in the first bytes, where the header is, as anywhere.
-            let reach = if self.random.below(2) == 0 { bits.min(64 * 8) } else { bits };
-            let bit = usize::try_from(self.random.below(reach)).unwrap_or(0);
-            trace.record(
-                self.now,
-                [14, member as u64, candidate.segment.0, bit as u64],
-                format_args!(
-                    "bit {bit} rots in the frame at {}+{}",
-                    candidate.segment, candidate.range.start
-                ),
-            );
-            let this = &mut self.members[member];
-            this.disk.flip_bit(candidate.segment, candidate.range.clone(), bit);
-            this.image.lose(&candidate);
-            this.is_rotten = true;
-            self.counts.rotten_bits += 1;
-            return;
-        }
-    }
-
-    fn others_hold(&self, member: usize, candidate: &RotCandidate) -> bool {
-        candidate.entries.iter().all(|(index, print)| {
-            let holds_it =
-                |image: &DurableImage| image.entry(*index).is_some_and(|entry| entry.print == *print);
-            let others = self.members.iter().enumerate().filter(|(other, _)| *other != member);
-            others.filter(|(_, other)| holds_it(&other.image)).count() * 2 > self.members.len()
-        })
-    }
-
     /// A disk is lost, and the member comes back on an empty one, under its old name.
     fn wipe(&mut self, member: usize, trace: &mut Trace) -> Result<(), Broken> {
         let is_bearable =
             self.members.len() >= 3 && self.members.iter().all(|other| !other.is_rotten && !other.is_wiped);
-        if !is_bearable {
+        if !is_bearable && !self.plan.exceeds {
             return Ok(());
         }
         let are_founded = self.members.iter().all(|member| member.image.is_founded());

@@ -13,11 +13,15 @@
 //! | commitment | `committed_means_durable_on_a_majority`, `what_is_committed_never_changes`, `a_leader_commits_only_in_its_own_term` |
 //! | growth | `terms_commits_and_applies_only_grow`, `applied_is_committed_is_in_the_log` |
 //! | durability | `nothing_leaves_before_it_is_durable`, `an_ack_names_what_the_leader_holds`, `one_vote_a_term`, `a_vote_answers_a_request` |
-//! | service | `a_leader_with_a_dead_disk_steps_down`; the rest is in `liveness` |
-//! | clients | `a_write_is_answered_after_its_commit`, `a_read_sees_the_commit_floor` |
+//! | frames | `what_is_carried_is_the_log`; `replication_sessions_never_mix` is in `carried` |
+//! | bounds | `every_queue_is_within_its_bound` |
+//! | service | `a_leader_with_a_dead_disk_steps_down`, `a_leader_without_a_majority_steps_down`; the rest is in `liveness` |
+//! | clients | `a_write_is_answered_after_its_commit`, `a_session_is_told_after_its_commit`, `a_read_sees_the_commit_floor`; `what_is_served_was_written` is in `served` |
+//! | the disk | `durable_terms_and_votes_only_grow`, `durable_commits_only_grow`, `runs_join_the_durable_log` are in `durable`; `recovery_finds_what_is_durable` in `faults` |
 //!
 //! Always: a broken invariant is returned as a value, with its name; nothing here panics.
 
+use super::carried::Sessions;
 use super::durable::{DurableEntry, DurableImage};
 use super::random::fingerprint;
 use super::witness::Witness;
@@ -66,6 +70,8 @@ pub(super) struct Truth {
     /// The state's hash after each index, from index 1; 0 where nobody stopped yet.
     states: Vec<u64>,
     newest_revision: Revision,
+    /// The sessions in which leaders replicate.
+    pub(super) sessions: Sessions,
     /// The committed writes, as the checker needs them.
     pub(super) witness: Witness,
 }
@@ -106,6 +112,7 @@ impl Truth {
     pub(super) fn check_turn(&mut self, seen: Seen<'_>, images: &[&DurableImage]) -> Result<(), Broken> {
         terms_commits_and_applies_only_grow(seen)?;
         applied_is_committed_is_in_the_log(seen)?;
+        every_queue_is_within_its_bound(seen)?;
         a_leader_only_appends(seen)?;
         if seen.after.role == RoleName::Leader {
             self.one_leader_a_term(seen)?;
@@ -229,6 +236,21 @@ impl Truth {
         Ok(())
     }
 
+    /// Entries leave a member, with their records: what stands at a position is the same on every wire and every disk.
+    ///
+    /// # Errors
+    /// If a position stood for another log before.
+    pub(super) fn what_is_carried_is_the_log(
+        &mut self,
+        message: &Message,
+        records: &[Bytes],
+    ) -> Result<(), Broken> {
+        let (previous, entries) = message.carried();
+        let carried: Vec<(Term, u64)> =
+            entries.iter().zip(records).map(|(entry, record)| (entry.term, fingerprint(record))).collect();
+        self.equal_positions_mean_equal_logs(previous.term, previous.index.next(), &carried)
+    }
+
     /// A vote is durable at `voter`.
     ///
     /// # Errors
@@ -333,6 +355,15 @@ fn applied_is_committed_is_in_the_log(seen: Seen<'_>) -> Result<(), Broken> {
     })
 }
 
+fn every_queue_is_within_its_bound(seen: Seen<'_>) -> Result<(), Broken> {
+    for (name, length, bound) in seen.after.queues {
+        holds(length <= bound, "every_queue_is_within_its_bound", || {
+            format!("{} has {length} {name}; {bound} are allowed", seen.member)
+        })?;
+    }
+    Ok(())
+}
+
 fn a_leader_only_appends(seen: Seen<'_>) -> Result<(), Broken> {
     let Some(before) = seen.before else {
         return Ok(());
@@ -403,6 +434,22 @@ pub(super) fn a_leader_with_a_dead_disk_steps_down(
         format!(
             "{member} leads though its disk has not answered for {waited_micros} µs and its followers' have"
         )
+    })
+}
+
+/// A leader that has heard no majority for an election timeout gives up; here it has twice that (thesis 6.2).
+///
+/// # Errors
+/// If it still leads.
+pub(super) fn a_leader_without_a_majority_steps_down(
+    member: MemberId,
+    after: &Observation,
+    unheard_micros: u64,
+    election_micros: u64,
+) -> Result<(), Broken> {
+    let is_alone = unheard_micros > 2 * election_micros;
+    holds(after.role != RoleName::Leader || !is_alone, "a_leader_without_a_majority_steps_down", || {
+        format!("{member} leads though it has heard no majority for {unheard_micros} µs")
     })
 }
 

@@ -32,14 +32,22 @@ impl Run {
         trace.record(self.now, [20, 0, 0, 0], format_args!("the faults end"));
         self.plan = self.plan.calmed();
         self.network.mend_links();
+        self.network.mend_clients();
         self.network.unclog_links();
         for member in 0..self.members.len() {
             let this = &mut self.members[member];
             this.paused_until = TrueMicros(0);
             this.drained_at = TrueMicros(0);
             this.stalled_until = TrueMicros(0);
+            this.slow_until = TrueMicros(0);
+            this.disk_slow_until = TrueMicros(0);
+            this.disk_sick_until = TrueMicros(0);
+            this.disk_full_until = TrueMicros(0);
+            this.dies_after = None;
+            this.clock.thaw(self.now);
             let boot = this.boot;
             self.queue.plan(self.now, Event::WriteDone { member, boot });
+            self.queue.plan(self.now, Event::SegmentMade { member, boot });
         }
         self.keep_minority_down(trace)?;
         for member in 0..self.members.len() {

@@ -9,10 +9,19 @@ use super::durable::{DurableImage, FrameFacts, RunFacts};
 use super::fault_plan::FaultPlan;
 use super::invariants::Broken;
 use super::random::{Random, fingerprint};
-use crate::ids::{GroupId, LogIndex, MemberId, Term};
+use crate::ids::{GroupId, LogIndex, MemberId, SegmentNumber, Term};
 use crate::raft::Position;
 use crate::replica::{Input, Observation, Options, Shard};
 use wal_format::{Frame, GroupTail, RunKind, Section};
+
+/// A crash at a completion of a member's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CrashPoint {
+    /// Completions still to come, the fatal one included; at least one.
+    pub(super) completions_left: u64,
+    /// Whether what completes then is still under way when the member dies, or is done and the member not told.
+    pub(super) is_torn: bool,
+}
 
 /// A member of the simulated cluster.
 pub(super) struct Member {
@@ -36,10 +45,30 @@ pub(super) struct Member {
     pub(super) drained_at: TrueMicros,
     /// Until when its disk completes nothing.
     pub(super) stalled_until: TrueMicros,
+    /// Until when its processor is slow.
+    pub(super) slow_until: TrueMicros,
+    /// Until when its disk is slow.
+    pub(super) disk_slow_until: TrueMicros,
+    /// Until when its disk answers some requests with errors.
+    pub(super) disk_sick_until: TrueMicros,
+    /// Until when its disk has no room for another segment.
+    pub(super) disk_full_until: TrueMicros,
+    /// The segment being made.
+    pub(super) making: Option<(SegmentNumber, u64)>,
+    /// Completions of its disk after which it dies, counted down; `None` for never.
+    pub(super) dies_after: Option<CrashPoint>,
+    /// Completions of its disk so far, over all boots.
+    pub(super) completions_count: u64,
+    /// When it last heard each member, in this boot.
+    pub(super) heard_at: Vec<TrueMicros>,
+    /// Since when it leads its term.
+    pub(super) led_since: TrueMicros,
     /// Since when its disk has owed it entries, and where its log ended then.
     pub(super) owed_since: Option<(TrueMicros, LogIndex)>,
     /// What is durable.
     pub(super) image: DurableImage,
+    /// What its disk once held, to be set back to; only beyond the promise.
+    pub(super) old_disk: Option<Disk>,
     /// What was durable on the disk that was lost. One lost disk is borne, so what it held at its end still counts.
     pub(super) lost_image: Option<DurableImage>,
     /// How it looked after its last turn in this boot.
@@ -67,8 +96,18 @@ impl Member {
             paused_until: TrueMicros(0),
             drained_at: TrueMicros(0),
             stalled_until: TrueMicros(0),
+            slow_until: TrueMicros(0),
+            disk_slow_until: TrueMicros(0),
+            disk_sick_until: TrueMicros(0),
+            disk_full_until: TrueMicros(0),
+            making: None,
+            dies_after: None,
+            completions_count: 0,
+            heard_at: Vec::new(),
+            led_since: TrueMicros(0),
             owed_since: None,
             image: DurableImage::default(),
+            old_disk: None,
             lost_image: None,
             observed: None,
             is_wiped: false,
@@ -102,6 +141,7 @@ impl Member {
         self.observed = None;
         self.inbox.clear();
         self.turn_at = TrueMicros(u64::MAX);
+        self.heard_at = vec![now; plan.members_count];
         match shard {
             Ok(shard) => {
                 self.shard = Some(shard);
@@ -112,6 +152,38 @@ impl Member {
                 explanation: format!("{} does not start: {refused}", self.id),
             }),
         }
+    }
+
+    /// Its clock stands still for so long: whatever it waits for takes that much longer.
+    pub(super) fn waits_longer(&mut self, micros: u64) {
+        self.owed_since = self.owed_since.map(|(since, log_end)| (since.after(micros), log_end));
+        self.led_since = self.led_since.after(micros);
+        for heard_at in &mut self.heard_at {
+            *heard_at = heard_at.after(micros);
+        }
+    }
+
+    /// A turn takes what waits: whoever sent any of it is heard now.
+    pub(super) fn hear_inbox(&mut self, now: TrueMicros) {
+        let now = self.clock.counts_from(now);
+        for input in &self.inbox {
+            if let Input::Peer { from, .. } = input
+                && let Some(heard_at) =
+                    usize::try_from(from.0).ok().and_then(|at| self.heard_at.get_mut(at - 1))
+            {
+                *heard_at = now;
+            }
+        }
+    }
+
+    /// The latest instant since which it has heard a majority, itself included.
+    pub(super) fn majority_heard_at(&self, me: usize) -> TrueMicros {
+        let mut heard: Vec<_> = self.heard_at.clone();
+        if let Some(own) = heard.get_mut(me) {
+            *own = TrueMicros(u64::MAX);
+        }
+        heard.sort_unstable();
+        heard.get((heard.len().max(1) - 1) / 2).copied().unwrap_or(TrueMicros(u64::MAX)).max(self.led_since)
     }
 
     /// What counts of its disk when the disks that hold an entry are counted.
@@ -146,10 +218,16 @@ impl Member {
         Ok(facts.runs)
     }
 
-    /// Whether all of `write` stands on the disk.
-    pub(super) fn has_landed(&self, write: &DiskWrite) -> bool {
-        let range = write.offset..write.offset + write.bytes.len();
-        self.disk.read(write.segment, range) == Some(&write.bytes[..])
+    /// The whole frame that stands, after a crash, where `write` was under way. Mostly it is that write, if any; but
+    /// sectors of it may also have completed a frame that an earlier crash tore at the same place.
+    pub(super) fn frame_left_by(&self, write: &DiskWrite) -> Option<DiskWrite> {
+        let segment = self.disk.segment(write.segment)?;
+        let there = segment.bytes.get(write.offset..)?;
+        let meant = Frame::decode(&write.bytes, segment.salt).ok()?;
+        let found = Frame::decode(there, segment.salt).ok()?;
+        let bytes = there.get(..found.header.bytes_count)?;
+        (found.header.place == meant.header.place)
+            .then(|| DiskWrite { bytes: bytes::Bytes::copy_from_slice(bytes), ..write.clone() })
     }
 }
 
@@ -188,5 +266,6 @@ pub(super) fn read_frame(bytes: &[u8], salt: u64) -> Option<FrameFacts> {
 
 fn note_tail(facts: &mut FrameFacts, tail: &GroupTail) {
     let vote = (tail.hard_state.vote != 0).then_some(MemberId(tail.hard_state.vote));
-    facts.hard_state = Some((Term(tail.hard_state.term), vote));
+    let commit = LogIndex(tail.hard_state.commit);
+    facts.hard_state = Some((Term(tail.hard_state.term), vote, commit));
 }

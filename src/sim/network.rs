@@ -1,9 +1,9 @@
 //! The network between members: it loses, doubles, delays and reorders what it carries, and comes apart.
 //!
-//! Always: a frame arrives whole or not at all, unchanged (a stream with its own checksums carries it); what is in
-//! flight between two members when their connection is reset is lost; a cut link carries nothing, in one direction
-//! or in both. Clients are reached over links of their own, which have loss but no partitions from each other.
-//! Left out: frames cut in the middle and bandwidth, which are the business of the real connection's tests.
+//! Always: what is in flight between two members when their connection is reset is lost; a frame that a reset cuts in
+//! the middle arrives mangled, once, and is the last of its connection; a cut link carries nothing, in one direction
+//! or in both; a half-open one loses what is sent into it, and nobody is told. Clients are reached over links of their
+//! own. Left out: bandwidth, which is the business of the real connection's tests.
 
 use super::clock::TrueMicros;
 use super::fault_plan::FaultPlan;
@@ -14,10 +14,14 @@ use super::random::Random;
 pub(super) struct Network {
     members_count: usize,
     links: Vec<Link>,
-    /// Whether clients can reach each member.
-    is_cut_from_clients: Vec<bool>,
+    /// Whether a partition cuts clients' requests off from each member, and its answers from them.
+    client_cuts: Vec<ClientCut>,
+    /// The same, as cut by a partition that concerns clients alone.
+    own_client_cuts: Vec<ClientCut>,
     /// Counts partitions, so that mending an old one leaves a newer one alone.
     generation: u32,
+    /// Whether the partition is not in force for the moment: it flaps.
+    is_lifted: bool,
     random: Random,
 }
 
@@ -30,6 +34,15 @@ struct Link {
     latest: TrueMicros,
     /// Until when nothing comes out of it; what is sent meanwhile is late, not lost.
     clogged_until: TrueMicros,
+    /// Until when what is sent is lost, because the other end of the connection is gone and nobody has noticed.
+    half_open_until: TrueMicros,
+}
+
+/// What a member and its clients do not hear of each other.
+#[derive(Clone, Copy, Debug, Default)]
+struct ClientCut {
+    requests: bool,
+    answers: bool,
 }
 
 /// When a frame arrives: not at all, once or twice.
@@ -37,6 +50,7 @@ pub(super) type Arrivals = [Option<TrueMicros>; 2];
 
 /// How the members are separated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub(super) enum Shape {
     /// One member from all others.
     Isolated,
@@ -47,13 +61,52 @@ pub(super) enum Shape {
     /// Nobody hears one member, though it hears all.
     Mute,
     /// Two members from each other; both see the rest.
+    Pair,
+    /// Two groups from each other; one member sees both.
     Bridge,
+    /// Each member sees its neighbours in a row.
+    Chain,
+    /// Each member sees its neighbours in a ring.
+    Ring,
+    /// One link, one way.
+    OneWay,
     /// Each link in each direction by the toss of a coin.
     Ragged,
 }
 
-const SHAPES: [Shape; 6] =
-    [Shape::Isolated, Shape::Halves, Shape::Deaf, Shape::Mute, Shape::Bridge, Shape::Ragged];
+impl Shape {
+    /// Every shape.
+    pub(super) const ALL: [Self; 10] = [
+        Self::Isolated,
+        Self::Halves,
+        Self::Deaf,
+        Self::Mute,
+        Self::Pair,
+        Self::Bridge,
+        Self::Chain,
+        Self::Ring,
+        Self::OneWay,
+        Self::Ragged,
+    ];
+}
+
+impl Shape {
+    /// Its name in a report.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Isolated => "partition_isolated",
+            Self::Halves => "partition_halves",
+            Self::Deaf => "partition_deaf",
+            Self::Mute => "partition_mute",
+            Self::Pair => "partition_pair",
+            Self::Bridge => "partition_bridge",
+            Self::Chain => "partition_chain",
+            Self::Ring => "partition_ring",
+            Self::OneWay => "partition_one_way",
+            Self::Ragged => "partition_ragged",
+        }
+    }
+}
 
 /// The longest delay of the tail.
 const TAIL_MICROS_MAX: u64 = 5_000_000;
@@ -64,8 +117,10 @@ impl Network {
         Self {
             members_count,
             links: vec![Link::default(); members_count * members_count],
-            is_cut_from_clients: vec![false; members_count],
+            client_cuts: vec![ClientCut::default(); members_count],
+            own_client_cuts: vec![ClientCut::default(); members_count],
             generation: 0,
+            is_lifted: false,
             random,
         }
     }
@@ -79,7 +134,9 @@ impl Network {
         to: usize,
     ) -> (Arrivals, u32) {
         let link = from * self.members_count + to;
-        if self.links[link].is_cut || self.random.chance(plan.loss_chance) {
+        let is_cut = self.links[link].is_cut && !self.is_lifted;
+        let is_half_open = self.links[link].half_open_until > now;
+        if is_cut || is_half_open || self.random.chance(plan.loss_chance) {
             return ([None, None], 0);
         }
         let first = self.arrival(plan, now, link);
@@ -127,9 +184,37 @@ impl Network {
         }
     }
 
-    /// Whether clients can reach `member`, and it them.
-    pub(super) fn is_reachable_by_clients(&self, member: usize) -> bool {
-        !self.is_cut_from_clients[member]
+    /// The connection from `from` to `to` has lost its far end; its near end notices at `end`.
+    pub(super) fn half_open(&mut self, from: usize, to: usize, end: TrueMicros) {
+        let link = &mut self.links[from * self.members_count + to];
+        link.connection += 1;
+        link.half_open_until = end;
+    }
+
+    /// Whether clients' requests reach `member`.
+    pub(super) fn hears_clients(&self, member: usize) -> bool {
+        let by_partition = self.client_cuts[member].requests && !self.is_lifted;
+        !by_partition && !self.own_client_cuts[member].requests
+    }
+
+    /// Whether the answers of `member` reach its clients.
+    pub(super) fn is_heard_by_clients(&self, member: usize) -> bool {
+        let by_partition = self.client_cuts[member].answers && !self.is_lifted;
+        !by_partition && !self.own_client_cuts[member].answers
+    }
+
+    /// Cuts clients off from `centre`, or from all but `centre`, in one direction or both; the members see each other.
+    pub(super) fn cut_clients(&mut self, centre: usize) {
+        let cut = ClientCut { requests: self.random.below(3) > 0, answers: self.random.below(3) > 0 };
+        let is_all_but_centre = self.random.below(3) == 0;
+        for (member, own) in self.own_client_cuts.iter_mut().enumerate() {
+            *own = if (member == centre) == is_all_but_centre { ClientCut::default() } else { cut };
+        }
+    }
+
+    /// Ends what `cut_clients` did.
+    pub(super) fn mend_clients(&mut self) {
+        self.own_client_cuts.fill(ClientCut::default());
     }
 
     /// Loses everything in flight between `one` and `other`, both ways.
@@ -153,21 +238,11 @@ impl Network {
     pub(super) fn partition(&mut self, centre: usize) -> (Shape, u32) {
         self.mend_links();
         self.generation += 1;
-        let shape = SHAPES[self.random.position(SHAPES.len())];
+        let shape = Shape::ALL[self.random.position(Shape::ALL.len())];
         let other = (centre + 1 + self.random.position(self.members_count.max(2) - 1)) % self.members_count;
-        let sides: Vec<bool> = (0..self.members_count).map(|_| self.random.below(2) == 0).collect();
-        for from in 0..self.members_count {
-            for to in 0..self.members_count {
-                let is_cut = match shape {
-                    Shape::Isolated => from == centre || to == centre,
-                    Shape::Halves => sides[from] != sides[to],
-                    Shape::Deaf => to == centre,
-                    Shape::Mute => from == centre,
-                    Shape::Bridge => (from, to) == (centre, other) || (to, from) == (centre, other),
-                    Shape::Ragged => self.random.below(2) == 0,
-                };
-                self.links[from * self.members_count + to].is_cut = is_cut && from != to;
-            }
+        let cuts = self.cuts(shape, centre, other);
+        for (link, is_cut) in self.links.iter_mut().zip(cuts) {
+            link.is_cut = is_cut;
         }
         // Sometimes the connections notice at once, and what was in flight on them is lost.
         if self.random.below(2) == 0 {
@@ -177,9 +252,44 @@ impl Network {
         }
         // Clients share the fate of one side, or of none.
         if self.random.below(3) == 0 {
-            self.is_cut_from_clients[centre] = true;
+            self.client_cuts[centre] = ClientCut { requests: true, answers: true };
         }
         (shape, self.generation)
+    }
+
+    /// Which links a shape cuts, in the order of `links`.
+    fn cuts(&mut self, shape: Shape, centre: usize, other: usize) -> Vec<bool> {
+        let count = self.members_count;
+        let sides: Vec<bool> = (0..count).map(|_| self.random.below(2) == 0).collect();
+        // The order of a row or a ring, beginning anywhere.
+        let place = |member: usize| (member + count - centre) % count;
+        let mut cuts = Vec::with_capacity(count * count);
+        for from in 0..count {
+            for to in 0..count {
+                let apart = place(from).abs_diff(place(to));
+                let is_cut = match shape {
+                    Shape::Isolated => from == centre || to == centre,
+                    Shape::Halves => sides[from] != sides[to],
+                    Shape::Deaf => to == centre,
+                    Shape::Mute => from == centre,
+                    Shape::Pair => (from, to) == (centre, other) || (to, from) == (centre, other),
+                    Shape::Bridge => from != centre && to != centre && sides[from] != sides[to],
+                    Shape::Chain => apart > 1,
+                    Shape::Ring => apart > 1 && apart < count - 1,
+                    Shape::OneWay => (from, to) == (centre, other),
+                    Shape::Ragged => self.random.below(2) == 0,
+                };
+                cuts.push(is_cut && from != to);
+            }
+        }
+        cuts
+    }
+
+    /// Lifts the partition of `generation` for a while, or puts it back in force; whether it is still the current one.
+    pub(super) fn flap(&mut self, generation: u32) -> bool {
+        let is_current = generation == self.generation && self.links.iter().any(|link| link.is_cut);
+        self.is_lifted = is_current && !self.is_lifted;
+        is_current
     }
 
     /// Mends every link, if no partition later than `generation` has been made.
@@ -194,15 +304,17 @@ impl Network {
         for link in &mut self.links {
             link.is_cut = false;
         }
-        self.is_cut_from_clients.fill(false);
+        self.is_lifted = false;
+        self.client_cuts.fill(ClientCut::default());
     }
 
-    /// Ends every clog, and loses what it has delayed.
+    /// Ends every clog and every half-open connection, and loses what they have delayed.
     pub(super) fn unclog_links(&mut self) {
         for link in &mut self.links {
             link.connection += 1;
             link.latest = TrueMicros(0);
             link.clogged_until = TrueMicros(0);
+            link.half_open_until = TrueMicros(0);
         }
     }
 }
@@ -255,11 +367,52 @@ mod tests {
         assert!(!cut(&network));
     }
 
+    /// How many members each member can reach both ways.
+    fn neighbours(members_count: usize, shape: Shape) -> Vec<usize> {
+        let mut network = Network::new(members_count, Random::new(1));
+        let cuts = network.cuts(shape, 1, 0);
+        let sees = |from: usize, to: usize| !cuts[from * members_count + to];
+        let both = |one: usize, other: usize| one != other && sees(one, other) && sees(other, one);
+        (0..members_count).map(|one| (0..members_count).filter(|other| both(one, *other)).count()).collect()
+    }
+
     #[test]
-    fn a_bridge_separates_two_who_both_see_the_third() {
+    fn each_shape_leaves_the_neighbours_it_is_named_for() {
+        assert_eq!(neighbours(3, Shape::Isolated), [1, 0, 1]);
+        assert_eq!(neighbours(3, Shape::Pair), [1, 1, 2]);
+        assert_eq!(neighbours(5, Shape::Ring), [2; 5]);
+        let mut chain = neighbours(5, Shape::Chain);
+        chain.sort_unstable();
+        assert_eq!(chain, [1, 1, 2, 2, 2]);
+        let bridge = neighbours(5, Shape::Bridge);
+        assert_eq!(bridge[1], 4, "the bridge sees both groups");
+        assert_eq!(neighbours(3, Shape::OneWay), [1, 1, 2]);
+    }
+
+    #[test]
+    fn a_flapping_partition_comes_and_goes_until_it_is_mended() {
         let mut network = network();
-        while network.partition(0).0 != Shape::Bridge {}
-        let cuts = network.links.iter().filter(|link| link.is_cut).count();
-        assert_eq!(cuts, 2);
+        let plan = FaultPlan::without_faults(3);
+        let arrives = |network: &mut Network| network.send(&plan, TrueMicros(0), 0, 1).0[0].is_some();
+        let generation = loop {
+            let (_, generation) = network.partition(0);
+            if !arrives(&mut network) {
+                break generation;
+            }
+        };
+        assert!(network.flap(generation) && arrives(&mut network));
+        assert!(network.flap(generation) && !arrives(&mut network));
+        network.heal(generation);
+        assert!(!network.flap(generation) && arrives(&mut network));
+    }
+
+    #[test]
+    fn a_half_open_connection_loses_what_is_sent_one_way() {
+        let mut network = network();
+        let plan = FaultPlan::without_faults(3);
+        network.half_open(0, 1, TrueMicros(50));
+        assert_eq!(network.send(&plan, TrueMicros(49), 0, 1).0, [None, None]);
+        assert!(network.send(&plan, TrueMicros(49), 1, 0).0[0].is_some());
+        assert!(network.send(&plan, TrueMicros(50), 0, 1).0[0].is_some());
     }
 }

@@ -18,6 +18,8 @@ pub(super) struct Witness {
     order: Vec<CommittedWrite>,
     committed: BTreeSet<WriteId>,
     sessions: BTreeMap<SessionId, Session>,
+    /// Every session that ever was opened.
+    opened: BTreeSet<SessionId>,
     /// How many entries of the order were second copies.
     copies_count: u64,
 }
@@ -44,6 +46,11 @@ impl Witness {
         self.committed.contains(&write)
     }
 
+    /// Whether the opening of this session is committed.
+    pub(super) fn has_opened(&self, session: SessionId) -> bool {
+        self.opened.contains(&session)
+    }
+
     /// The entry at `index` is committed; returns its term.
     ///
     /// # Errors
@@ -62,6 +69,7 @@ impl Witness {
             EntryKind::OpenSession => {
                 let fresh = Session { low_water: 0, last_named: index };
                 self.sessions.insert(SessionId(index.0), fresh);
+                self.opened.insert(SessionId(index.0));
             }
             EntryKind::CloseSession => {
                 self.sessions.remove(&session);

@@ -1,0 +1,89 @@
+//! What clients wrote, so that no answer can hold anything else.
+//!
+//! When disks lost more than the promise covers, writes may be gone and revisions come twice; but whatever is served
+//! must still be something that a client once asked to be written, under that very key: damage is never served.
+//!
+//! Always: an operation is taken in before any member can have heard of it. Left out: whether what is served is the
+//! newest; the other invariants say that, where the promise holds.
+
+use super::invariants::{Broken, holds};
+use super::random::{fingerprint, mix};
+use crate::check::{Call, Operation};
+use crate::ids::MemberId;
+use crate::kv::{self, Applied, Command, OperationResult, Outcome};
+use std::collections::BTreeSet;
+
+/// Every pair of key and value that clients asked to be written, as fingerprints.
+#[derive(Debug, Default)]
+pub(super) struct Served {
+    taken_in: usize,
+    written: BTreeSet<u64>,
+}
+
+impl Served {
+    /// Takes in what was asked since the last time.
+    pub(super) fn take_in(&mut self, history: &[Operation]) {
+        for operation in history.iter().skip(self.taken_in) {
+            if let Call::Write { command, .. } = &operation.call {
+                self.take_in_command(command);
+            }
+        }
+        self.taken_in = history.len();
+    }
+
+    fn take_in_command(&mut self, command: &Command) {
+        match command {
+            Command::Put(put) => self.take_in_put(put),
+            Command::DeleteRange(_) => {}
+            Command::Txn(txn) => {
+                for operation in txn.success.iter().chain(&txn.failure) {
+                    if let kv::Operation::Put(put) = operation {
+                        self.take_in_put(put);
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_in_put(&mut self, put: &kv::Put) {
+        self.written.insert(pair(&put.key, &put.value));
+    }
+
+    /// Checks an answer: every value in it was written under its key.
+    ///
+    /// # Errors
+    /// If one was not.
+    pub(super) fn holds_only_what_was_written(&self, by: MemberId, answer: &Applied) -> Result<(), Broken> {
+        let mut found = Vec::new();
+        note_outcome(&answer.outcome, &mut found);
+        for shown in found {
+            let is_written = shown.value.is_empty() || self.written.contains(&pair(&shown.key, &shown.value));
+            holds(is_written, "what_is_served_was_written", || {
+                format!("{by} served a value of {:?} that nobody wrote", shown.key)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn note_outcome<'a>(outcome: &'a Outcome, found: &mut Vec<&'a kv::KeyValue>) {
+    match outcome {
+        Outcome::Range(result) => found.extend(&result.pairs),
+        Outcome::Put(result) => found.extend(&result.previous),
+        Outcome::DeleteRange(result) => found.extend(&result.previous),
+        Outcome::Txn(result) => {
+            for result in &result.results {
+                match result {
+                    OperationResult::Range(result) => found.extend(&result.pairs),
+                    OperationResult::Put(result) => found.extend(&result.previous),
+                    OperationResult::DeleteRange(result) => found.extend(&result.previous),
+                }
+            }
+        }
+        Outcome::Refused(_) => {}
+    }
+}
+
+fn pair(key: &[u8], value: &[u8]) -> u64 {
+    mix(fingerprint(key) ^ fingerprint(value).rotate_left(1))
+}
