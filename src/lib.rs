@@ -14,6 +14,7 @@ pub mod raft;
 pub mod replica;
 pub mod server;
 pub mod sim;
+pub mod sometimes;
 #[cfg(test)]
 mod tidy;
 pub mod wal;

@@ -10,6 +10,7 @@
 
 mod planted;
 mod shape;
+mod sometimes;
 mod source;
 mod walls;
 

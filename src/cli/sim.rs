@@ -8,10 +8,14 @@
 //! Always: what a machine reads goes to stdout, progress goes to stderr; a failing seed prints one line that does
 //! it again. Left out: anything about what is simulated.
 
-use crate::sim::{Campaign, Outcome, RunOptions, Trace, run as run_seed};
+use crate::sim::{
+    Campaign, DeathAt, Outcome, RunOptions, Tally, Trace, crash_points, run as run_seed, run_crash_point,
+};
 use clap::Args;
+use core::fmt;
 use serde::Serialize;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +33,7 @@ const PLANTED_SEEDS_MAX: u64 = 2_000;
 
 /// The arguments of `mainstay sim`.
 #[derive(Args, Debug)]
+#[allow(clippy::struct_excessive_bools)] // each is a flag of the command line
 pub(super) struct SimArgs {
     /// Run this one seed
     #[arg(long, value_name = "N", conflicts_with_all = ["seeds", "budget"])]
@@ -37,6 +42,14 @@ pub(super) struct SimArgs {
     /// Tell everything that happens in it, one line an event
     #[arg(long, requires = "seed")]
     trace: bool,
+
+    /// Print nothing but the hash of everything that happened in it
+    #[arg(long, requires = "seed", conflicts_with_all = ["trace", "json"])]
+    trace_hash: bool,
+
+    /// Run one script once for every completion of a disk in it, a member dying there, and again in its recovery
+    #[arg(long, conflicts_with_all = ["seed", "seeds", "first", "minutes"])]
+    crash_points: bool,
 
     /// Run this many seeds [default: 100, or as many as fit into the budget]
     #[arg(long, value_name = "N")]
@@ -88,14 +101,25 @@ fn one(arguments: &SimArgs, seed: u64) -> ExitCode {
     let outcome = run_seed(RunOptions::of_minutes(seed, arguments.minutes), &mut trace);
     let mut campaign = Campaign::default();
     campaign.add(seed, &outcome);
+    if arguments.trace_hash {
+        tell_failure(Task::Seed(seed), arguments.minutes, &outcome);
+        println!("{:016x}", trace.hash());
+        return ExitCode::SUCCESS;
+    }
     eprintln!("{} events, trace hash {:016x}", trace.events_count(), trace.hash());
-    tell_failure(arguments.minutes, seed, &outcome);
+    tell_failure(Task::Seed(seed), arguments.minutes, &outcome);
     finish(arguments, &campaign, began.elapsed())
 }
 
 fn many(arguments: &SimArgs) -> ExitCode {
-    let unbounded = if arguments.budget.is_some() { SEEDS_UNBOUNDED } else { 100 };
+    let points = if arguments.crash_points { crash_points() } else { Vec::new() };
+    let unbounded = match points.len() as u64 {
+        0 if arguments.budget.is_some() => SEEDS_UNBOUNDED,
+        0 => 100,
+        all => all,
+    };
     let work = Work {
+        points: points.into(),
         first: arguments.first,
         seeds_max: arguments.seeds.unwrap_or(unbounded),
         minutes: arguments.minutes,
@@ -103,7 +127,11 @@ fn many(arguments: &SimArgs) -> ExitCode {
         failures_max: FAILURES_MAX,
         bug: 0,
     };
-    eprintln!("seeds from {}, {} simulated minutes each", work.first, work.minutes);
+    if arguments.crash_points {
+        eprintln!("{} crash points of one script", work.seeds_max);
+    } else {
+        eprintln!("seeds from {}, {} simulated minutes each", work.first, work.minutes);
+    }
     let (campaign, busy) = work.run(tell_failure);
     finish(arguments, &campaign, busy)
 }
@@ -116,6 +144,8 @@ struct Summary {
     speed_x: f64,
     failures: u64,
     first_failed_seed: Option<u64>,
+    faults: BTreeMap<&'static str, u64>,
+    markers: BTreeMap<&'static str, u64>,
 }
 
 /// `busy` is the time spent on runs, summed over the threads.
@@ -128,8 +158,12 @@ fn finish(arguments: &SimArgs, campaign: &Campaign, busy: Duration) -> ExitCode 
         speed_x: rounded(simulated.as_secs_f64() / busy.as_secs_f64().max(1e-9)),
         failures: campaign.failures,
         first_failed_seed: campaign.first_failed_seed,
+        faults: campaign.faults.counts().clone(),
+        markers: campaign.markers.counts().clone(),
     };
     eprintln!("{}", campaign.counts);
+    tell_never("faults that never struck", &campaign.faults);
+    tell_never("marked places never passed", &campaign.markers);
     let words = format!(
         "{} seeds, {} simulated hours at {} times real time a core: {} failed",
         summary.seeds, summary.sim_hours, summary.speed_x, summary.failures
@@ -145,15 +179,49 @@ fn finish(arguments: &SimArgs, campaign: &Campaign, busy: Duration) -> ExitCode 
     if campaign.failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn tell_failure(minutes: u64, seed: u64, outcome: &Outcome) {
-    if let Some(failure) = &outcome.failure {
-        eprintln!("seed {seed} broke {} at {}: {}", failure.invariant, failure.at, failure.explanation);
-        tell_reproduction(minutes, seed);
+fn tell_never(what: &str, tally: &Tally) {
+    let never = tally.never();
+    if !never.is_empty() {
+        eprintln!("{what}: {}", never.join(", "));
     }
 }
 
-fn tell_reproduction(minutes: u64, seed: u64) {
-    eprintln!("reproduce it with: mainstay sim --seed {seed} --minutes {minutes} --trace");
+fn tell_failure(task: Task, minutes: u64, outcome: &Outcome) {
+    if let Some(failure) = &outcome.failure {
+        eprintln!("{task} broke {} at {}: {}", failure.invariant, failure.at, failure.explanation);
+        tell_reproduction(task, minutes);
+    }
+}
+
+fn tell_reproduction(task: Task, minutes: u64) {
+    if let Task::Seed(seed) = task {
+        eprintln!("reproduce it with: mainstay sim --seed {seed} --minutes {minutes} --trace");
+    }
+}
+
+/// One run of many.
+#[derive(Clone, Copy)]
+enum Task {
+    Seed(u64),
+    CrashPoint(DeathAt),
+}
+
+impl Task {
+    fn run(self, minutes: u64) -> Outcome {
+        match self {
+            Self::Seed(seed) => run_seed(RunOptions::of_minutes(seed, minutes), &mut Trace::hashed()),
+            Self::CrashPoint(death) => run_crash_point(death, &mut Trace::hashed()),
+        }
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Seed(seed) => write!(f, "seed {seed}"),
+            Self::CrashPoint(death) => write!(f, "the script in which {death}"),
+        }
+    }
 }
 
 /// The time of day of this machine, for speed and budgets alone; no run ever sees it.
@@ -163,8 +231,10 @@ fn now() -> Instant {
 }
 
 /// Which seeds are to be run, and until when.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Work {
+    /// The crash points to be run instead of seeds, if there are any.
+    points: Arc<[DeathAt]>,
     first: u64,
     seeds_max: u64,
     minutes: u64,
@@ -184,7 +254,7 @@ enum Report {
 
 impl Work {
     /// Runs the seeds on one thread a core; returns the sum, and the time spent on runs over all threads.
-    fn run(self, tell: fn(u64, u64, &Outcome)) -> (Campaign, Duration) {
+    fn run(self, tell: fn(Task, u64, &Outcome)) -> (Campaign, Duration) {
         let threads_count = std::thread::available_parallelism().map_or(1, usize::from);
         let next = Arc::new(AtomicU64::new(0));
         let (sender, receiver) = channel();
@@ -200,7 +270,7 @@ impl Work {
         sender: &Sender<Report>,
         receiver: &Receiver<Report>,
         mut threads_count: usize,
-        tell: fn(u64, u64, &Outcome),
+        tell: fn(Task, u64, &Outcome),
     ) -> (Campaign, Duration) {
         let mut campaign = Campaign::default();
         let mut busy = Duration::ZERO;
@@ -210,13 +280,13 @@ impl Work {
                 Ok(Report::Finished(seed, outcome, took)) => {
                     campaign.add(seed, &outcome);
                     busy += took;
-                    tell(self.minutes, seed, &outcome);
+                    tell(self.task(seed), self.minutes, &outcome);
                 }
                 Ok(Report::Panicked(seed, message)) => {
                     campaign.fail(seed);
-                    eprintln!("seed {seed} panicked: {message}");
+                    eprintln!("{} panicked: {message}", self.task(seed));
                     if self.bug == 0 {
-                        tell_reproduction(self.minutes, seed);
+                        tell_reproduction(self.task(seed), self.minutes);
                     }
                     // The thread stands still for ever; another takes its place.
                     self.spawn(next, sender);
@@ -234,21 +304,28 @@ impl Work {
         (campaign, busy)
     }
 
-    fn spawn(self, next: &Arc<AtomicU64>, sender: &Sender<Report>) {
+    /// What the number of a run stands for.
+    fn task(&self, seed: u64) -> Task {
+        let point = usize::try_from(seed - self.first).ok().and_then(|at| self.points.get(at));
+        point.map_or(Task::Seed(seed), |death| Task::CrashPoint(*death))
+    }
+
+    fn spawn(&self, next: &Arc<AtomicU64>, sender: &Sender<Report>) {
         let (next, sender) = (Arc::clone(next), sender.clone());
+        let this = self.clone();
         std::thread::spawn(move || {
             #[cfg(feature = "planted")]
-            crate::planted::switch_on(self.bug);
+            crate::planted::switch_on(this.bug);
             loop {
                 let offset = next.fetch_add(1, Ordering::Relaxed);
-                let is_late = self.deadline.is_some_and(|deadline| now() >= deadline);
-                if offset >= self.seeds_max || is_late {
+                let is_late = this.deadline.is_some_and(|deadline| now() >= deadline);
+                if offset >= this.seeds_max || is_late {
                     break;
                 }
-                let seed = self.first + offset;
+                let seed = this.first + offset;
                 CURRENT.with_borrow_mut(|current| *current = Some((seed, sender.clone())));
                 let began = now();
-                let outcome = run_seed(RunOptions::of_minutes(seed, self.minutes), &mut Trace::hashed());
+                let outcome = this.task(seed).run(this.minutes);
                 CURRENT.with_borrow_mut(|current| *current = None);
                 if sender.send(Report::Finished(seed, Box::new(outcome), began.elapsed())).is_err() {
                     return;
@@ -340,6 +417,7 @@ struct Hunt {
 fn find(arguments: &SimArgs, bug: crate::sim::PlantedBug) -> Hunt {
     let seeds_max = arguments.seeds.unwrap_or(PLANTED_SEEDS_MAX);
     let work = Work {
+        points: Arc::default(),
         first: arguments.first,
         seeds_max,
         minutes: arguments.minutes,
@@ -347,9 +425,9 @@ fn find(arguments: &SimArgs, bug: crate::sim::PlantedBug) -> Hunt {
         failures_max: 1,
         bug: bug.number,
     };
-    let (campaign, _) = work.run(|_, seed, outcome| {
+    let (campaign, _) = work.run(|task, _, outcome| {
         if let Some(failure) = &outcome.failure {
-            eprintln!("    seed {seed} broke {} at {}", failure.invariant, failure.at);
+            eprintln!("    {task} broke {} at {}", failure.invariant, failure.at);
         }
     });
     let seed = campaign.first_failed_seed;

@@ -9,7 +9,7 @@ use super::node::{Node, Role};
 use super::{interface::Output, quorum};
 use crate::ids::{BootMicros, MemberId};
 use crate::limits::RAFT_NUMBER_MAX;
-use crate::planted;
+use crate::{planted, sometimes};
 
 /// Who said yes so far.
 #[derive(Clone, Debug)]
@@ -45,10 +45,19 @@ impl Node {
         let is_waiting_for_disk = matches!(self.role, Role::Candidate(_)) && self.is_disk_stalled(now);
         self.draw_election_timeout(now);
         if is_waiting_for_disk {
+            sometimes!(CampaignDeferredForDisk);
             return;
+        }
+        if matches!(self.role, Role::Candidate(_)) {
+            sometimes!(CampaignWithoutAResult);
         }
         self.become_follower(now, self.hard_state.term, None, out);
         if !is_able {
+            if self.log.has_hole() {
+                sometimes!(CampaignDeferredForHole);
+            } else {
+                sometimes!(CampaignDeferredForDisk);
+            }
             return;
         }
         let mut poll = Poll::new();
@@ -89,6 +98,7 @@ impl Node {
         if let Role::PreCandidate(poll) = &self.role
             && poll.is_won(self.voters_count())
         {
+            sometimes!(PreVoteWon);
             self.become_candidate(now, false, out);
         }
     }

@@ -16,7 +16,7 @@ use super::interface::Output;
 use super::message::{FillReply, FillRequest, Message, Position};
 use super::node::Node;
 use crate::ids::{BootMicros, MemberId};
-use crate::planted;
+use crate::{planted, sometimes};
 
 /// The asker's state.
 #[derive(Clone, Debug)]
@@ -82,6 +82,7 @@ impl Node {
             let reply = FillReply { term, last: request.last, previous, entries };
             self.send(from, Message::FillReply(reply), out);
         } else if request.term == self.hard_state.term {
+            sometimes!(FollowerRepaired);
             self.repair_follower(from, request.previous, out);
         }
     }
@@ -94,13 +95,19 @@ impl Node {
         let before = self.fill_request(reply.last);
         if self.log.holds(reply.previous) {
             let settled = self.settled();
-            if self.log.first_conflict(&reply.entries).is_some_and(|at| at <= settled) {
+            let conflict = self.log.first_conflict(&reply.entries);
+            if conflict.is_some_and(|at| at <= settled) {
                 return;
+            }
+            sometimes!(HoleFilledByAnyPeer);
+            if conflict.is_some() {
+                sometimes!(HoleOfAReplacedLog);
             }
             self.accept(&reply.entries, out);
             self.filling.stepped_down = None;
         } else if reply.previous.index <= self.log.last().index && reply.previous.index.0 > 0 {
             let at = self.log.last_upto(reply.previous.index, reply.previous.term);
+            sometimes!(FillSteppedDown);
             self.filling.stepped_down = Some((reply.last, at));
         } else {
             return;

@@ -7,6 +7,7 @@ use super::interface::Output;
 use super::message::{AppendReply, AppendRequest, AppendResult, Message, Position};
 use super::node::{Node, Role};
 use crate::ids::{BootMicros, LogIndex, MemberId};
+use crate::sometimes;
 
 /// What a follower knows of its leader.
 #[derive(Clone, Debug)]
@@ -96,13 +97,18 @@ impl Node {
             return Some(AppendResult::Matched { upto: self.hard_state.commit.min(self.durable()) });
         }
         if !self.log.holds(previous) {
+            sometimes!(AppendInConflict);
             let hint = self.log.last_upto(previous.index.previous(), previous.term);
             return Some(AppendResult::Conflict { rejected: previous.index, hint });
         }
         if self.log.first_conflict(&request.entries).is_some_and(|at| at <= self.settled()) {
             return None;
         }
+        let had_hole = self.log.has_hole();
         self.accept(&request.entries, out);
+        if had_hole && !self.log.has_hole() {
+            sometimes!(HoleFilledByLeader);
+        }
         let last = request.entries.last().map_or(previous.index, |entry| entry.index);
         if let Role::Follower(follower) = &mut self.role {
             follower.matched = follower.matched.max(last);

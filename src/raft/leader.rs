@@ -13,7 +13,7 @@ use super::read_index::LeaderReads;
 use super::transfer::Transfer;
 use crate::ids::{BootMicros, LogIndex, MemberId};
 use crate::limits::GATHER_MICROS_MAX;
-use crate::planted;
+use crate::{planted, sometimes};
 
 /// What only a leader knows.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Leader {
 
     /// The latest instant since which a majority was heard.
     fn majority_heard_at(&self) -> BootMicros {
-        if self.followers.is_empty() {
+        if self.followers.is_empty() || planted!(14) {
             return BootMicros(u64::MAX);
         }
         let others = self.followers.iter().map(|follower| follower.heard_at().0);
@@ -98,7 +98,13 @@ impl Node {
         let Role::Leader(leader) = &self.role else {
             return;
         };
-        if self.has_lost_majority(leader, now) || self.is_outrun(leader, now) {
+        let (is_alone, is_outrun) = (self.has_lost_majority(leader, now), self.is_outrun(leader, now));
+        if is_alone {
+            sometimes!(LeaderWithoutMajority);
+        } else if is_outrun {
+            sometimes!(LeaderOutrunByOthersDisks);
+        }
+        if is_alone || is_outrun {
             self.become_follower(now, self.hard_state.term, None, out);
             return;
         }
@@ -108,6 +114,7 @@ impl Node {
             return;
         };
         if leader.transfer.as_ref().is_some_and(|transfer| now >= transfer.deadline) {
+            sometimes!(TransferTimedOut);
             leader.transfer = None;
         }
         // The flush at the end of this turn sends what was gathered.
@@ -242,6 +249,9 @@ impl Node {
             || reply.session != follower.session()
             || reply.round > newest_round
         {
+            if reply.session != follower.session() {
+                sometimes!(AckOfAnotherSession);
+            }
             return;
         }
         follower.heard(now, reply.round);
@@ -264,10 +274,19 @@ impl Node {
         let Role::Leader(leader) = &self.role else {
             return;
         };
-        let own = if planted!(19) { self.log.last().index } else { durable };
+        let mut own = if planted!(19) { self.log.last().index } else { durable };
+        if planted!(20) && leader.followers.is_empty() {
+            own = self.log.last().index;
+        }
         let matched = leader.followers.iter().map(|follower| follower.matched().0);
-        let upto = LogIndex(quorum::reached_by_majority(matched.chain([own.0])));
+        let all = matched.chain([own.0]);
+        let upto = if planted!(46) { all.min().unwrap_or(0) } else { quorum::reached_by_majority(all) };
+        let upto = LogIndex(upto);
         if self.log.term_at(upto) == Some(self.hard_state.term) || planted!(1) {
+            let first = self.hard_state.commit.next();
+            if first <= upto && self.log.term_at(first) != Some(self.hard_state.term) {
+                sometimes!(PriorTermEntriesCommitted);
+            }
             self.commit_upto(upto, out);
         }
     }

@@ -14,7 +14,7 @@ use super::interface::Island;
 use super::message::{Entry, Position};
 use crate::ids::{LogIndex, Term};
 use crate::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX};
-use crate::planted;
+use crate::{planted, sometimes};
 
 /// One member's log.
 #[derive(Clone, Debug)]
@@ -161,12 +161,14 @@ impl Log {
                 if self.holds(entry.position()) && !planted!(23) {
                     continue;
                 }
+                sometimes!(UncommittedEntriesOverwritten);
                 self.cut(entry.index);
                 changes.push(Change::Cut { from: entry.index, is_below_island: self.has_hole() });
             }
             let named = self.islands.last().map(Island::end);
             self.drop_contradicted(*entry);
             if self.islands.last().map(Island::end) != named {
+                sometimes!(IslandContradicted);
                 changes.push(Change::EndDropped { at: entry.index, is_below_island: self.has_hole() });
             }
             self.entries.push(*entry);

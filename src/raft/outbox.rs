@@ -7,7 +7,7 @@ use super::durability::Ballot;
 use super::interface::Output;
 use super::message::Message;
 use crate::ids::MemberId;
-use crate::planted;
+use crate::{planted, sometimes};
 use core::mem::discriminant;
 
 /// What is held.
@@ -56,6 +56,9 @@ impl Outbox {
 
     /// Drops everything: the term has moved on.
     pub(super) fn clear(&mut self) {
+        if !self.held.is_empty() {
+            sometimes!(HeldMessageOutdated);
+        }
         self.held.clear();
     }
 }

@@ -7,6 +7,7 @@ use super::interface::{NotLeader, Output, TransferRefused};
 use super::message::{Message, TimeoutNow};
 use super::node::{Node, Role};
 use crate::ids::{BootMicros, MemberId};
+use crate::{planted, sometimes};
 
 /// A transfer under way.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +29,7 @@ impl Node {
     /// Notes the transfer; a new one takes the place of an old one.
     pub(super) fn start_transfer(&mut self, now: BootMicros, to: MemberId) -> Result<(), TransferRefused> {
         let known = self.leader();
-        let deadline = now.after(self.election_micros);
+        let deadline = if planted!(12) { BootMicros(u64::MAX) } else { now.after(self.election_micros) };
         let Role::Leader(leader) = &mut self.role else {
             return Err(TransferRefused::NotLeader(NotLeader { leader: known }));
         };
@@ -53,6 +54,7 @@ impl Node {
         let is_caught_up =
             leader.followers.iter().any(|follower| follower.peer == to && follower.matched() == last);
         if is_caught_up && !transfer.is_sent {
+            sometimes!(TransferOrdered);
             transfer.is_sent = true;
             out.push(Output::Send { to, message: Message::TimeoutNow(TimeoutNow { term, last }) });
         }
@@ -71,6 +73,7 @@ impl Node {
             return;
         };
         if is_current && follower.matched >= order.last && self.may_campaign(now) {
+            sometimes!(TransferObeyed);
             self.become_candidate(now, true, out);
         }
     }

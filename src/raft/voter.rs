@@ -5,7 +5,7 @@ use super::interface::Output;
 use super::message::{Message, PreVoteReply, PreVoteRequest, VoteReply, VoteRequest};
 use super::node::{Node, Role};
 use crate::ids::{BootMicros, MemberId};
-use crate::planted;
+use crate::{planted, sometimes};
 
 impl Node {
     /// Whether a leader was heard within E, so that nobody needs another. A leader hears itself while a majority
@@ -24,7 +24,12 @@ impl Node {
     pub(super) fn is_ignored(&self, now: BootMicros, message: &Message) -> bool {
         match message {
             Message::VoteRequest(request) => {
-                request.term >= self.hard_state.term && !request.is_transfer && self.hears_leader(now)
+                let is_ignored =
+                    request.term >= self.hard_state.term && !request.is_transfer && self.hears_leader(now);
+                if is_ignored {
+                    sometimes!(VoteIgnoredByStickiness);
+                }
+                is_ignored
             }
             Message::PreVoteRequest(_)
             | Message::PreVoteReply(_)
@@ -51,6 +56,11 @@ impl Node {
         let is_granted = request.term > self.hard_state.term
             && request.last.is_up_to_date_with(self.log.vote_position())
             && !self.hears_leader(now);
+        if self.hears_leader(now) {
+            sometimes!(PreVoteRefusedByStickiness);
+        } else if !request.last.is_up_to_date_with(self.log.vote_position()) {
+            sometimes!(PreVoteRefusedForLog);
+        }
         if planted!(15) && !is_granted {
             return;
         }
@@ -75,6 +85,8 @@ impl Node {
             self.become_follower(now, term, None, out);
             self.hard_state.vote = Some(from);
             self.draw_election_timeout(now);
+        } else {
+            sometimes!(VoteRefused);
         }
         self.send(from, Message::VoteReply(VoteReply { term, is_granted }), out);
     }

@@ -12,6 +12,7 @@
 //! of the configuration.
 
 use crate::ids::{BootMicros, ClusterId, DirectoryId, MemberId};
+use crate::{planted, sometimes};
 use std::collections::BTreeMap;
 
 /// The directory id of every initial member.
@@ -104,7 +105,8 @@ impl Bootstrap {
             };
             built.insert(*member, heard.directory);
             if let Some(record) = &heard.record {
-                if record.get(&self.me) != Some(&self.directory) {
+                if record.get(&self.me) != Some(&self.directory) && !planted!(48) {
+                    sometimes!(WipedMemberRefused);
                     return Progress::Foreign { by: *member };
                 }
                 let is_of_the_same_members = record.len() == self.heard.len() + 1
@@ -120,6 +122,9 @@ impl Bootstrap {
         }
         if !waiting.is_empty() {
             return Progress::WaitingFor(waiting);
+        }
+        if adopted.is_some() {
+            sometimes!(FounderAdoptedRecord);
         }
         Progress::Complete(adopted.cloned().unwrap_or(built))
     }

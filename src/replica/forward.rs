@@ -16,6 +16,7 @@ use crate::api::{Refusal, Response, Stamp};
 use crate::ids::{BootMicros, KeyspaceId, MemberId, Term, Ticket};
 use crate::limits::{FORWARD_BOOTS_MAX, PROPOSALS_WAITING_MAX};
 use crate::peer::{Body, ForwardStamp};
+use crate::sometimes;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use wal_format::EntryKind;
@@ -144,6 +145,7 @@ impl Replica {
         outputs: &mut Vec<Output>,
     ) {
         if !self.seen_forwards.is_new(from, forwarded.request) {
+            sometimes!(ForwardDoubled);
             return;
         }
         let asker = Asker::Peer { member: from, request: forwarded.request };
@@ -158,6 +160,9 @@ impl Replica {
             body: forwarded.body,
         });
         let is_this_term = forwarded.term == self.node.hard_state().term;
+        if !is_this_term {
+            sometimes!(ForwardOfAnotherTerm);
+        }
         let admitted = match proposal {
             _ if !is_this_term => Err(Refusal::NotLeader { leader: self.node.leader() }),
             Some(proposal) if proposal.keyspace == self.setup.keyspace => {
@@ -174,6 +179,7 @@ impl Replica {
     /// The leader answered a forward.
     pub(super) fn forward_answered(&mut self, request: u64, response: &Bytes, outputs: &mut Vec<Output>) {
         if let Some((ticket, _)) = self.forwards.waiting.remove(&request) {
+            sometimes!(ForwardAnswered);
             let response =
                 crate::api::decode_response(response).unwrap_or(Response::Refused(Refusal::ForwardLost));
             outputs.push(group::reply(ticket, response));
@@ -183,6 +189,7 @@ impl Replica {
     /// Forwards whose answer did not come in time have an unknown outcome.
     pub(super) fn give_up_forwards(&mut self, now: BootMicros, outputs: &mut Vec<Output>) {
         while self.forwards.deadline().is_some_and(|deadline| deadline <= now) {
+            sometimes!(ForwardTimedOut);
             let (_, (ticket, _)) =
                 self.forwards.waiting.pop_first().expect("a deadline belongs to a forward");
             outputs.push(group::reply(ticket, Response::Refused(Refusal::ForwardLost)));
@@ -192,6 +199,7 @@ impl Replica {
     /// The leader is another, or none: what was forwarded to the old one has an unknown outcome.
     pub(super) fn lose_forwards(&mut self, outputs: &mut Vec<Output>) {
         for (_, (ticket, _)) in std::mem::take(&mut self.forwards.waiting) {
+            sometimes!(ForwardLostWithLeader);
             outputs.push(group::reply(ticket, Response::Refused(Refusal::ForwardLost)));
         }
     }

@@ -11,6 +11,7 @@ use crate::api::{EncodedCommand, ReadMode, Refusal, Request, Response, Stamp};
 use crate::ids::{BootMicros, KeyspaceId, LogIndex, SessionId, Term, Ticket};
 use crate::limits::{PROPOSALS_WAITING_BYTES_MAX, PROPOSALS_WAITING_MAX};
 use crate::raft::{Position, RoleName};
+use crate::sometimes;
 use bytes::Bytes;
 use wal_format::{EntryHeader, EntryKind};
 
@@ -157,6 +158,7 @@ impl Replica {
     pub(super) fn abandon_proposals(&mut self, term: Term, outputs: &mut Vec<Output>) {
         self.proposals_bytes = 0;
         for (_, waiting) in std::mem::take(&mut self.proposals) {
+            sometimes!(ProposalAbandoned);
             assert!(waiting.term <= term, "a proposal is of a term in which this member led");
             self.answer(waiting.asker, Response::Refused(Refusal::LeaderChanged), outputs);
         }

@@ -12,6 +12,7 @@ use crate::ids::{BootMicros, LogIndex, Ticket};
 use crate::kv::Query;
 use crate::limits::READS_WAITING_MAX;
 use crate::raft::{NotLeader, ReadRefused};
+use crate::sometimes;
 use std::collections::BTreeMap;
 
 /// One read that waits.
@@ -73,6 +74,9 @@ impl Replica {
     /// Raft has confirmed: these reads may be answered once `index` is applied.
     pub(super) fn read_ready(&mut self, request: u64, index: LogIndex, outputs: &mut Vec<Output>) {
         if let Some(reads) = self.reads.confirming.remove(&request) {
+            if index > self.applied {
+                sometimes!(ReadWaitedForApply);
+            }
             self.reads.ready.entry(index).or_default().extend(reads);
             self.serve_ready_reads(outputs);
         }
@@ -81,6 +85,7 @@ impl Replica {
     /// Nobody can confirm: nothing was done.
     pub(super) fn read_failed(&mut self, request: u64, outputs: &mut Vec<Output>) {
         if let Some(reads) = self.reads.confirming.remove(&request) {
+            sometimes!(ReadRoundFailed);
             self.refuse_reads(reads, Refusal::NoQuorum, outputs);
         }
     }

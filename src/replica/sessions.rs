@@ -9,6 +9,7 @@
 use crate::api::{Refusal, Response, Stamp};
 use crate::ids::{LogIndex, SessionId};
 use crate::limits::{SESSION_WINDOW, SESSIONS_MAX};
+use crate::sometimes;
 use std::collections::BTreeMap;
 
 /// What apply must do with a stamped write.
@@ -62,6 +63,7 @@ impl Sessions {
     /// Ends a session that nothing named after `idle_since`. A write that was appended in between keeps it.
     pub(super) fn expire(&mut self, session: SessionId, idle_since: LogIndex) {
         if self.last_named(session).is_some_and(|named| named <= idle_since) {
+            sometimes!(SessionExpired);
             self.table.remove(&session);
         }
     }
@@ -69,6 +71,7 @@ impl Sessions {
     /// Decides what becomes of a stamped write in the entry at `index`.
     pub(super) fn judge(&mut self, index: LogIndex, stamp: Stamp) -> Verdict {
         let Some(session) = self.table.get_mut(&stamp.session) else {
+            sometimes!(SessionUnknown);
             return Verdict::Refuse(Refusal::SessionUnknown);
         };
         session.last_named = index;
@@ -77,9 +80,11 @@ impl Sessions {
             session.responses = session.responses.split_off(&(stamp.low_water.saturating_add(1)));
         }
         if stamp.sequence <= session.low_water {
+            sometimes!(SequenceForgotten);
             return Verdict::Refuse(Refusal::SequenceForgotten);
         }
         if let Some(response) = session.responses.get(&stamp.sequence) {
+            sometimes!(RetryAnsweredFromMemory);
             // Catalogue 35: a retry that was applied is applied again.
             if !crate::planted!(35) {
                 return Verdict::Seen(response.clone());

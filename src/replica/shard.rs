@@ -20,6 +20,7 @@ use crate::limits::{RAFT_VOTERS_MAX, TURN_APPEND_BYTES_MAX};
 use crate::peer::{Body, Frame};
 use crate::raft::{HardState, Mark, Message, Position};
 use crate::wal::{FoundSegment, GroupOpening, GroupWrite, Note, RecoveredGroup, Wal, WalOptions, WalWrite};
+use crate::{planted, sometimes};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use wal_format::{Configuration, Identity, Member, MemberKind};
@@ -119,6 +120,7 @@ impl Shard {
         let is_identity_lost = recovered.identity.is_none() && !recovered.groups.is_empty();
         if is_identity_lost || recovered.notes.contains(&Note::IdentityInDoubt) {
             // To found again, or to listen to founded members, would be to vote with a log that may have been lost.
+            sometimes!(MemberMuted);
             let why = "to be replaced: damage to its log left no trace of who it was. Remove the member and add it \
                        again as a learner";
             let identity = recovered.identity.unwrap_or_default();
@@ -261,6 +263,7 @@ impl Shard {
     /// A group runs from now on, from what recovery found of it.
     fn serve(&mut self, group: GroupId, found: RecoveredGroup, now: BootMicros) {
         if found.counts_for_nothing {
+            sometimes!(MemberMuted);
             self.stage = Stage::Mute(format!(
                 "to be replaced: damage to its log left no trace of the last vote in group {group}. Remove the \
                  member and add it again as a learner"
@@ -387,7 +390,7 @@ impl Shard {
             return;
         };
         let is_ours = frame.cluster == replica.setup.cluster
-            && frame.to_directory == DirectoryId(self.identity.directory)
+            && (frame.to_directory == DirectoryId(self.identity.directory) || planted!(48))
             && replica.setup.directories.get(&from) == Some(&frame.from_directory);
         if !is_ours {
             return;
@@ -458,6 +461,7 @@ impl Shard {
             if write.is_some() {
                 self.in_flight = gathered.marks;
             } else {
+                sometimes!(WriteWaitedForSegment);
                 self.gathered = Some(gathered);
             }
         } else if matches!(self.stage, Stage::Naming | Stage::Recording(_)) {

@@ -203,6 +203,8 @@ impl Run {
         }
         self.check_recovery(member)?;
         self.observe(member, trace)?;
+        let this = &mut self.members[member];
+        this.dies_after = this.deaths.pop_front();
         let has_hole = self.members[member].observed.as_ref().is_some_and(|observed| observed.has_hole);
         self.counts.holes += u64::from(has_hole);
         if self.random.chance(self.plan.nested_crash_chance) {

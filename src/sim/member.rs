@@ -12,6 +12,7 @@ use super::random::{Random, fingerprint};
 use crate::ids::{GroupId, LogIndex, MemberId, SegmentNumber, Term};
 use crate::raft::Position;
 use crate::replica::{Input, Observation, Options, Shard};
+use std::collections::VecDeque;
 use wal_format::{Frame, GroupTail, RunKind, Section};
 
 /// A crash at a completion of a member's disk.
@@ -57,6 +58,8 @@ pub(super) struct Member {
     pub(super) making: Option<(SegmentNumber, u64)>,
     /// Completions of its disk after which it dies, counted down; `None` for never.
     pub(super) dies_after: Option<CrashPoint>,
+    /// Where it dies in its next boots, if that is laid down.
+    pub(super) deaths: VecDeque<CrashPoint>,
     /// Completions of its disk so far, over all boots.
     pub(super) completions_count: u64,
     /// When it last heard each member, in this boot.
@@ -102,6 +105,7 @@ impl Member {
             disk_full_until: TrueMicros(0),
             making: None,
             dies_after: None,
+            deaths: VecDeque::new(),
             completions_count: 0,
             heard_at: Vec::new(),
             led_since: TrueMicros(0),

@@ -17,6 +17,7 @@
 //! | `network`, `events` | what is on its way |
 //! | `client`, `workload`, `witness` | who uses the store; the committed log as the checker needs it |
 //! | `campaign`, `tally` | many seeds summed up |
+//! | `crash_points` | one script, a crash at every completion of it |
 //! | `planted_bugs` | the bugs that can be switched on, to see that the simulator finds them |
 //! | `trace`, `random` | what happened; chance |
 //!
@@ -29,6 +30,7 @@ mod campaign;
 mod carried;
 mod client;
 mod clock;
+mod crash_points;
 mod disk;
 mod durable;
 mod events;
@@ -50,6 +52,7 @@ mod workload;
 
 pub use campaign::*;
 pub use clock::TrueMicros;
+pub use crash_points::*;
 pub use planted_bugs::*;
 pub use run::{Counts, Failure, Outcome, RunOptions, run};
 pub use tally::Tally;

@@ -33,6 +33,7 @@ use crate::ids::{MemberId, Ticket};
 use crate::peer::{self, Body};
 use crate::raft::{AppendResult, Message, RoleName};
 use crate::replica::{Input, Observation, Output};
+use crate::sometimes::{self, Marker};
 use bytes::Bytes;
 
 /// Before a segment that could not be made is tried again, as in a server.
@@ -144,24 +145,20 @@ pub(super) struct Run {
 
 /// Runs one seed to its end, or to the first broken invariant.
 pub fn run(options: RunOptions, trace: &mut Trace) -> Outcome {
-    let mut run = Run::new(options);
-    let result = run.live_through(trace);
-    run.counts.leaders = run.truth.leaders_count() as u64;
-    run.counts.committed = run.truth.committed_count();
-    run.counts.copies = run.truth.witness.copies_count();
-    let failure = result.err().map(|broken| Failure {
-        invariant: broken.invariant,
-        seed: options.seed,
-        at: run.now,
-        explanation: broken.explanation,
-    });
-    Outcome { simulated: run.now, counts: run.counts, faults: run.faults, markers: Tally::default(), failure }
+    Run::new(options).finish(trace)
 }
 
 impl Run {
     fn new(options: RunOptions) -> Self {
-        let mut random = Random::new(mix(options.seed.wrapping_add(1)));
-        let plan = FaultPlan::draw(&mut random.fork());
+        let plan = FaultPlan::draw(&mut random_of(options).fork());
+        Self::with_plan(options, plan)
+    }
+
+    /// A run whose faults do not follow from its seed.
+    pub(super) fn with_plan(options: RunOptions, plan: FaultPlan) -> Self {
+        let mut random = random_of(options);
+        // The fork from which a plan is drawn.
+        let _ = random.fork();
         let mut queue = Queue::default();
         let network = Network::new(plan.members_count, random.fork());
         let session_idle_micros = if random.below(4) == 0 { 4_000_000 } else { 60_000_000 };
@@ -186,7 +183,30 @@ impl Run {
         }
     }
 
-    fn live_through(&mut self, trace: &mut Trace) -> Result<(), Broken> {
+    /// Lives through all of it, and sums it up.
+    pub(super) fn finish(mut self, trace: &mut Trace) -> Outcome {
+        // What this thread passed before is another run's.
+        sometimes::take().for_each(drop);
+        let result = self.live_through(trace);
+        self.counts.leaders = self.truth.leaders_count() as u64;
+        self.counts.committed = self.truth.committed_count();
+        self.counts.copies = self.truth.witness.copies_count();
+        let failure = result.err().map(|broken| Failure {
+            invariant: broken.invariant,
+            seed: self.options.seed,
+            at: self.now,
+            explanation: broken.explanation,
+        });
+        let markers = markers_passed();
+        Outcome { simulated: self.now, counts: self.counts, faults: self.faults, markers, failure }
+    }
+
+    /// How many completions each member's disk had before the faults ended.
+    pub(super) fn completions_of_script(&self) -> Vec<u64> {
+        self.members.iter().map(|member| member.completions_count).collect()
+    }
+
+    pub(super) fn live_through(&mut self, trace: &mut Trace) -> Result<(), Broken> {
         trace.record(self.now, [0; 4], format_args!("plan {:?}", self.plan));
         if self.plan.exceeds {
             self.faults.count("seed_exceeding_the_promise");
@@ -574,7 +594,7 @@ impl Run {
     /// Whether a member dies at this completion of its disk: while it is under way, or when it is done and not told.
     fn is_crash_point(&mut self, member: usize, is_under_way: bool) -> bool {
         let this = &mut self.members[member];
-        this.completions_count += u64::from(is_under_way);
+        this.completions_count += u64::from(is_under_way && !self.plan.is_calm);
         let Some(point) = &mut this.dies_after else {
             return false;
         };
@@ -804,6 +824,20 @@ impl Run {
             }),
         }
     }
+}
+
+/// All chance of a run.
+fn random_of(options: RunOptions) -> Random {
+    Random::new(mix(options.seed.wrapping_add(1)))
+}
+
+/// How often each marked place was passed in this thread since the run began.
+fn markers_passed() -> Tally {
+    let mut markers = Tally::of(Marker::ALL.iter().map(|marker| marker.name()));
+    for (marker, count) in sometimes::take() {
+        markers.count_many(marker.name(), count);
+    }
+    markers
 }
 
 /// A frame as a broken stream leaves it: cut short, or with one wrong bit.

@@ -87,3 +87,54 @@ fn note_outcome<'a>(outcome: &'a Outcome, found: &mut Vec<&'a kv::KeyValue>) {
 fn pair(key: &[u8], value: &[u8]) -> u64 {
     mix(fingerprint(key) ^ fingerprint(value).rotate_left(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{Answer, WriteId};
+    use crate::ids::{LeaseId, Revision, SessionId};
+    use crate::kv::{KeyValue, Put, RangeResult};
+    use bytes::Bytes;
+
+    fn put(key: &'static str, value: &'static str) -> Operation {
+        let put = Put {
+            key: Bytes::from(key),
+            value: Bytes::from(value),
+            lease: LeaseId(0),
+            wants_previous: false,
+        };
+        Operation {
+            client: 0,
+            invoked: 0,
+            completed: None,
+            call: Call::Write {
+                write: WriteId { session: SessionId(1), sequence: 1 },
+                command: Command::Put(put),
+            },
+            answer: Answer::Unknown,
+        }
+    }
+
+    fn shown(key: &'static str, value: &'static str) -> Applied {
+        let pair = KeyValue {
+            key: Bytes::from(key),
+            value: Bytes::from(value),
+            create_revision: Revision(1),
+            mod_revision: Revision(1),
+            version: 1,
+            lease: LeaseId(0),
+        };
+        let result = RangeResult { pairs: vec![pair], more: false, count: 1 };
+        Applied { revision: Revision(2), outcome: Outcome::Range(result) }
+    }
+
+    #[test]
+    fn a_value_that_nobody_wrote_under_its_key_is_found() {
+        let mut served = Served::default();
+        served.take_in(&[put("a", "one"), put("b", "two")]);
+        let check = |key, value| served.holds_only_what_was_written(MemberId(1), &shown(key, value));
+        assert!(check("a", "one").is_ok());
+        assert!(check("a", "two").is_err());
+        assert!(check("b", "twp").is_err());
+    }
+}

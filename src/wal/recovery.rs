@@ -11,8 +11,8 @@ use super::scan::{BadFrame, FoundFrame, Origin, Part, is_blank, next_written, re
 use super::{Configuration, Identity, NextFrame, SpareSegment, WalOptions};
 use crate::ids::{GroupId, LogIndex, SegmentNumber};
 use crate::limits::{WAL_FIRST_WRITE_BYTES_MAX, WAL_NOTES_MAX, WAL_SEGMENT_BYTES_MIN};
-use crate::planted;
 use crate::raft::{Entry, Position, RecoveredLog};
+use crate::{planted, sometimes};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use wal_format::{BLOCK_BYTES, Damage, DamageKind, FrameClaims, FrameHeader, starts_like_a_frame};
@@ -253,6 +253,7 @@ impl Recovery<'_> {
     ) -> Result<FoundFrame, BadFrame> {
         let frame = read_frame(segment, offset)?;
         if self.is_astray(place, offset, frame.header.place.sequence) {
+            sometimes!(FrameAstray);
             return Err(BadFrame {
                 offset,
                 damage: Damage { offset: 0, kind: DamageKind::Contradiction },
@@ -273,6 +274,9 @@ impl Recovery<'_> {
     /// Whether a frame with this number cannot stand here, because all before it would have to fit in front of it and
     /// behind the last one believed: a disk wrote it to the wrong place. It says nothing about what belongs here.
     fn is_astray(&self, place: usize, offset: usize, sequence: u32) -> bool {
+        if planted!(105) {
+            return false;
+        }
         let last = self.last.filter(|last| last.place == place);
         let (end, lowest) = last.map_or((0, 0), |last| (last.end, last.sequence.saturating_add(1)));
         let missing_max = u32::try_from(offset.saturating_sub(end) / BLOCK_BYTES).unwrap_or(u32::MAX);
@@ -286,6 +290,9 @@ impl Recovery<'_> {
         // The oldest segment kept begins with an opening and names a frame that was recycled.
         let is_oldest = self.last.is_none() && self.bad.is_empty() && header.place.segment > 1;
         if header.place.previous_hash == previous_hash || is_oldest {
+            if self.bad.iter().any(|(_, bad)| bad.origin != Origin::Blank) {
+                sometimes!(OldTearPassed);
+            }
             // What was bad in between is a write that a crash tore, long since dropped.
             self.bad.clear();
         } else {
@@ -300,6 +307,7 @@ impl Recovery<'_> {
 
     /// Frames between the last one believed and this one are gone.
     fn frames_were_lost(&mut self, place: usize, found: &FrameHeader) {
+        sometimes!(FrameLostInTheMiddle);
         let is_one_frame = self.last.is_some_and(|last| {
             last.place == place && last.sequence.checked_add(2) == Some(found.place.sequence)
         });
@@ -368,6 +376,7 @@ impl Recovery<'_> {
             self.note_corruption(&bad);
         } else {
             for (place, bad) in bad.iter().filter(|(_, bad)| bad.origin != Origin::Blank) {
+                sometimes!(TornTailDropped);
                 let segment = self.number(*place);
                 self.note(Note::DroppedTail { segment, offset: bad.offset as u64, damage: bad.damage });
             }
@@ -393,6 +402,9 @@ impl Recovery<'_> {
         let dropped = bad
             .iter()
             .find(|(place, bad)| *place > last_place && bad.origin != Origin::Blank && bad.offset == 0);
+        if dropped.is_some() {
+            sometimes!(FirstWriteOfSegmentDropped);
+        }
         let place = dropped.map_or(last_place, |(place, _)| *place);
         let mut spares = self.segments.iter().skip(place).filter_map(|segment| {
             let blocks_count = segment.bytes.len() / BLOCK_BYTES;
@@ -454,6 +466,9 @@ impl Recovery<'_> {
     fn note_groups(&mut self, groups: &BTreeMap<GroupId, RecoveredGroup>) {
         for (group, found) in groups {
             let mut below = found.log.entries.last().map_or(found.log.base, Entry::position);
+            if !found.log.islands.is_empty() {
+                sometimes!(RecoveredWithHole);
+            }
             for island in &found.log.islands {
                 self.note(Note::Hole { group: *group, below, last: island.predecessor });
                 below = island.entries.last().map_or(island.predecessor, Entry::position);

@@ -6,6 +6,7 @@
 use super::Recovered;
 use crate::ids::SegmentNumber;
 use crate::limits::WAL_SPARE_SEGMENTS_MAX;
+use crate::sometimes;
 use std::collections::VecDeque;
 
 /// Where the next frame goes, and what it must name as the one before it.
@@ -123,6 +124,7 @@ impl Segments {
 
     /// Goes on to the next segment, which must be ready.
     pub(super) fn roll(&mut self) {
+        sometimes!(SegmentSwitched);
         let spare = self.spares.pop_front().expect("the log rolls only when a spare is ready");
         self.current = Some(NextFrame {
             segment: spare.segment,

@@ -12,8 +12,8 @@ use super::words::{encoded_position, encoded_run, encoded_tail};
 use super::{Configuration, Identity, Recovered};
 use crate::ids::{BootMicros, GroupId, LogIndex, SegmentNumber, Term};
 use crate::limits::WAL_SEGMENT_BYTES_MIN;
-use crate::planted;
 use crate::raft::{HardState, Position, Run, RunKind};
+use crate::{planted, sometimes};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use wal_format::{
@@ -272,6 +272,7 @@ impl Wal {
             return None;
         }
         let kind = self.make_room(FrameKind::Seal, &[])?;
+        sometimes!(Sealed);
         Some(self.frame(kind, &[]))
     }
 

@@ -1,0 +1,134 @@
+//! Rare events, counted where they happen, so that a campaign can say which it never met.
+//!
+//! A test that never reaches a branch says nothing about it. So the interesting branches are marked with
+//! `sometimes!(Name)`, each by a name in the table below, and `mainstay sim` reports how often each was passed.
+//! Nothing ever reads a count but that report: no code may depend on one.
+//!
+//! Always: a mark costs one addition to a number of this thread's own, about a nanosecond, and changes nothing else.
+
+use std::cell::Cell;
+
+/// Marks a place that a simulation should pass sometimes.
+#[macro_export]
+macro_rules! sometimes {
+    ($marker:ident) => {
+        $crate::sometimes::pass($crate::sometimes::Marker::$marker)
+    };
+}
+
+macro_rules! markers {
+    ($($marker:ident $name:literal),* $(,)?) => {
+        /// The places marked.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(missing_docs)]
+        pub enum Marker {
+            $($marker),*
+        }
+
+        impl Marker {
+            /// Every place marked.
+            pub const ALL: &[Self] = &[$(Self::$marker),*];
+
+            /// Its name in a report.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$marker => $name),*
+                }
+            }
+        }
+    };
+}
+
+markers! {
+    // Elections.
+    PreVoteWon "pre_vote_won",
+    PreVoteRefusedByStickiness "pre_vote_refused_by_stickiness",
+    PreVoteRefusedForLog "pre_vote_refused_for_log",
+    VoteIgnoredByStickiness "vote_ignored_by_stickiness",
+    VoteRefused "vote_refused",
+    CampaignWithoutAResult "campaign_without_a_result",
+    CampaignDeferredForHole "campaign_deferred_for_hole",
+    CampaignDeferredForDisk "campaign_deferred_for_disk",
+    LeaderWithoutMajority "leader_without_majority",
+    LeaderOutrunByOthersDisks "leader_outrun_by_others_disks",
+    TransferOrdered "transfer_ordered",
+    TransferObeyed "transfer_obeyed",
+    TransferTimedOut "transfer_timed_out",
+    // Replication.
+    UncommittedEntriesOverwritten "uncommitted_entries_overwritten",
+    AppendInConflict "append_in_conflict",
+    AckOfAnotherSession "ack_of_another_session",
+    HeldMessageOutdated "held_message_outdated",
+    PriorTermEntriesCommitted "prior_term_entries_committed",
+    // Holes.
+    HoleFilledByLeader "hole_filled_by_leader",
+    HoleFilledByAnyPeer "hole_filled_by_any_peer",
+    HoleOfAReplacedLog "hole_of_a_replaced_log",
+    FillSteppedDown "fill_stepped_down",
+    IslandContradicted "island_contradicted",
+    FollowerRepaired "follower_repaired",
+    // Reads.
+    ReadRoundFailed "read_round_failed",
+    ReadWaitedForApply "read_waited_for_apply",
+    // Clients.
+    RetryAnsweredFromMemory "retry_answered_from_memory",
+    SequenceForgotten "sequence_forgotten",
+    SessionExpired "session_expired",
+    SessionUnknown "session_unknown",
+    ProposalAbandoned "proposal_abandoned",
+    ForwardAnswered "forward_answered",
+    ForwardLostWithLeader "forward_lost_with_leader",
+    ForwardTimedOut "forward_timed_out",
+    ForwardDoubled "forward_doubled",
+    ForwardOfAnotherTerm "forward_of_another_term",
+    // The log on disk.
+    SegmentSwitched "segment_switched",
+    WriteWaitedForSegment "write_waited_for_segment",
+    Sealed "sealed",
+    TornTailDropped "torn_tail_dropped",
+    OldTearPassed "old_tear_passed",
+    FrameAstray "frame_astray",
+    FrameLostInTheMiddle "frame_lost_in_the_middle",
+    FirstWriteOfSegmentDropped "first_write_of_segment_dropped",
+    RecoveredWithHole "recovered_with_hole",
+    // Members.
+    FounderAdoptedRecord "founder_adopted_record",
+    WipedMemberRefused "wiped_member_refused",
+    MemberMuted "member_muted",
+}
+
+thread_local! {
+    static PASSED: [Cell<u64>; Marker::ALL.len()] = const { [const { Cell::new(0) }; Marker::ALL.len()] };
+}
+
+/// A place was passed, by this thread.
+pub fn pass(marker: Marker) {
+    PASSED.with(|passed| {
+        if let Some(count) = passed.get(marker as usize) {
+            count.set(count.get().wrapping_add(1));
+        }
+    });
+}
+
+/// How often this thread passed each place since it was asked last.
+pub fn take() -> impl Iterator<Item = (Marker, u64)> {
+    Marker::ALL.iter().map(|marker| {
+        let count = PASSED.with(|passed| passed.get(*marker as usize).map_or(0, Cell::take));
+        (*marker, count)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_counted_once_each_time_it_is_passed() {
+        take().for_each(drop);
+        sometimes!(Sealed);
+        sometimes!(Sealed);
+        let counts: Vec<_> = take().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counts, [(Marker::Sealed, 2)]);
+        assert_eq!(take().map(|(_, count)| count).sum::<u64>(), 0);
+    }
+}
