@@ -7,6 +7,7 @@
 mod compare;
 mod etcd;
 mod full_disk;
+mod judge_history;
 mod load;
 mod machine;
 mod nemesis;
@@ -40,6 +41,8 @@ enum Command {
     Compare(Box<compare::Options>),
     /// Fill the disk under a member: it refuses writes, says why, reads on, and recovers by itself (needs root)
     FullDisk(full_disk::Options),
+    /// Judge a recorded history: is there any order that explains what the clients were told?
+    JudgeHistory(judge_history::Options),
     /// Put a cluster under load, of mainstay or etcd, and measure it
     Load(Box<load::Options>),
     /// Kill, pause and end members of a cluster under load, round after round; nothing acknowledged may be lost
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Compare(options) => compare::run(&options),
         Command::FullDisk(options) => full_disk::run(&options),
+        Command::JudgeHistory(options) => judge_history::run(&options),
         Command::Load(options) => load::run(&options),
         Command::Nemesis(options) => nemesis::run(&options),
         Command::RawDsync(options) => raw_dsync::run(&options),

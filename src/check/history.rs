@@ -1,11 +1,12 @@
 //! What clients did and what they were told.
 
+use super::words;
 use crate::ids::SessionId;
 use crate::kv::{Applied, Command, Query};
 use core::fmt;
 
 /// One operation of one client, with all its retries.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
     /// Who did it.
     pub client: u32,
@@ -20,7 +21,7 @@ pub struct Operation {
 }
 
 /// What a client asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
     /// A change of the store.
     Write {
@@ -77,13 +78,12 @@ impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "client {} {}..", self.client, self.invoked)?;
         match self.completed {
-            Some(completed) => write!(f, "{completed} ")?,
-            None => write!(f, "never ")?,
+            Some(completed) => write!(f, "{completed} µs: ")?,
+            None => write!(f, "never: ")?,
         }
-        match &self.call {
-            Call::Write { write, command } => write!(f, "write {write} {command:?}")?,
-            Call::Read { query, .. } => write!(f, "read {query:?}")?,
+        if let Call::Write { write, .. } = &self.call {
+            write!(f, "write {write}: ")?;
         }
-        write!(f, " -> {:?}", self.answer)
+        write!(f, "{} -> {}", words::asked(&self.call), words::answered(&self.answer))
     }
 }

@@ -1,22 +1,49 @@
-//! Was what the clients saw possible? Checkers of recorded histories, independent of the code that produced them.
+//! Was what the clients saw possible? Two judges of recorded histories, independent of the code that produced them
+//! and of each other.
 //!
-//! `history` is what clients did and were told; `model` is the store in as few lines as it can be written;
-//! `strict_serializability` replays the committed order through the model and compares every answer with it, then
-//! checks that the order agrees with real time. The whole store is checked at once, as one object: histories of
-//! single keys could each be linearizable while transactions over two of them are not.
+//! | file | holds |
+//! |---|---|
+//! | `history` | what clients did and were told; `words`: the same for people |
+//! | `along_revisions` | the first judge: replays the committed order through `model`, and compares every answer |
+//! | `search` | the second judge: looks for any order at all that explains the answers, by `present` |
+//! | `partition` | which operations the search may look at apart from all others |
+//! | `window` | the least part of a history that the search still cannot explain |
+//! | `verdict` | both judges together |
+//! | `violation`, `picture` | what is wrong, in words, and as a page to look at |
+//! | `lines` | histories as files of JSON lines |
 //!
-//! The order of writes is not searched for. The store numbers them itself (revisions), and a write whose answer was
-//! lost has its place in the order told by a *witness*: the log that the simulator saw being committed. So the
-//! check is one replay and one sort, O(n log n), and an hour of history is checked in a blink.
+//! The first judge needs a *witness* of the order, the log that the simulator saw being committed, and is exact to
+//! the byte. The second trusts neither the log nor the order of revisions, and works on histories of real processes,
+//! where nobody saw the log. A bug of one judge would have to be made again in the other to stay unseen: they share
+//! the words of commands and answers, and no code that judges.
 //!
-//! Always: nothing here uses `kv`'s store or `replica`; only the words of commands and answers are shared.
-//! Left out: histories without a witness, which need a search; they come with the tests of real processes.
+//! Always: nothing here uses `kv`'s store or `replica`; only the words of commands and answers are shared. A judge that
+//! cannot decide says so. Left out: watches and leases, until the store has them.
 #![forbid(unsafe_code)]
 
+mod along_revisions;
+#[cfg(test)]
+mod cross_check;
 mod history;
+mod lines;
 mod model;
-mod strict_serializability;
+mod partition;
+mod picture;
+mod present;
+mod search;
+#[cfg(test)]
+mod testing;
+mod verdict;
+mod violation;
+mod window;
+mod words;
 
+pub use along_revisions::*;
 pub use history::*;
+pub use lines::*;
+
 pub use model::Model;
-pub use strict_serializability::*;
+pub use picture::picture;
+pub use search::*;
+pub use verdict::*;
+pub use violation::*;

@@ -17,13 +17,15 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug)]
 pub struct Model {
     revision: Revision,
+    /// Whether the command under way has changed anything.
+    is_changed: bool,
     /// For each key what it became, and at which revision; `None` where it was deleted.
     versions: BTreeMap<Bytes, Vec<(Revision, Option<KeyValue>)>>,
 }
 
 impl Default for Model {
     fn default() -> Self {
-        Self { revision: Revision(1), versions: BTreeMap::new() }
+        Self { revision: Revision(1), is_changed: false, versions: BTreeMap::new() }
     }
 }
 
@@ -36,13 +38,14 @@ impl Model {
     /// Changes the store; says what a client is to be told.
     pub fn apply(&mut self, command: &Command) -> Applied {
         let next = self.revision.next();
+        self.is_changed = false;
         let outcome = match command {
             Command::Put(put) => Outcome::Put(self.put(next, put)),
             Command::DeleteRange(delete) => Outcome::DeleteRange(self.delete(next, delete)),
             Command::Txn(txn) => self.transact(next, self.revision, txn),
         };
         // A change of nothing makes no revision.
-        if self.versions.values().any(|versions| versions.last().is_some_and(|(at, _)| *at == next)) {
+        if self.is_changed {
             self.revision = next;
         }
         Applied { revision: self.revision, outcome }
@@ -83,6 +86,7 @@ impl Model {
             lease: put.lease,
         };
         self.versions.entry(put.key.clone()).or_default().push((next, Some(pair)));
+        self.is_changed = true;
         PutResult { previous: previous.filter(|_| put.wants_previous) }
     }
 
@@ -90,6 +94,7 @@ impl Model {
         let removed = self.pairs(next, &delete.range);
         for pair in &removed {
             self.versions.entry(pair.key.clone()).or_default().push((next, None));
+            self.is_changed = true;
         }
         DeleteRangeResult {
             deleted: removed.len() as u64,
@@ -127,8 +132,9 @@ impl Model {
             KeyRange::Span { start, end } => (start, Some(end)),
             KeyRange::From(start) => (start, None),
         };
-        let within = self.versions.keys().filter(|key| *key >= start && end.is_none_or(|end| *key < end));
-        within.filter_map(|key| self.get(at, key)).collect()
+        let within =
+            self.versions.range(start.clone()..).take_while(|(key, _)| end.is_none_or(|end| *key < end));
+        within.filter_map(|(key, _)| self.get(at, key)).collect()
     }
 
     fn holds(&self, at: Revision, compare: &Compare) -> bool {

@@ -16,6 +16,7 @@ use core::fmt;
 use serde::Serialize;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -67,6 +68,10 @@ pub(super) struct SimArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     budget: Option<Duration>,
 
+    /// Draw each impossible history as a page in this directory, which is made if need be
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+
     /// Print the summary as one line of JSON
     #[arg(long)]
     json: bool,
@@ -102,12 +107,12 @@ fn one(arguments: &SimArgs, seed: u64) -> ExitCode {
     let mut campaign = Campaign::default();
     campaign.add(seed, &outcome);
     if arguments.trace_hash {
-        tell_failure(Task::Seed(seed), arguments.minutes, &outcome);
+        tell_failure(arguments, Task::Seed(seed), &outcome);
         println!("{:016x}", trace.hash());
         return ExitCode::SUCCESS;
     }
     eprintln!("{} events, trace hash {:016x}", trace.events_count(), trace.hash());
-    tell_failure(Task::Seed(seed), arguments.minutes, &outcome);
+    tell_failure(arguments, Task::Seed(seed), &outcome);
     finish(arguments, &campaign, began.elapsed())
 }
 
@@ -132,7 +137,7 @@ fn many(arguments: &SimArgs) -> ExitCode {
     } else {
         eprintln!("seeds from {}, {} simulated minutes each", work.first, work.minutes);
     }
-    let (campaign, busy) = work.run(tell_failure);
+    let (campaign, busy) = work.run(|task, outcome| tell_failure(arguments, task, outcome));
     finish(arguments, &campaign, busy)
 }
 
@@ -186,11 +191,26 @@ fn tell_never(what: &str, tally: &Tally) {
     }
 }
 
-fn tell_failure(task: Task, minutes: u64, outcome: &Outcome) {
-    if let Some(failure) = &outcome.failure {
-        eprintln!("{task} broke {} at {}: {}", failure.invariant, failure.at, failure.explanation);
-        tell_reproduction(task, minutes);
+fn tell_failure(arguments: &SimArgs, task: Task, outcome: &Outcome) {
+    let Some(failure) = &outcome.failure else {
+        return;
+    };
+    eprintln!("{task} broke {} at {}: {}", failure.invariant, failure.at, failure.explanation);
+    tell_reproduction(task, arguments.minutes);
+    let (Some(directory), Some(page)) = (&arguments.report, failure.picture()) else {
+        return;
+    };
+    match write_page(directory, task, &page) {
+        Ok(page) => eprintln!("see {}", page.display()),
+        Err(error) => eprintln!("no picture in {}: {error}", directory.display()),
     }
+}
+
+fn write_page(directory: &Path, task: Task, page: &str) -> std::io::Result<PathBuf> {
+    std::fs::create_dir_all(directory)?;
+    let path = directory.join(format!("{task}.html").replace(' ', "-"));
+    std::fs::write(&path, page)?;
+    Ok(path)
 }
 
 fn tell_reproduction(task: Task, minutes: u64) {
@@ -254,7 +274,7 @@ enum Report {
 
 impl Work {
     /// Runs the seeds on one thread a core; returns the sum, and the time spent on runs over all threads.
-    fn run(self, tell: fn(Task, u64, &Outcome)) -> (Campaign, Duration) {
+    fn run(self, tell: impl Fn(Task, &Outcome)) -> (Campaign, Duration) {
         let threads_count = std::thread::available_parallelism().map_or(1, usize::from);
         let next = Arc::new(AtomicU64::new(0));
         let (sender, receiver) = channel();
@@ -270,7 +290,7 @@ impl Work {
         sender: &Sender<Report>,
         receiver: &Receiver<Report>,
         mut threads_count: usize,
-        tell: fn(Task, u64, &Outcome),
+        tell: impl Fn(Task, &Outcome),
     ) -> (Campaign, Duration) {
         let mut campaign = Campaign::default();
         let mut busy = Duration::ZERO;
@@ -280,7 +300,7 @@ impl Work {
                 Ok(Report::Finished(seed, outcome, took)) => {
                     campaign.add(seed, &outcome);
                     busy += took;
-                    tell(self.task(seed), self.minutes, &outcome);
+                    tell(self.task(seed), &outcome);
                 }
                 Ok(Report::Panicked(seed, message)) => {
                     campaign.fail(seed);
@@ -425,7 +445,7 @@ fn find(arguments: &SimArgs, bug: crate::sim::PlantedBug) -> Hunt {
         failures_max: 1,
         bug: bug.number,
     };
-    let (campaign, _) = work.run(|task, _, outcome| {
+    let (campaign, _) = work.run(|task, outcome| {
         if let Some(failure) = &outcome.failure {
             eprintln!("    {task} broke {} at {}", failure.invariant, failure.at);
         }

@@ -62,6 +62,7 @@ impl Counts {
             answered: self.answered + other.answered,
             not_done: self.not_done + other.not_done,
             unknown: self.unknown + other.unknown,
+            undecided: self.undecided + other.undecided,
         }
     }
 }
@@ -71,7 +72,8 @@ impl fmt::Display for Counts {
         write!(
             f,
             "{} turns, {} terms led, {} entries committed ({} of them retries), {} operations answered, {} not done, \
-             {} unknown; {} crashes, {} torn writes, {} harmed frames, {} recoveries with a hole, {} partitions",
+             {} unknown, {} histories undecided by the search; {} crashes, {} torn writes, {} harmed frames, \
+             {} recoveries with a hole, {} partitions",
             self.turns,
             self.leaders,
             self.committed,
@@ -79,6 +81,7 @@ impl fmt::Display for Counts {
             self.answered,
             self.not_done,
             self.unknown,
+            self.undecided,
             self.crashes,
             self.torn_writes,
             self.rotten_frames,

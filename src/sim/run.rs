@@ -27,7 +27,7 @@ use super::storage_faults::Harm;
 use super::tally::Tally;
 use super::trace::Trace;
 use crate::api::Response;
-use crate::check::{Call, check_strict_serializability};
+use crate::check::{Call, Violation, judge, picture};
 use crate::client::retry::Setback;
 use crate::ids::{MemberId, Ticket};
 use crate::peer::{self, Body};
@@ -69,6 +69,16 @@ pub struct Failure {
     pub at: TrueMicros,
     /// What was found.
     pub explanation: String,
+    /// The part of the clients' history that shows it, if it is the history that is wrong.
+    pub violation: Option<Box<Violation>>,
+}
+
+impl Failure {
+    /// The impossible history as a page to look at, if it is the history that is wrong.
+    pub fn picture(&self) -> Option<String> {
+        let title = format!("seed {} broke {}", self.seed, self.invariant);
+        self.violation.as_ref().map(|violation| picture(&title, violation))
+    }
 }
 
 /// What happened in a run; to see whether a campaign tests anything.
@@ -98,6 +108,8 @@ pub struct Counts {
     pub not_done: u64,
     /// Operations that nobody knows the outcome of.
     pub unknown: u64,
+    /// Histories of which the search for an order came to no end within its bound.
+    pub undecided: u64,
 }
 
 /// A finished run.
@@ -141,6 +153,7 @@ pub(super) struct Run {
     pub(super) faults: Tally,
     served: Served,
     outputs: Vec<Output>,
+    violation: Option<Box<Violation>>,
 }
 
 /// Runs one seed to its end, or to the first broken invariant.
@@ -180,6 +193,7 @@ impl Run {
             faults: Tally::of(fault_names()),
             served: Served::default(),
             outputs: Vec::new(),
+            violation: None,
         }
     }
 
@@ -196,6 +210,7 @@ impl Run {
             seed: self.options.seed,
             at: self.now,
             explanation: broken.explanation,
+            violation: self.violation.take(),
         });
         let markers = markers_passed();
         Outcome { simulated: self.now, counts: self.counts, faults: self.faults, markers, failure }
@@ -811,17 +826,20 @@ impl Run {
 
     fn check_history(&mut self) -> Result<(), Broken> {
         let order = self.truth.witness.order();
-        match check_strict_serializability(self.clients.history(), order) {
-            Ok(summary) => {
-                self.counts.answered = summary.writes + summary.reads;
-                self.counts.not_done = summary.not_done;
-                self.counts.unknown = summary.unknown;
+        match judge(self.clients.history(), order) {
+            Ok(judged) => {
+                let along = judged.along_revisions;
+                self.counts.answered = along.writes + along.reads;
+                self.counts.not_done = along.not_done;
+                self.counts.unknown = along.unknown;
+                self.counts.undecided = u64::from(judged.search.undecided > 0);
                 Ok(())
             }
-            Err(violation) => Err(Broken {
-                invariant: "the_history_is_strictly_serializable",
-                explanation: violation.to_string(),
-            }),
+            Err(violation) => {
+                let explanation = violation.to_string();
+                self.violation = Some(violation);
+                Err(Broken { invariant: "the_history_is_strictly_serializable", explanation })
+            }
         }
     }
 }
