@@ -8,6 +8,8 @@
 //! Always: what a machine reads goes to stdout, progress goes to stderr; a failing seed prints one line that does
 //! it again. Left out: anything about what is simulated.
 
+mod explore;
+
 use crate::sim::{
     Campaign, DeathAt, Outcome, RunOptions, Tally, Trace, crash_points, run as run_seed, run_crash_point,
 };
@@ -76,6 +78,18 @@ pub(super) struct SimArgs {
     #[arg(long)]
     json: bool,
 
+    /// Instead of seeds: every schedule of three members of the consensus core, breadth first, in a few small worlds
+    #[arg(long, conflicts_with_all = ["seed", "seeds", "first", "minutes"])]
+    explore: bool,
+
+    /// With --explore: states in each world at most; a hundred bytes each
+    #[arg(long, value_name = "N", requires = "explore", default_value_t = 10_000_000)]
+    states: u32,
+
+    /// With --explore: only this world, `whole`, `empty`, `divided`, `led`, `reading` or `handed`
+    #[arg(long, value_name = "NAME", requires = "explore")]
+    world: Option<String>,
+
     /// Switch bugs on, one at a time, and see that they are found: `all`, or their numbers
     #[cfg(feature = "planted")]
     #[arg(long, value_name = "BUGS")]
@@ -86,6 +100,9 @@ pub(super) struct SimArgs {
 #[allow(clippy::needless_pass_by_value)] // the front door hands its arguments over
 pub(super) fn run(arguments: SimArgs) -> ExitCode {
     report_panics();
+    if arguments.explore {
+        return explore::run(&arguments);
+    }
     #[cfg(feature = "planted")]
     if let Some(bugs) = arguments.planted.clone() {
         return planted(&arguments, &bugs);

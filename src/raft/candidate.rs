@@ -12,7 +12,7 @@ use crate::limits::RAFT_NUMBER_MAX;
 use crate::{planted, sometimes};
 
 /// Who said yes so far.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Poll {
     granted: Vec<MemberId>,
 }

@@ -10,14 +10,14 @@ use super::message::HardState;
 use crate::ids::{BootMicros, LogIndex, MemberId, Term};
 
 /// A range of entries, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Span {
     pub(super) first: LogIndex,
     pub(super) last: LogIndex,
 }
 
 /// Term and vote: the part of the hard state that promises something.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Ballot {
     pub(super) term: Term,
     pub(super) vote: Option<MemberId>,
@@ -29,16 +29,16 @@ impl From<HardState> for Ballot {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct InFlight {
-    mark: Mark,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct InFlight {
+    pub(super) mark: Mark,
     ballot: Ballot,
     /// What of its run is still in the log.
     run: Option<Span>,
 }
 
 /// Since when the disk owes an answer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Waiting {
     pub(super) since: BootMicros,
     /// The end of the log when the wait began.
@@ -46,15 +46,15 @@ pub(super) struct Waiting {
 }
 
 /// The books of one member's disk.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Durability {
-    last_mark: Mark,
+    pub(super) last_mark: Mark,
     durable: Ballot,
     handed: Ballot,
-    in_flight: Option<InFlight>,
+    pub(super) in_flight: Option<InFlight>,
     /// Ranges not yet handed over, in the order of the log. More than one only while holes are being filled.
     waiting: Vec<Span>,
-    waiting_since: Option<Waiting>,
+    pub(super) waiting_since: Option<Waiting>,
 }
 
 impl Durability {

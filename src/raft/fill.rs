@@ -19,7 +19,7 @@ use crate::ids::{BootMicros, MemberId};
 use crate::{planted, sometimes};
 
 /// The asker's state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Filling {
     /// When to ask all peers again.
     pub(super) request_at: BootMicros,

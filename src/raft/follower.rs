@@ -10,7 +10,7 @@ use crate::ids::{BootMicros, LogIndex, MemberId};
 use crate::sometimes;
 
 /// What a follower knows of its leader.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Follower {
     pub(super) leader: Option<MemberId>,
     /// When the leader was last heard; means nothing without a leader.

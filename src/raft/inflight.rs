@@ -8,13 +8,13 @@ use crate::limits::{RAFT_INFLIGHT_BYTES_MAX, RAFT_INFLIGHT_MESSAGES_MAX};
 use std::collections::VecDeque;
 
 /// What is under way to one peer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Inflight {
     messages: VecDeque<Sent>,
     bytes_count: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Sent {
     last: LogIndex,
     bytes_count: usize,

@@ -26,7 +26,7 @@ pub struct Config {
 }
 
 /// Entries above a hole: what later frames hold although earlier ones are damaged (DESIGN §8).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Island {
     /// The entry just below the island's first, named by the valid frame after the damage. Not held.
     pub predecessor: Position,
@@ -63,7 +63,7 @@ pub enum RunKind {
 }
 
 /// Consecutive entries of the log that must become durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Run {
     /// How to write it.
     pub kind: RunKind,
@@ -76,7 +76,7 @@ pub struct Run {
 }
 
 /// What the next write to the log must hold so that everything up to `mark` is durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Persist {
     /// Give this back with `Node::persisted`.
     pub mark: Mark,

@@ -16,16 +16,16 @@ use crate::limits::GATHER_MICROS_MAX;
 use crate::{planted, sometimes};
 
 /// What only a leader knows.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Leader {
     /// The first entry of its term. Once it is committed, so is everything before.
     pub(super) noop: LogIndex,
     pub(super) followers: Vec<Progress>,
     pub(super) reads: LeaderReads,
     pub(super) transfer: Option<Transfer>,
-    heartbeat_at: BootMicros,
+    pub(super) heartbeat_at: BootMicros,
     /// Until when something is held back that the last `flush_leader` could have sent.
-    gathers_until: Option<BootMicros>,
+    pub(super) gathers_until: Option<BootMicros>,
 }
 
 impl Leader {

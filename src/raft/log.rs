@@ -17,7 +17,7 @@ use crate::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX};
 use crate::{planted, sometimes};
 
 /// One member's log.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Log {
     base: Position,
     entries: Vec<Entry>,

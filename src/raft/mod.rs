@@ -34,7 +34,8 @@
 //! side by side: a leader's appends do not wait for its own disk (thesis 10.2.1).
 //!
 //! **What peers say is not trusted.** A message that no correct member could send is dropped; one that could be sent
-//! but is untrue may stop progress, but panics nobody (`fuzz` sends anything at all; `cluster` runs small clusters under faults).
+//! but is untrue may stop progress, but panics nobody (`fuzz` sends anything at all; `cluster` runs small clusters under faults; `explore` takes every schedule of three
+//! members up to a bound).
 //!
 //! Left out, so far: learners and changes of membership, snapshots, leader leases.
 #![forbid(unsafe_code)]
@@ -43,6 +44,7 @@ mod candidate;
 #[cfg(test)]
 mod cluster;
 mod durability;
+pub mod explore;
 mod fill;
 mod follower;
 #[cfg(test)]

@@ -25,7 +25,7 @@ use crate::limits::RAFT_VOTERS_MAX;
 use crate::planted;
 
 /// One member's consensus state for one group.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Node {
     pub(super) id: MemberId,
     /// The other voters.
@@ -55,7 +55,7 @@ pub struct Node {
 }
 
 /// What a member is in its term, and what it knows only in that role.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Role {
     Follower(Follower),
     PreCandidate(Poll),

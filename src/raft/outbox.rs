@@ -11,12 +11,12 @@ use crate::{planted, sometimes};
 use core::mem::discriminant;
 
 /// What is held.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Outbox {
     held: Vec<Held>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Held {
     to: MemberId,
     message: Message,

@@ -16,7 +16,7 @@ use crate::ids::{BootMicros, LogIndex, MemberId, Term};
 use crate::planted;
 
 /// One follower as the leader sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Progress {
     pub(super) peer: MemberId,
     session: u64,
@@ -27,16 +27,16 @@ pub(super) struct Progress {
     /// The end of everything ever sent in this session; an acknowledgement beyond it is wrong.
     sent_upto: LogIndex,
     state: State,
-    inflight: Inflight,
+    pub(super) inflight: Inflight,
     /// When it last answered in this term.
-    heard_at: BootMicros,
+    pub(super) heard_at: BootMicros,
     /// The newest read round it has echoed.
     round: u64,
     /// The commit index it was last told.
     told_commit: LogIndex,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum State {
     Probe {
         /// Whether a message is out whose answer is awaited.

@@ -4,7 +4,7 @@
 //! machine, so a run is repeatable. It is not for secrets.
 
 /// A repeatable sequence of numbers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Random {
     state: u64,
 }

@@ -15,7 +15,7 @@ use crate::planted;
 use std::collections::VecDeque;
 
 /// Who waits for a round.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Reader {
     /// A read of this member.
     Own(u64),
@@ -23,7 +23,7 @@ enum Reader {
     Follower { member: MemberId, request: u64 },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Round {
     number: u64,
     index: LogIndex,
@@ -31,7 +31,7 @@ struct Round {
 }
 
 /// The rounds of one leader in one term.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct LeaderReads {
     newest_round: u64,
     /// Readers since the newest round began.
@@ -87,20 +87,20 @@ impl LeaderReads {
 }
 
 /// One request to the leader, for all reads of a turn.
-#[derive(Debug)]
-struct Asked {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Asked {
     request: u64,
-    at: BootMicros,
+    pub(super) at: BootMicros,
     reads: Vec<u64>,
 }
 
 /// The reads of a member that does not lead.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct FollowerReads {
-    next_request: u64,
+    pub(super) next_request: u64,
     gathered: Vec<u64>,
     /// Unanswered requests, oldest first.
-    asked: VecDeque<Asked>,
+    pub(super) asked: VecDeque<Asked>,
     reads_count: usize,
 }
 

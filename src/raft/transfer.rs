@@ -10,7 +10,7 @@ use crate::ids::{BootMicros, MemberId};
 use crate::{planted, sometimes};
 
 /// A transfer under way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Transfer {
     pub(super) to: MemberId,
     /// When it is given up.

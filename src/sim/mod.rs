@@ -21,6 +21,9 @@
 //! | `planted_bugs` | the bugs that can be switched on, to see that the simulator finds them |
 //! | `trace`, `random` | what happened; chance |
 //!
+//! Beside runs from seeds there is the exploration of every schedule of the core alone, which is `raft`'s own
+//! (`raft/explore`) and only handed on here.
+//!
 //! Always: the seed decides everything. No clock, thread, file or order of a hash map gets in, so that one seed gives
 //! byte-equal traces, in debug and in release. Only what the promise covers is done to disks, except in one seed of
 //! eight, where it is exceeded and only what is served is checked.
@@ -50,6 +53,7 @@ mod trace;
 mod witness;
 mod workload;
 
+pub use crate::raft::explore::{Explored, Progress, Violation, WORLDS, World, explore};
 pub use campaign::*;
 pub use clock::TrueMicros;
 pub use crash_points::*;
