@@ -97,7 +97,7 @@ impl FaultPlan {
         plan.draw_process(random);
         plan.is_recycling = random.below(4) == 0;
         plan.is_lockstep = random.below(5) == 0;
-        plan.keeps_minority_down = random.below(3) == 0;
+        plan.keeps_minority_down = random.below(2) == 0;
         plan.exceeds = random.below(EXCEEDING_SEEDS) == 0;
         if plan.exceeds {
             plan.rot_chance = plan.rot_chance.max(400_000);

@@ -81,7 +81,7 @@ impl Run {
         Ok(())
     }
 
-    fn separate(&mut self, member: usize, trace: &mut Trace) {
+    pub(super) fn separate(&mut self, member: usize, trace: &mut Trace) {
         self.counts.partitions += 1;
         let (shape, generation) = self.network.partition(member);
         self.faults.count(shape.name());

@@ -7,8 +7,10 @@
 use super::clock::TrueMicros;
 use super::events::Event;
 use super::invariants::{Broken, holds};
+use super::member::Member;
 use super::run::Run;
 use super::trace::Trace;
+use crate::ids::LogIndex;
 use crate::raft::RoleName;
 use crate::replica::Observation;
 
@@ -62,21 +64,38 @@ impl Run {
         Ok(())
     }
 
-    /// A majority that can talk serves, whoever else is down; but then its own disks must be sound.
+    /// A majority that can talk serves, whoever else is down; but then its own disks must be sound, so the others are
+    /// the first to stay away.
     fn keep_minority_down(&mut self, trace: &mut Trace) -> Result<(), Broken> {
         let members_count = self.members.len();
-        let are_sound = self.members.iter().all(|member| !member.is_rotten && !member.is_wiped);
+        let is_unsound = |at: &usize| self.members[*at].is_rotten || self.members[*at].is_wiped;
+        let mut unsound: Vec<usize> = (0..members_count).filter(is_unsound).collect();
+        let minority = (members_count - 1) / 2;
         // The very first start needs all members once.
         let are_founded = self.members.iter().all(|member| member.image.term().0 > 0);
-        if !self.plan.keeps_minority_down || !are_sound || !are_founded {
+        if !self.plan.keeps_minority_down || unsound.len() > minority || !are_founded {
             return Ok(());
         }
-        for _ in 0..(members_count - 1) / 2 {
-            let member = self.victim();
+        for _ in 0..minority {
+            let member = match unsound.pop() {
+                Some(member) => member,
+                None if self.random.below(2) == 0 => self.bystander(),
+                None => self.victim(),
+            };
             self.crash(member, trace)?;
             self.members[member].is_kept_down = true;
         }
         Ok(())
+    }
+
+    /// The member with the shortest log of those that do not campaign: without it the others have most to settle.
+    fn bystander(&self) -> usize {
+        let log_end = |member: &Member| {
+            let observed = member.observed.as_ref().filter(|observed| observed.role != RoleName::Candidate);
+            observed.map_or(LogIndex(u64::MAX), |observed| observed.last.index)
+        };
+        let standing = (0..self.members.len()).filter(|at| !self.members[*at].is_kept_down);
+        standing.min_by_key(|at| log_end(&self.members[*at])).unwrap_or(0)
     }
 
     /// Checks that the cluster comes to rest.

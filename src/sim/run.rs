@@ -236,6 +236,10 @@ impl Run {
         }
         self.run_until(TrueMicros(self.options.faults_micros), trace)?;
         if self.plan.keeps_minority_down {
+            if self.random.below(2) == 0 {
+                let member = self.victim();
+                self.separate(member, trace);
+            }
             self.run_until_someone_campaigns(trace)?;
         }
         self.become_calm(trace)?;
