@@ -12,7 +12,8 @@ exec </dev/null
 SIM_BUDGET=5m
 SIM_SEEDS_MIN=200
 # For each planted bug; one that needs longer than this is as good as not found.
-BUG_BUDGET=2m
+BUG_BUDGET=4m
+EXPLORED_STATES=3000000
 STEP_SECONDS_MAX=900
 
 export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
@@ -98,6 +99,17 @@ sim_repeats() {
     say "seed $seed twice: $(wc -c <"$scratch/trace.1") equal bytes of trace"
 }
 
+# The same seed gives the same trace in a debug build: nothing rests on how it was compiled.
+sim_repeats_in_debug() {
+    local seed release debug
+    seed=$(<"$scratch/first_seed")
+    release=$("${MAINSTAY[@]}" sim --seed "$seed" --trace-hash) || return $?
+    debug=$(timeout --kill-after=10 "$STEP_SECONDS_MAX" \
+        cargo run --quiet --bin mainstay -- sim --seed "$seed" --trace-hash) || return $?
+    say "seed $seed: $release in release, $debug in debug"
+    [[ -n $release && $release == "$debug" ]]
+}
+
 # Three real processes under load, the leader killed and brought back; the demo reads every acknowledged write back.
 real_processes() {
     local status=0 writes lost
@@ -128,6 +140,9 @@ step "real processes, leader killed" real_processes
 step "real processes, nemesis" cargo run --quiet --release -p bench-harness -- nemesis --rounds 3
 step "simulator, fresh seeds" sim_fresh_seeds
 step "simulator, one seed twice" sim_repeats
+step "simulator, one seed in debug" sim_repeats_in_debug
+step "simulator, every crash point" "${MAINSTAY[@]}" sim --crash-points --json
+step "every schedule up to a bound" "${MAINSTAY[@]}" sim --explore --states "$EXPLORED_STATES" --json
 step "planted bugs are found" cargo run --quiet --release --bin mainstay --features planted -- \
     sim --planted all --budget "$BUG_BUDGET"
 
