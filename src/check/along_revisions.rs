@@ -36,8 +36,17 @@ pub struct Summary {
     pub not_done: u64,
     /// Operations without an answer.
     pub unknown: u64,
-    /// For each operation of the history the revision at which it takes effect, if it does.
-    pub places: Vec<Option<Revision>>,
+    /// Where each operation of the history takes effect, if it does.
+    pub places: Vec<Option<Place>>,
+}
+
+/// Where an operation takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The revision that was current right after it.
+    pub revision: Revision,
+    /// Whether it made that revision, rather than happening while it was current.
+    pub is_change: bool,
 }
 
 /// Operations shown around a violation.
@@ -90,16 +99,8 @@ pub fn check_along_revisions(
         }
     }
     check_real_time(history, &places)?;
-    summary.places = places.into_iter().map(|place| Some(place?.revision)).collect();
+    summary.places = places;
     Ok(summary)
-}
-
-/// Where an operation takes effect.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    revision: Revision,
-    /// Whether it made that revision, rather than happening while it was current.
-    is_change: bool,
 }
 
 fn writes_by_id(history: &[Operation]) -> Result<BTreeMap<WriteId, usize>, Box<Violation>> {

@@ -21,6 +21,7 @@
 //! Always: the search ends within its bound of steps, and if it has not found an answer by then it says so. Left
 //! out, and counted: reads that may be old, reads of past revisions, and refusals; they are `along_revisions`'s.
 
+use super::along_revisions::Place;
 use super::history::{Answer, Call, Operation};
 use super::partition::partitions;
 use super::present::{Keys, Present, Taking, mixed};
@@ -60,10 +61,14 @@ pub enum Verdict {
 /// Searches for an order of `history`, in at most `steps_max` steps for each set of joined keys.
 ///
 /// `places` may advise where each operation is likely to be; if it is empty, the answers alone do.
-pub fn check_by_search(history: &[Operation], places: &[Option<Revision>], steps_max: u64) -> Verdict {
+pub fn check_by_search(history: &[Operation], places: &[Option<Place>], steps_max: u64) -> Verdict {
     let judged: Vec<usize> = (0..history.len()).filter(|at| is_judged(&history[*at])).collect();
     let keys = Keys::of(history);
-    let advice = if places.is_empty() { advised(history) } else { advice_of(history, places) };
+    let advice = if places.is_empty() {
+        advised(history)
+    } else {
+        places.iter().map(|place| advice_at(*place)).collect()
+    };
     let mut searched = Searched { operations: judged.len() as u64, ..Searched::default() };
     searched.left_out = history.len() as u64 - searched.operations;
     let mut present = Present::empty(&keys);
@@ -100,15 +105,9 @@ fn is_judged(operation: &Operation) -> bool {
 /// Advice for an operation of which nothing is known: after all others.
 const LAST: u64 = u64::MAX;
 
-/// What changes a revision is tried before what may see it.
-fn advice_at(operation: &Operation, place: Option<Revision>) -> u64 {
-    let is_read = matches!(operation.call, Call::Read { .. });
-    place.map_or(LAST, |place| 2 * place.0 + u64::from(is_read))
-}
-
-fn advice_of(history: &[Operation], places: &[Option<Revision>]) -> Vec<u64> {
-    let advice = |(at, operation)| advice_at(operation, places.get(at).copied().flatten());
-    history.iter().enumerate().map(advice).collect()
+/// What makes a revision is tried before what may see it.
+fn advice_at(place: Option<Place>) -> u64 {
+    place.map_or(LAST, |place| 2 * place.revision.0 + u64::from(!place.is_change))
 }
 
 /// Advice from the answers: what each was told, and for writes without an answer what readers of their value were.
@@ -128,8 +127,12 @@ fn advised(history: &[Operation]) -> Vec<u64> {
         }),
         Call::Write { command: Command::DeleteRange(_), .. } | Call::Read { .. } => None,
     };
-    let place = |operation| told(operation).map(|told| told.revision).or_else(|| seen_of(operation));
-    history.iter().map(|operation| advice_at(operation, place(operation))).collect()
+    let advice = |operation: &Operation| {
+        let is_change = matches!(operation.call, Call::Write { .. });
+        let revision = told(operation).map(|told| told.revision).or_else(|| seen_of(operation));
+        advice_at(revision.map(|revision| Place { revision, is_change }))
+    };
+    history.iter().map(advice).collect()
 }
 
 /// What an operation was answered, if it was.

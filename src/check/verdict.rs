@@ -43,3 +43,39 @@ pub fn judge(history: &[Operation], order: &[CommittedWrite]) -> Result<Judged, 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::super::{Answer, Wrong};
+    use super::*;
+
+    #[test]
+    fn a_sound_history_passes_both_judges() {
+        let history = [write((0, 10), 1, put("a"), Answer::Unknown), read((20, 30), 2, Some(("a", 2, 1)))];
+        let judged = judge(&history, &order(&[(1, put("a"))])).expect("a sound history");
+        assert_eq!((judged.along_revisions.reads, judged.search.operations), (1, 2));
+        assert_eq!(judged.search.undecided, 0);
+    }
+
+    #[test]
+    fn what_only_one_judge_finds_is_a_violation() {
+        // There is an order, but not the one that the log witnesses.
+        let history = [write((0, 10), 1, put("a"), was_put(9))];
+        let violation = judge(&history, &order(&[(1, put("a"))])).expect_err("the revision is wrong");
+        assert_eq!(violation.wrong, Wrong::Answer);
+    }
+
+    #[test]
+    fn what_both_judges_find_is_told_once_with_the_least_window() {
+        let history = [
+            write((0, 10), 1, put("a"), was_put(2)),
+            write((20, 30), 2, put("b"), was_put(3)),
+            read((31, 40), 2, Some(("a", 2, 1))),
+        ];
+        let order = order(&[(1, put("a")), (2, put("b"))]);
+        let violation = judge(&history, &order).expect_err("a stale read");
+        assert_eq!((violation.wrong, violation.offending_count), (Wrong::NoOrder, 2));
+        assert!(violation.explanation.starts_with("RealTime: "), "{}", violation.explanation);
+    }
+}
