@@ -68,7 +68,7 @@ fn planted_bugs_are_found_with_the_shortest_way_to_them() {
         (17, HANDED, 11),
         (18, EMPTY, 5),
         (19, HANDED, 4),
-        (23, LED, 5),
+        (23, LED, 6),
         (29, HANDED, 7),
         (30, DIVIDED, 5),
         (31, READING, 12),

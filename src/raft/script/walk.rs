@@ -14,7 +14,7 @@ use crate::raft::random::Random;
 const STEPS: u64 = 400;
 
 /// Walks from one run of the tests.
-const WALKS: u64 = 150;
+const WALKS: u64 = 400;
 
 /// Whose disk rots, in walks with rot: a minority of any cluster here.
 const ROTTING_MEMBER: u64 = 1;
