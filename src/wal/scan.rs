@@ -4,6 +4,7 @@
 use super::group_log::FoundEntry;
 use super::recovery::FoundSegment;
 use crate::ids::{LogIndex, Term};
+use crate::limits::{LOG_INDEX_MAX, TERM_MAX};
 use crate::planted;
 use crate::raft::Position;
 use bytes::Bytes;
@@ -27,6 +28,37 @@ pub(super) enum Part {
     Tail(GroupTail),
     Write { tail: GroupTail, run: Option<Run>, entries: Vec<FoundEntry> },
     Reset(Reset),
+}
+
+impl Part {
+    /// Whether a log can have reached what it names. Whoever reads a log counts on from its indices and terms, and that
+    /// must not overflow, whatever stands there.
+    fn is_reachable(&self) -> bool {
+        match self {
+            Self::Identity(_) => true,
+            Self::Opening(opening) => {
+                is_tail_reachable(&opening.tail)
+                    && is_position_reachable(opening.snapshot)
+                    && opening.configuration.index <= LOG_INDEX_MAX
+            }
+            Self::Tail(tail) => is_tail_reachable(tail),
+            Self::Write { tail, run, entries } => {
+                is_tail_reachable(tail)
+                    && run.is_none_or(|run| is_position_reachable(run.previous) && run.last <= LOG_INDEX_MAX)
+                    && entries.iter().all(|entry| entry.position.term.0 <= TERM_MAX)
+            }
+            Self::Reset(reset) => is_tail_reachable(&reset.tail) && is_position_reachable(reset.snapshot),
+        }
+    }
+}
+
+fn is_tail_reachable(tail: &GroupTail) -> bool {
+    let GroupTail { hard_state, last, .. } = tail;
+    hard_state.term <= TERM_MAX && hard_state.commit <= LOG_INDEX_MAX && is_position_reachable(*last)
+}
+
+const fn is_position_reachable(position: wal_format::Position) -> bool {
+    position.index <= LOG_INDEX_MAX && position.term <= TERM_MAX
 }
 
 /// Where a frame was expected and none is.
@@ -73,6 +105,10 @@ pub(super) fn read_frame(segment: &FoundSegment<'_>, offset: usize) -> Result<Fo
         return Err(bad(damage, Origin::Written));
     }
     let parts = copy_parts(&frame).map_err(|damage| bad(damage, origin_of_content(damage.kind)))?;
+    if !parts.iter().all(Part::is_reachable) {
+        let damage = Damage { offset: 0, kind: DamageKind::Contradiction };
+        return Err(bad(damage, Origin::Written));
+    }
     Ok(FoundFrame { header: frame.header, parts })
 }
 

@@ -1,6 +1,7 @@
 //! Frames that this build's writer does not write yet, or never will: resets, and those of a newer build.
 
 use super::*;
+use crate::limits::{LOG_INDEX_MAX, TERM_MAX};
 use wal_format::{GroupTail, Reset};
 
 impl Rig {
@@ -98,4 +99,21 @@ fn what_a_newer_build_wrote_is_refused_and_not_taken_for_damage() {
     let refused = rig.try_recover().unwrap_err();
     let offset = rig.last_write.as_ref().unwrap().offset;
     assert!(matches!(refused, RecoveryFailed::Newer { offset: found, .. } if found == offset), "{refused}");
+}
+
+/// Found by a property: a term at the end of 64 bits, under a checksum that holds, was recovered, and the core counted on
+/// from it.
+#[test]
+fn an_index_or_term_that_no_log_can_have_reached_is_not_believed() {
+    let largest = u64::MAX;
+    for (index, term) in [(3, largest), (largest, 1), (3, TERM_MAX + 1), (LOG_INDEX_MAX + 1, 1)] {
+        let mut rig = Rig::opened();
+        rig.append(ONE, 0, &[1, 1, 1], 50);
+        rig.put_by_hand(FrameKind::Seal, |frame| frame.repeat(&[tail(ONE, index, term), tail(TWO, 0, 0)]));
+        let found = rig.recover();
+        let group = &found.groups[&ONE];
+        assert!(group.counts_for_nothing, "whose frame it was, and what it said, nobody knows");
+        assert_eq!(group.log.hard_state.term, Term(1), "({index}, {term}) is not believed");
+        assert_eq!(group.last(), position(3, 1), "({index}, {term}) is not believed");
+    }
 }
