@@ -4,6 +4,9 @@
 //! on is chosen at run time, per thread, by `sim --planted`. Without the feature `planted` the macro is the
 //! constant `false` and nothing of a bug is compiled.
 
+/// Whether this build holds bugs that can be switched on.
+pub const IS_COMPILED: bool = cfg!(feature = "planted");
+
 /// Whether the bug with this catalogue number is switched on in this thread.
 #[macro_export]
 macro_rules! planted {

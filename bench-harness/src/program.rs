@@ -23,6 +23,10 @@ pub(crate) fn find(named: Option<&Path>) -> io::Result<PathBuf> {
     if !cfg!(debug_assertions) {
         build.arg("--release");
     }
+    // What stands in this folder is also what tests with planted bugs run; they would look for bugs that are not there.
+    if mainstay::planted::IS_COMPILED {
+        build.args(["--features", "mainstay/planted"]);
+    }
     if !build.status()?.success() {
         return Err(io::Error::other("mainstay does not build; mend that, or name a binary with --program"));
     }
