@@ -30,6 +30,22 @@ pub const VALUE_BYTES_MAX: usize = REQUEST_BYTES_MAX;
 /// Chosen: etcd's default.
 pub const TXN_OPERATIONS_MAX: usize = 128;
 
+/// Transactions within one another, the outermost included.
+///
+/// Derived: a transaction takes its longest list, which holds at least the next one, from what that one may have
+/// (etcd's rule), so the deepest of this many may have no operations at all.
+pub const TXN_DEPTH_MAX: usize = TXN_OPERATIONS_MAX + 1;
+
+/// Changes that the store forgets with each command it applies, of those that a compaction made unreadable.
+///
+/// Chosen: some microseconds, and many times what an ordinary command leaves to be forgotten one day.
+pub const FORGET_STEPS_PER_APPLY: usize = 16;
+
+/// Changes that the store forgets with each turn, whether it applied something or not.
+///
+/// Chosen: a fraction of a millisecond, and a million changes in the turns of a minute without any requests.
+pub const FORGET_STEPS_PER_TURN: usize = 1_024;
+
 /// Bytes one turn may append to the write-ahead log for one group.
 ///
 /// Chosen: 4 MiB is 4 ms at 1 GiB/s, well inside one heartbeat, so a full turn cannot starve it.

@@ -54,6 +54,7 @@ impl Specification for OneKey {
             }
             Call::Write { command: Command::DeleteRange(_), .. } => (deleted(before), None),
             Call::Write { command: Command::Txn(txn), .. } => swapped_if(txn, told, before),
+            Call::Write { command: Command::Compact(_), .. } => panic!("no history compacts"),
             Call::Read { .. } => {
                 let is_seen = told.is_some_and(|applied| is_seen(&applied.outcome, before));
                 return (is_seen, state.clone());
@@ -91,7 +92,7 @@ fn swapped_if(txn: &Txn, told: Option<&Applied>, before: Option<&Pair>) -> (Outc
         Part::Put(put) if succeeded => {
             (vec![OperationResult::Put(PutResult::default())], Some(written(&put.value, told, before)))
         }
-        Part::Put(_) | Part::DeleteRange(_) | Part::Range(_) => (vec![], before.cloned()),
+        Part::Put(_) | Part::DeleteRange(_) | Part::Range(_) | Part::Txn(_) => (vec![], before.cloned()),
     };
     (Outcome::Txn(TxnResult { succeeded, results }), next)
 }
@@ -153,6 +154,7 @@ impl Truth {
                 self.pair = next;
                 outcome
             }
+            Call::Write { command: Command::Compact(_), .. } => panic!("no history compacts"),
             Call::Read { .. } => {
                 self.pair = before.cloned();
                 Outcome::Range(seen(before))
@@ -271,7 +273,7 @@ fn falsify(chance: &mut Chance, history: &mut [Operation]) {
             Some(pair) => pair.value = Bytes::from(chance.value()),
             None => {}
         },
-        Outcome::Refused(_) => {}
+        Outcome::Compacted | Outcome::Refused(_) => {}
     }
 }
 

@@ -17,9 +17,9 @@
 use super::history::{Answer, Call, Operation, WriteId};
 use crate::ids::{LeaseId, Revision, SessionId};
 use crate::kv::{
-    Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult, KeyRange,
-    KeyValue, Operation as Part, OperationResult, Outcome, Put, PutResult, Query, Range, RangeResult,
-    StoreRefusal, Txn, TxnResult,
+    Applied, Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult,
+    Filter, KeyRange, KeyValue, Operation as Part, OperationResult, Outcome, Put, PutResult, Query, Range,
+    RangeResult, Sort, SortBy, SortOrder, StoreRefusal, Txn, TxnResult,
 };
 use bytes::Bytes;
 use core::fmt::Write;
@@ -154,9 +154,12 @@ macro_rules! fields {
 }
 
 fields! {
-    Put { key, value, lease, wants_previous }
+    Put { key, value, lease, wants_previous, keeps_value, keeps_lease }
     DeleteRange { range, wants_previous }
-    Range { range, limit, revision, keys_only, count_only }
+    Range { range, limit, revision, sort, filter, keys_only, count_only }
+    Sort { by, order }
+    Filter { mod_min, mod_max, create_min, create_max }
+    Compact { revision }
     Compare { range, operator, target }
     Txn { compares, success, failure }
     KeyValue { key, value, create_revision, mod_revision, version, lease }
@@ -167,16 +170,20 @@ fields! {
     Applied { revision, outcome }
 }
 
-/// A choice between things is an object with one name.
+/// A choice between things is an object with one name; behind the semicolon, the one that has no content.
 macro_rules! choices {
-    ($($type:ident { $($variant:ident = $name:literal),+ })+) => {$(
+    ($($type:ident { $($variant:ident = $name:literal),+ $(; $empty:ident = $word:literal)? })+) => {$(
         impl Json for $type {
             fn to_json(&self) -> Value {
-                match self { $(Self::$variant(content) => json!({ $name: content.to_json() })),+ }
+                match self {
+                    $(Self::$variant(content) => json!({ $name: content.to_json() }),)+
+                    $(Self::$empty => json!({ $word: null }),)?
+                }
             }
             fn from_json(value: &Value) -> Result<Self, String> {
                 match variant(value)? {
                     $(($name, content) => Ok(Self::$variant(Json::from_json(content)?)),)+
+                    $(($word, _) => Ok(Self::$empty),)?
                     (other, _) => Err(format!("`{other}` is no {}", stringify!($type))),
                 }
             }
@@ -185,12 +192,13 @@ macro_rules! choices {
 }
 
 choices! {
-    Command { Put = "put", DeleteRange = "delete_range", Txn = "txn" }
+    Command { Put = "put", DeleteRange = "delete_range", Txn = "txn", Compact = "compact" }
     Query { Range = "range", Txn = "txn" }
-    Part { Put = "put", DeleteRange = "delete_range", Range = "range" }
-    OperationResult { Put = "put", DeleteRange = "delete_range", Range = "range" }
+    Part { Put = "put", DeleteRange = "delete_range", Range = "range", Txn = "txn" }
+    OperationResult { Put = "put", DeleteRange = "delete_range", Range = "range", Txn = "txn" }
     Outcome {
-        Put = "put", DeleteRange = "delete_range", Txn = "txn", Range = "range", Refused = "refused"
+        Put = "put", DeleteRange = "delete_range", Txn = "txn", Range = "range", Refused = "refused";
+        Compacted = "compacted"
     }
     CompareTarget {
         Version = "version", Create = "create", Mod = "mod", Value = "value", Lease = "lease"
@@ -215,11 +223,14 @@ macro_rules! words {
 }
 
 words! {
+    SortBy { Key = "key", Version = "version", Create = "create", Mod = "mod", Value = "value" }
+    SortOrder { Ascending = "ascending", Descending = "descending" }
     CompareOperator { Equal = "=", NotEqual = "!=", Greater = ">", Less = "<" }
     StoreRefusal {
         KeyMissing = "key_missing", Compacted = "compacted", FutureRevision = "future_revision",
         TooManyOperations = "too_many_operations", DuplicateKey = "duplicate_key",
-        LeaseNotFound = "lease_not_found", OutOfBounds = "out_of_bounds", WriteInQuery = "write_in_query"
+        LeaseNotFound = "lease_not_found", OutOfBounds = "out_of_bounds", WriteInQuery = "write_in_query",
+        KeyNotFound = "key_not_found", ValueProvided = "value_provided", LeaseProvided = "lease_provided"
     }
 }
 

@@ -5,9 +5,9 @@
 
 use crate::ids::{LeaseId, Revision};
 use crate::kv::{
-    Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult, KeyRange,
-    KeyValue, Operation, OperationResult, Outcome, Put, PutResult, Query, Range, RangeResult, StoreRefusal,
-    Txn, TxnResult,
+    Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult, Filter,
+    KeyRange, KeyValue, Operation, OperationResult, Outcome, Put, PutResult, Query, Range, RangeResult, Sort,
+    SortBy, SortOrder, StoreRefusal, Txn, TxnResult,
 };
 use bytes::Bytes;
 use core::cmp::Ordering;
@@ -19,13 +19,15 @@ pub struct Model {
     revision: Revision,
     /// Whether the command under way has changed anything.
     is_changed: bool,
+    /// The oldest revision that may be read, once there was a compaction.
+    compacted: Option<Revision>,
     /// For each key what it became, and at which revision; `None` where it was deleted.
     versions: BTreeMap<Bytes, Vec<(Revision, Option<KeyValue>)>>,
 }
 
 impl Default for Model {
     fn default() -> Self {
-        Self { revision: Revision(1), is_changed: false, versions: BTreeMap::new() }
+        Self { revision: Revision(1), is_changed: false, compacted: None, versions: BTreeMap::new() }
     }
 }
 
@@ -40,9 +42,13 @@ impl Model {
         let next = self.revision.next();
         self.is_changed = false;
         let outcome = match command {
+            Command::Put(put) if self.lacks(self.revision, put) => {
+                Outcome::Refused(StoreRefusal::KeyNotFound)
+            }
             Command::Put(put) => Outcome::Put(self.put(next, put)),
             Command::DeleteRange(delete) => Outcome::DeleteRange(self.delete(next, delete)),
             Command::Txn(txn) => self.transact(next, self.revision, txn),
+            Command::Compact(compact) => self.compact(compact.revision),
         };
         // A change of nothing makes no revision.
         if self.is_changed {
@@ -54,36 +60,89 @@ impl Model {
     /// What a query answers when the store's current revision is `current`, now or in the past.
     pub fn read(&mut self, current: Revision, query: &Query) -> Outcome {
         match query {
-            Query::Range(range) if range.revision > current => Outcome::Refused(StoreRefusal::FutureRevision),
-            Query::Range(range) => Outcome::Range(self.range(current, range)),
+            Query::Range(range) => match self.refusal_of(current, range) {
+                Some(refusal) => Outcome::Refused(refusal),
+                None => Outcome::Range(self.range(current, range)),
+            },
             // Without writes, nothing can stand at the revision after the current one.
             Query::Txn(txn) => self.transact(current, current, txn),
         }
     }
 
     fn transact(&mut self, next: Revision, before: Revision, txn: &Txn) -> Outcome {
-        let succeeded = txn.compares.iter().all(|compare| self.holds(before, compare));
-        let operations = if succeeded { &txn.success } else { &txn.failure };
+        match self.refusal_in(before, txn) {
+            Some(refusal) => Outcome::Refused(refusal),
+            None => Outcome::Txn(self.run(next, before, txn)),
+        }
+    }
+
+    /// Nothing newer than `before` is looked at by a compare, of whatever level.
+    fn run(&mut self, next: Revision, before: Revision, txn: &Txn) -> TxnResult {
+        let (succeeded, operations) = self.chosen(before, txn);
         let results = operations
             .iter()
             .map(|operation| match operation {
                 Operation::Put(put) => OperationResult::Put(self.put(next, put)),
                 Operation::DeleteRange(delete) => OperationResult::DeleteRange(self.delete(next, delete)),
                 Operation::Range(range) => OperationResult::Range(self.range(next, range)),
+                Operation::Txn(nested) => OperationResult::Txn(self.run(next, before, nested)),
             })
             .collect();
-        Outcome::Txn(TxnResult { succeeded, results })
+        TxnResult { succeeded, results }
+    }
+
+    fn chosen<'txn>(&self, before: Revision, txn: &'txn Txn) -> (bool, &'txn [Operation]) {
+        let succeeded = txn.compares.iter().all(|compare| self.holds(before, compare));
+        (succeeded, if succeeded { &txn.success } else { &txn.failure })
+    }
+
+    fn refusal_in(&self, before: Revision, txn: &Txn) -> Option<StoreRefusal> {
+        self.chosen(before, txn).1.iter().find_map(|operation| match operation {
+            Operation::Put(put) => self.lacks(before, put).then_some(StoreRefusal::KeyNotFound),
+            Operation::DeleteRange(_) => None,
+            Operation::Range(range) => self.refusal_of(before, range),
+            Operation::Txn(nested) => self.refusal_in(before, nested),
+        })
+    }
+
+    fn refusal_of(&self, current: Revision, range: &Range) -> Option<StoreRefusal> {
+        let is_gone = self.compacted.is_some_and(|compacted| range.revision < compacted);
+        match range.revision {
+            Revision(0) => None,
+            asked if asked > current => Some(StoreRefusal::FutureRevision),
+            _ => is_gone.then_some(StoreRefusal::Compacted),
+        }
+    }
+
+    /// Whether a put is to keep something of a key that is not there.
+    fn lacks(&self, before: Revision, put: &Put) -> bool {
+        (put.keeps_value || put.keeps_lease) && self.get(before, &put.key).is_none()
+    }
+
+    fn compact(&mut self, revision: Revision) -> Outcome {
+        if self.compacted.is_some_and(|compacted| revision <= compacted) {
+            return Outcome::Refused(StoreRefusal::Compacted);
+        }
+        if revision > self.revision {
+            return Outcome::Refused(StoreRefusal::FutureRevision);
+        }
+        self.compacted = Some(revision);
+        Outcome::Compacted
     }
 
     fn put(&mut self, next: Revision, put: &Put) -> PutResult {
         let previous = self.get(next, &put.key);
         let pair = KeyValue {
             key: put.key.clone(),
-            value: put.value.clone(),
+            value: previous
+                .as_ref()
+                .filter(|_| put.keeps_value)
+                .map_or(&put.value, |pair| &pair.value)
+                .clone(),
             create_revision: previous.as_ref().map_or(next, |pair| pair.create_revision),
             mod_revision: next,
             version: previous.as_ref().map_or(0, |pair| pair.version) + 1,
-            lease: put.lease,
+            lease: previous.as_ref().filter(|_| put.keeps_lease).map_or(put.lease, |pair| pair.lease),
         };
         self.versions.entry(put.key.clone()).or_default().push((next, Some(pair)));
         self.is_changed = true;
@@ -106,12 +165,23 @@ impl Model {
         let at = if range.revision.0 == 0 { current } else { range.revision };
         let mut pairs = self.pairs(at, &range.range);
         let count = pairs.len() as u64;
-        let limit = if range.limit == 0 { u64::MAX } else { range.limit };
-        let more = count > limit && !range.count_only;
-        pairs.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let Filter { mod_min, mod_max, create_min, create_max } = range.filter;
+        let within = |revision: Revision, min: Revision, max: Revision| {
+            revision >= min && (max.0 == 0 || revision <= max)
+        };
+        pairs.retain(|pair| {
+            within(pair.mod_revision, mod_min, mod_max)
+                && within(pair.create_revision, create_min, create_max)
+        });
+        if let Some(sort) = range.sort {
+            pairs.sort_by(|one, other| in_order(sort, one, other));
+        }
         if range.count_only {
             pairs.clear();
         }
+        let limit = if range.limit == 0 { u64::MAX } else { range.limit };
+        let more = pairs.len() as u64 > limit;
+        pairs.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         if range.keys_only {
             for pair in &mut pairs {
                 pair.value = Bytes::new();
@@ -170,27 +240,28 @@ impl Model {
     }
 }
 
+fn in_order(sort: Sort, one: &KeyValue, other: &KeyValue) -> Ordering {
+    let ascending = match sort.by {
+        SortBy::Key => one.key.cmp(&other.key),
+        SortBy::Version => one.version.cmp(&other.version),
+        SortBy::Create => one.create_revision.cmp(&other.create_revision),
+        SortBy::Mod => one.mod_revision.cmp(&other.mod_revision),
+        SortBy::Value => one.value.cmp(&other.value),
+    };
+    if sort.order == SortOrder::Descending { ascending.reverse() } else { ascending }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn put(key: &'static str, value: &'static str) -> Command {
-        Command::Put(Put {
-            key: Bytes::from(key),
-            value: Bytes::from(value),
-            lease: LeaseId(0),
-            wants_previous: true,
-        })
+        Command::Put(Put { wants_previous: true, ..Put::new(Bytes::from(key), Bytes::from(value)) })
     }
 
     fn everything(revision: u64) -> Query {
-        Query::Range(Range {
-            range: KeyRange::From(Bytes::new()),
-            limit: 0,
-            revision: Revision(revision),
-            keys_only: false,
-            count_only: false,
-        })
+        let everything = KeyRange::From(Bytes::new());
+        Query::Range(Range { revision: Revision(revision), ..Range::new(everything) })
     }
 
     #[test]

@@ -39,12 +39,26 @@ pub(super) fn touched(operation: &Operation, keys: &Keys<'_>) -> Vec<Range<usize
         Call::Write { command: Command::Txn(txn), .. } | Call::Read { query: Query::Txn(txn), .. } => {
             let mut touched: Vec<_> =
                 txn.compares.iter().map(|compare| keys.positions(&compare.range)).collect();
-            touched.extend(parts_run(txn, &operation.answer).map(|part| match part {
-                Part::Put(put) => keys.position(&put.key),
-                Part::DeleteRange(delete) => keys.positions(&delete.range),
-                Part::Range(range) => keys.positions(&range.range),
-            }));
+            for part in parts_run(txn, &operation.answer) {
+                touch(part, keys, &mut touched);
+            }
             touched
+        }
+        Call::Write { command: Command::Compact(_), .. } => Vec::new(),
+    }
+}
+
+/// Whichever way a nested transaction went, all of it is touched.
+fn touch(part: &Part, keys: &Keys<'_>, touched: &mut Vec<Range<usize>>) {
+    match part {
+        Part::Put(put) => touched.push(keys.position(&put.key)),
+        Part::DeleteRange(delete) => touched.push(keys.positions(&delete.range)),
+        Part::Range(range) => touched.push(keys.positions(&range.range)),
+        Part::Txn(nested) => {
+            touched.extend(nested.compares.iter().map(|compare| keys.positions(&compare.range)));
+            for part in nested.success.iter().chain(&nested.failure) {
+                touch(part, keys, touched);
+            }
         }
     }
 }
@@ -54,7 +68,11 @@ fn parts_run<'t>(txn: &'t Txn, answer: &Answer) -> impl Iterator<Item = &'t Part
         Answer::Applied(applied) => match &applied.outcome {
             Outcome::Txn(result) if result.succeeded => (&txn.success, &[]),
             Outcome::Txn(_) => (&[], &txn.failure),
-            Outcome::Put(_) | Outcome::DeleteRange(_) | Outcome::Range(_) | Outcome::Refused(_) => (&[], &[]),
+            Outcome::Put(_)
+            | Outcome::DeleteRange(_)
+            | Outcome::Range(_)
+            | Outcome::Compacted
+            | Outcome::Refused(_) => (&[], &[]),
         },
         Answer::NotDone | Answer::Unknown => (&txn.success, &txn.failure),
     };

@@ -9,15 +9,17 @@
 //! see that name. A write without an answer has no name, and whatever a reader calls it is believed. So nothing in
 //! this file would notice if revisions ran backwards; `along_revisions` does.
 //!
+//! Nested transactions are believed, as what they wrote is not known; so is what a sort or a filter chose.
+//!
 //! Always: what cannot be known (a name, or anything of a key before the window of a cut history) contradicts no
 //! answer. A compare that hangs on it is decided by the answer or, if there is none, both ways, the likelier first.
 
 use super::history::{Call, Operation};
 use crate::ids::{LeaseId, Revision};
 use crate::kv::{
-    Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult, KeyRange,
-    KeyValue, Operation as Part, OperationResult, Outcome, Put, PutResult, Query, Range, RangeResult, Txn,
-    TxnResult,
+    Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult, Filter,
+    KeyRange, KeyValue, Operation as Part, OperationResult, Outcome, Put, PutResult, Query, Range,
+    RangeResult, Txn, TxnResult,
 };
 use bytes::Bytes;
 use core::cmp::Ordering;
@@ -35,12 +37,15 @@ impl<'h> Keys<'h> {
             match &operation.call {
                 Call::Write { command: Command::Put(put), .. } => keys.push(&put.key),
                 Call::Write { command: Command::Txn(txn), .. } => {
-                    keys.extend(txn.success.iter().chain(&txn.failure).filter_map(|part| match part {
-                        Part::Put(put) => Some(&put.key),
-                        Part::DeleteRange(_) | Part::Range(_) => None,
-                    }));
+                    txn.visit(&mut |txn| {
+                        keys.extend(txn.success.iter().chain(&txn.failure).filter_map(|part| match part {
+                            Part::Put(put) => Some(&put.key),
+                            Part::DeleteRange(_) | Part::Range(_) | Part::Txn(_) => None,
+                        }));
+                    });
                 }
-                Call::Write { command: Command::DeleteRange(_), .. } | Call::Read { .. } => {}
+                Call::Write { command: Command::DeleteRange(_) | Command::Compact(_), .. }
+                | Call::Read { .. } => {}
             }
         }
         keys.sort_unstable();
@@ -200,7 +205,9 @@ impl<'k, 'h> Present<'k, 'h> {
             (Call::Read { query: Query::Range(range), .. }, Some(Outcome::Range(told))) => {
                 self.explains(range, told)
             }
-            (Call::Read { query: Query::Range(_), .. }, None) => true,
+            // What the past can be asked for is not judged here.
+            (Call::Write { command: Command::Compact(_), .. }, _)
+            | (Call::Read { query: Query::Range(_), .. }, None) => true,
             // An answer to something else than what was asked.
             (Call::Write { .. } | Call::Read { .. }, Some(_)) => false,
         }
@@ -220,7 +227,7 @@ impl<'k, 'h> Present<'k, 'h> {
         };
         let token = 2 * taking.number + u64::from(taking.is_second_guess);
         let pair = Pair { value: &put.value, lease: put.lease, version, created, changed: name, token };
-        self.hold(at, Held::Pair(pair));
+        self.hold(at, before.overwritten(put, pair));
         told.is_none_or(|told| match &told.previous {
             Some(previous) => put.wants_previous && before.is_told(Some(previous), false),
             None => !put.wants_previous || before.is_told(None, false),
@@ -273,11 +280,31 @@ impl<'k, 'h> Present<'k, 'h> {
                     self.delete(delete, Some(told))
                 }
                 (Part::Range(_), None) => true,
+                (Part::Txn(nested), None | Some(OperationResult::Txn(_))) => {
+                    self.lose_track_of(nested);
+                    true
+                }
                 (Part::Range(range), Some(OperationResult::Range(told))) => self.explains(range, told),
-                (Part::Put(_) | Part::DeleteRange(_) | Part::Range(_), Some(_)) => false,
+                (Part::Put(_) | Part::DeleteRange(_) | Part::Range(_) | Part::Txn(_), Some(_)) => false,
             };
         }
         is_explained
+    }
+
+    /// What a nested transaction may have written is not known.
+    fn lose_track_of(&mut self, nested: &Txn) {
+        nested.visit(&mut |txn| {
+            for part in txn.success.iter().chain(&txn.failure) {
+                let written = match part {
+                    Part::Put(put) => self.keys.position(&put.key),
+                    Part::DeleteRange(delete) => self.keys.positions(&delete.range),
+                    Part::Range(_) | Part::Txn(_) => continue,
+                };
+                for at in written {
+                    self.hold(at, Held::Anything);
+                }
+            }
+        });
     }
 
     fn hold(&mut self, at: usize, next: Held<'h>) {
@@ -298,6 +325,9 @@ impl<'k, 'h> Present<'k, 'h> {
         }
         if range.count_only {
             return told.pairs.is_empty() && !told.more;
+        }
+        if range.sort.is_some() || range.filter != Filter::default() {
+            return true;
         }
         let limit = if range.limit == 0 { u64::MAX } else { range.limit };
         told.more == (told.count > limit)
@@ -350,7 +380,20 @@ impl<'k, 'h> Present<'k, 'h> {
     }
 }
 
-impl Held<'_> {
+impl<'h> Held<'h> {
+    /// As a put leaves it, which would write `pair` if it kept nothing.
+    fn overwritten(self, put: &Put, pair: Pair<'h>) -> Self {
+        match self {
+            Self::Pair(before) => Self::Pair(Pair {
+                value: if put.keeps_value { before.value } else { pair.value },
+                lease: if put.keeps_lease { before.lease } else { pair.lease },
+                ..pair
+            }),
+            Self::Anything if put.keeps_value || put.keeps_lease => Self::Anything,
+            Self::Anything | Self::Nothing => Self::Pair(pair),
+        }
+    }
+
     fn is_told(&self, told: Option<&KeyValue>, keys_only: bool) -> bool {
         match (self, told) {
             (Self::Anything, _) | (Self::Nothing, None) => true,

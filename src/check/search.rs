@@ -123,9 +123,11 @@ fn advised(history: &[Operation]) -> Vec<u64> {
         Call::Write { command: Command::Put(put), .. } => seen.get(&(&put.key, &put.value)).copied(),
         Call::Write { command: Command::Txn(txn), .. } => txn.success.iter().find_map(|part| match part {
             Part::Put(put) => seen.get(&(&put.key, &put.value)).copied(),
-            Part::DeleteRange(_) | Part::Range(_) => None,
+            Part::DeleteRange(_) | Part::Range(_) | Part::Txn(_) => None,
         }),
-        Call::Write { command: Command::DeleteRange(_), .. } | Call::Read { .. } => None,
+        Call::Write { command: Command::DeleteRange(_) | Command::Compact(_), .. } | Call::Read { .. } => {
+            None
+        }
     };
     let advice = |operation: &Operation| {
         let is_change = matches!(operation.call, Call::Write { .. });

@@ -3,7 +3,6 @@
 use super::*;
 use crate::check::Wrong;
 use crate::check::testing::*;
-use crate::ids::LeaseId;
 use crate::kv::{KeyRange, OperationResult, Put, PutResult, Range, RangeResult, Txn, TxnResult};
 
 const STEPS_MAX: u64 = 100_000;
@@ -177,7 +176,7 @@ fn key(name: &'static str) -> Bytes {
 }
 
 fn put_at(name: &'static str, value: &'static str) -> Put {
-    Put { key: key(name), value: Bytes::from(value), lease: LeaseId(0), wants_previous: false }
+    Put::new(key(name), Bytes::from(value))
 }
 
 fn read_of(times: (u64, u64), range: KeyRange, names: &[&'static str]) -> Operation {
@@ -189,16 +188,7 @@ fn read_of(times: (u64, u64), range: KeyRange, names: &[&'static str]) -> Operat
     result.pairs = names.iter().map(|name| crate::kv::KeyValue { key: key(name), ..pair.clone() }).collect();
     result.count = names.len() as u64;
     operation.answer = applied(2, Outcome::Range(result));
-    operation.call = Call::Read {
-        query: Query::Range(Range {
-            range,
-            limit: 0,
-            revision: Revision(0),
-            keys_only: false,
-            count_only: false,
-        }),
-        is_linearizable: true,
-    };
+    operation.call = Call::Read { query: Query::Range(Range::new(range)), is_linearizable: true };
     operation
 }
 

@@ -14,7 +14,7 @@ pub(super) fn write_id(sequence: u64) -> WriteId {
 }
 
 pub(super) fn put_of(value: &'static str) -> Put {
-    Put { key: Bytes::from("k"), value: Bytes::from(value), lease: LeaseId(0), wants_previous: false }
+    Put::new(Bytes::from("k"), Bytes::from(value))
 }
 
 pub(super) fn put(value: &'static str) -> Command {
@@ -84,13 +84,7 @@ pub(super) fn read(times: (u64, u64), revision: u64, pair: Option<(&'static str,
         invoked: times.0,
         completed: Some(times.1),
         call: Call::Read {
-            query: Query::Range(Range {
-                range: KeyRange::Key(Bytes::from("k")),
-                limit: 0,
-                revision: Revision(0),
-                keys_only: false,
-                count_only: false,
-            }),
+            query: Query::Range(Range::new(KeyRange::Key(Bytes::from("k")))),
             is_linearizable: true,
         },
         answer: applied(revision, Outcome::Range(RangeResult { pairs, more: false, count })),

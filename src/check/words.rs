@@ -5,8 +5,8 @@
 
 use super::history::{Answer, Call};
 use crate::kv::{
-    Command, Compare, CompareOperator, CompareTarget, KeyRange, KeyValue, Operation, OperationResult,
-    Outcome, Query, Range, RangeResult, Txn,
+    Command, Compare, CompareOperator, CompareTarget, Filter, KeyRange, KeyValue, Operation, OperationResult,
+    Outcome, Query, Range, RangeResult, Txn, TxnResult,
 };
 use core::fmt::Write;
 
@@ -23,6 +23,7 @@ pub(super) fn asked(call: &Call) -> String {
             format!("delete {}", keys(&delete.range))
         }
         Call::Write { command: Command::Txn(txn), .. } => transaction(txn),
+        Call::Write { command: Command::Compact(compact), .. } => format!("compact to {}", compact.revision),
         Call::Read { query, is_linearizable } => {
             let read = match query {
                 Query::Range(range) => get(range),
@@ -49,12 +50,15 @@ pub(super) fn told(outcome: &Outcome) -> String {
         Outcome::Put(put) => previous("done", put.previous.as_slice()),
         Outcome::DeleteRange(delete) => previous(&format!("{} deleted", delete.deleted), &delete.previous),
         Outcome::Range(result) => found(result),
+        Outcome::Compacted => "compacted".to_owned(),
         Outcome::Refused(refusal) => format!("refused: {refusal:?}"),
-        Outcome::Txn(result) => {
-            let results: Vec<String> = result.results.iter().map(step_answered).collect();
-            format!("{} [{}]", if result.succeeded { "yes" } else { "no" }, results.join("; "))
-        }
+        Outcome::Txn(result) => transacted(result),
     }
+}
+
+fn transacted(result: &TxnResult) -> String {
+    let results: Vec<String> = result.results.iter().map(step_answered).collect();
+    format!("{} [{}]", if result.succeeded { "yes" } else { "no" }, results.join("; "))
 }
 
 fn step_answered(result: &OperationResult) -> String {
@@ -64,6 +68,7 @@ fn step_answered(result: &OperationResult) -> String {
             previous(&format!("{} deleted", delete.deleted), &delete.previous)
         }
         OperationResult::Range(result) => found(result),
+        OperationResult::Txn(result) => transacted(result),
     }
 }
 
@@ -101,6 +106,12 @@ fn get(range: &Range) -> String {
     if range.revision.0 > 0 {
         let _ = write!(words, ", as of {}", range.revision);
     }
+    if let Some(sort) = range.sort {
+        let _ = write!(words, ", by {:?} {:?}", sort.by, sort.order);
+    }
+    if range.filter != Filter::default() {
+        let _ = write!(words, ", {:?}", range.filter);
+    }
     if range.keys_only {
         words.push_str(", keys only");
     }
@@ -121,6 +132,7 @@ fn steps(operations: &[Operation]) -> String {
         Operation::Put(put) => format!("put {} = {}", bytes(&put.key), bytes(&put.value)),
         Operation::DeleteRange(delete) => format!("delete {}", keys(&delete.range)),
         Operation::Range(range) => get(range),
+        Operation::Txn(nested) => transaction(nested),
     };
     operations.iter().map(step).collect::<Vec<_>>().join("; ")
 }

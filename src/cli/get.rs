@@ -1,13 +1,13 @@
 //! `mainstay get`: reads one key or a range of keys, and the words of a range that del has too.
 //!
-//! Always: linearizable unless asked otherwise. Left out: sorting, filters by revision.
+//! Always: linearizable unless asked otherwise. Left out: nothing.
 
 use super::client_args::ClientArgs;
 use super::output::{Format, Shown, finish, usage};
 use super::put::bytes_of;
 use crate::api::ReadMode;
 use crate::ids::Revision;
-use crate::kv::{KeyRange, Query, Range};
+use crate::kv::{Filter, KeyRange, Query, Range, Sort, SortBy, SortOrder};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
@@ -21,6 +21,8 @@ Examples:
   mainstay get a m                             keys from a up to, and without, m
   mainstay get a --from-key --keys-only        keys from a to the last
   mainstay get config/ --prefix --count-only --json
+  mainstay get config/ --prefix --sort-by modify --order descend --limit 1     what was changed last
+  mainstay get config/ --prefix --min-mod-rev 12   what was changed since revision 12
   mainstay get config/limit --rev 7            as it was at revision 7
   mainstay get config/limit --consistency s    from this member alone: perhaps old, needs no quorum
 
@@ -87,6 +89,30 @@ pub(super) struct GetWords {
     #[arg(long, value_name = "REVISION", default_value_t = 0)]
     rev: u64,
 
+    /// What the pairs are sorted by
+    #[arg(long, value_enum, ignore_case = true, value_name = "WHAT")]
+    sort_by: Option<SortWord>,
+
+    /// Smallest first or largest first
+    #[arg(long, value_enum, ignore_case = true, value_name = "ORDER")]
+    order: Option<OrderWord>,
+
+    /// Only pairs last changed at this revision or later
+    #[arg(long, value_name = "REVISION", default_value_t = 0)]
+    min_mod_rev: u64,
+
+    /// Only pairs last changed at this revision or earlier; 0 for any
+    #[arg(long, value_name = "REVISION", default_value_t = 0)]
+    max_mod_rev: u64,
+
+    /// Only pairs created at this revision or later
+    #[arg(long, value_name = "REVISION", default_value_t = 0)]
+    min_create_rev: u64,
+
+    /// Only pairs created at this revision or earlier; 0 for any
+    #[arg(long, value_name = "REVISION", default_value_t = 0)]
+    max_create_rev: u64,
+
     /// Without the values
     #[arg(long, conflicts_with = "count_only")]
     keys_only: bool,
@@ -96,15 +122,61 @@ pub(super) struct GetWords {
     count_only: bool,
 }
 
+/// What pairs are sorted by.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SortWord {
+    Key,
+    Version,
+    Create,
+    #[value(alias = "mod")]
+    Modify,
+    Value,
+}
+
+/// Which way.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OrderWord {
+    #[value(alias = "ascending")]
+    Ascend,
+    #[value(alias = "descending")]
+    Descend,
+}
+
 impl GetWords {
     pub(super) fn range(self) -> Range {
         Range {
+            sort: self.sort(),
+            filter: Filter {
+                mod_min: Revision(self.min_mod_rev),
+                mod_max: Revision(self.max_mod_rev),
+                create_min: Revision(self.min_create_rev),
+                create_max: Revision(self.max_create_rev),
+            },
             range: self.range.range(),
             limit: self.limit,
             revision: Revision(self.rev),
             keys_only: self.keys_only,
             count_only: self.count_only,
         }
+    }
+
+    /// A sort of which only one half is said is by key, or ascending.
+    fn sort(&self) -> Option<Sort> {
+        if self.sort_by.is_none() && self.order.is_none() {
+            return None;
+        }
+        let by = match self.sort_by.unwrap_or(SortWord::Key) {
+            SortWord::Key => SortBy::Key,
+            SortWord::Version => SortBy::Version,
+            SortWord::Create => SortBy::Create,
+            SortWord::Modify => SortBy::Mod,
+            SortWord::Value => SortBy::Value,
+        };
+        let order = match self.order.unwrap_or(OrderWord::Ascend) {
+            OrderWord::Ascend => SortOrder::Ascending,
+            OrderWord::Descend => SortOrder::Descending,
+        };
+        Some(Sort { by, order })
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod client_args;
 pub mod cluster;
+mod compact;
 pub mod config;
 mod del;
 mod demo;
@@ -65,6 +66,8 @@ enum Command {
     Del(del::DelArgs),
     /// Compare, then do one of two lists of operations, as one step
     Txn(txn::TxnArgs),
+    /// Forget the history before a revision
+    Compact(compact::CompactArgs),
     /// Show the whole cluster, and what is wrong with it
     Status(status::StatusArgs),
     /// Look at the configuration of a member
@@ -89,6 +92,7 @@ pub fn run() -> ExitCode {
         Command::Get(arguments) => get::run(arguments),
         Command::Del(arguments) => del::run(arguments),
         Command::Txn(arguments) => txn::run(&arguments),
+        Command::Compact(arguments) => compact::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Config(arguments) => config::check::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
@@ -150,6 +154,7 @@ mod tests {
             (super::get::EXAMPLES, 8),
             (super::del::EXAMPLES, 4),
             (super::txn::EXAMPLES, 2),
+            (super::compact::EXAMPLES, 2),
             (super::status::EXAMPLES, 3),
         ] {
             let commands = commands_in(text);

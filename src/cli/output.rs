@@ -114,22 +114,31 @@ impl Problem {
         let (code, message, advice) = match refusal {
             StoreRefusal::KeyMissing => ("key-missing", "the key is empty", "name a key"),
             StoreRefusal::Compacted => {
-                ("compacted", "that revision was compacted away", "read at a newer revision")
+                ("compacted", "that revision was compacted away", "name a newer revision")
             }
-            StoreRefusal::FutureRevision => (
-                "future-revision",
-                "that revision is not there yet",
-                "read at the current one, without --rev",
-            ),
+            StoreRefusal::FutureRevision => {
+                ("future-revision", "that revision is not there yet", "name the current one or an older one")
+            }
             StoreRefusal::TooManyOperations => {
                 ("too-many-operations", "the transaction is too long", "split it: 128 a list at most")
             }
-            StoreRefusal::DuplicateKey => {
-                ("duplicate-key", "two operations of one list write the same key", "leave one of them out")
-            }
+            StoreRefusal::DuplicateKey => (
+                "duplicate-key",
+                "two operations that may both run write the same key",
+                "leave one of them out",
+            ),
             StoreRefusal::LeaseNotFound => ("lease-not-found", "there is no such lease", "grant one first"),
-            StoreRefusal::OutOfBounds => {
-                ("out-of-bounds", "a key or value is too long, or a range ends before it starts", "mend it")
+            StoreRefusal::OutOfBounds => ("out-of-bounds", "a key or value is too long", "shorten it"),
+            StoreRefusal::KeyNotFound => (
+                "key-not-found",
+                "the key to keep the value or lease of does not exist",
+                "put it with a value",
+            ),
+            StoreRefusal::ValueProvided => {
+                ("value-provided", "a put that keeps the value brings one", "leave it out")
+            }
+            StoreRefusal::LeaseProvided => {
+                ("lease-provided", "a put that keeps the lease brings one", "leave it out")
             }
             StoreRefusal::WriteInQuery => {
                 ("write-in-query", "a transaction sent as a read holds a write", "send it as a write")
@@ -172,18 +181,21 @@ fn simple_outcome(out: &mut Vec<u8>, shown: Shown, outcome: &Outcome) {
         Outcome::Put(put) => simple_put(out, put),
         Outcome::DeleteRange(deleted) => simple_deleted(out, deleted),
         Outcome::Range(range) => simple_range(out, shown, range),
-        Outcome::Txn(txn) => {
-            out.extend_from_slice(if txn.succeeded { b"SUCCESS\n" } else { b"FAILURE\n" });
-            for result in &txn.results {
-                out.push(b'\n');
-                match result {
-                    OperationResult::Put(put) => simple_put(out, put),
-                    OperationResult::DeleteRange(deleted) => simple_deleted(out, deleted),
-                    OperationResult::Range(range) => simple_range(out, shown, range),
-                }
-            }
+        Outcome::Txn(txn) => simple_txn(out, shown, txn),
+        Outcome::Compacted | Outcome::Refused(_) => {}
+    }
+}
+
+fn simple_txn(out: &mut Vec<u8>, shown: Shown, txn: &TxnResult) {
+    out.extend_from_slice(if txn.succeeded { b"SUCCESS\n" } else { b"FAILURE\n" });
+    for result in &txn.results {
+        out.push(b'\n');
+        match result {
+            OperationResult::Put(put) => simple_put(out, put),
+            OperationResult::DeleteRange(deleted) => simple_deleted(out, deleted),
+            OperationResult::Range(range) => simple_range(out, shown, range),
+            OperationResult::Txn(nested) => simple_txn(out, shown, nested),
         }
-        Outcome::Refused(_) => {}
     }
 }
 
@@ -243,6 +255,7 @@ enum BodyJson {
         succeeded: bool,
         responses: Vec<OperationJson>,
     },
+    Nothing {},
 }
 
 #[derive(Serialize)]
@@ -253,6 +266,8 @@ enum OperationJson {
     DeleteRange(BodyJson),
     #[serde(rename = "response_range")]
     Range(BodyJson),
+    #[serde(rename = "response_txn")]
+    Txn(BodyJson),
 }
 
 #[derive(Serialize)]
@@ -270,10 +285,8 @@ fn outcome_json(outcome: &Outcome) -> BodyJson {
         Outcome::Put(put) => put_json(put),
         Outcome::DeleteRange(deleted) => deleted_json(deleted),
         Outcome::Range(range) => range_json(range),
-        Outcome::Txn(TxnResult { succeeded, results }) => {
-            BodyJson::Txn { succeeded: *succeeded, responses: results.iter().map(operation_json).collect() }
-        }
-        Outcome::Refused(_) => BodyJson::Put { prev_kv: None },
+        Outcome::Txn(txn) => txn_json(txn),
+        Outcome::Compacted | Outcome::Refused(_) => BodyJson::Nothing {},
     }
 }
 
@@ -282,7 +295,13 @@ fn operation_json(result: &OperationResult) -> OperationJson {
         OperationResult::Put(put) => OperationJson::Put(put_json(put)),
         OperationResult::DeleteRange(deleted) => OperationJson::DeleteRange(deleted_json(deleted)),
         OperationResult::Range(range) => OperationJson::Range(range_json(range)),
+        OperationResult::Txn(nested) => OperationJson::Txn(txn_json(nested)),
     }
+}
+
+fn txn_json(txn: &TxnResult) -> BodyJson {
+    let responses = txn.results.iter().map(operation_json).collect();
+    BodyJson::Txn { succeeded: txn.succeeded, responses }
 }
 
 fn put_json(put: &PutResult) -> BodyJson {
@@ -330,25 +349,23 @@ fn fields_outcome(outcome: &Outcome) -> String {
         Outcome::Put(put) => fields_pairs("Prev", put.previous.as_slice()),
         Outcome::DeleteRange(deleted) => fields_deleted(deleted),
         Outcome::Range(range) => fields_range(range),
-        Outcome::Txn(txn) => {
-            let mut text = format!("\"Succeeded\" : {}\n", txn.succeeded);
-            for result in &txn.results {
-                text += &match result {
-                    OperationResult::Put(put) => {
-                        "\"Response\" : \"put\"\n".to_owned() + &fields_pairs("Prev", put.previous.as_slice())
-                    }
-                    OperationResult::DeleteRange(deleted) => {
-                        "\"Response\" : \"delete_range\"\n".to_owned() + &fields_deleted(deleted)
-                    }
-                    OperationResult::Range(range) => {
-                        "\"Response\" : \"range\"\n".to_owned() + &fields_range(range)
-                    }
-                };
-            }
-            text
-        }
-        Outcome::Refused(_) => String::new(),
+        Outcome::Txn(txn) => fields_txn(txn),
+        Outcome::Compacted | Outcome::Refused(_) => String::new(),
     }
+}
+
+fn fields_txn(txn: &TxnResult) -> String {
+    let mut text = format!("\"Succeeded\" : {}\n", txn.succeeded);
+    for result in &txn.results {
+        let (kind, fields) = match result {
+            OperationResult::Put(put) => ("put", fields_pairs("Prev", put.previous.as_slice())),
+            OperationResult::DeleteRange(deleted) => ("delete_range", fields_deleted(deleted)),
+            OperationResult::Range(range) => ("range", fields_range(range)),
+            OperationResult::Txn(nested) => ("txn", fields_txn(nested)),
+        };
+        text += &(format!("\"Response\" : \"{kind}\"\n") + &fields);
+    }
+    text
 }
 
 fn fields_deleted(deleted: &DeleteRangeResult) -> String {
@@ -381,19 +398,23 @@ fn tables(outcome: &Outcome) -> String {
         Outcome::Put(put) => put_table(put),
         Outcome::DeleteRange(deleted) => deleted_table(deleted),
         Outcome::Range(range) => range_table(range),
-        Outcome::Txn(txn) => {
-            let mut text = table(&["SUCCEEDED"], &[vec![txn.succeeded.to_string()]]);
-            for result in &txn.results {
-                text += &match result {
-                    OperationResult::Put(put) => put_table(put),
-                    OperationResult::DeleteRange(deleted) => deleted_table(deleted),
-                    OperationResult::Range(range) => range_table(range),
-                };
-            }
-            text
-        }
+        Outcome::Txn(txn) => txn_table(txn),
+        Outcome::Compacted => table(&["COMPACT"], &[vec!["OK".to_owned()]]),
         Outcome::Refused(_) => String::new(),
     }
+}
+
+fn txn_table(txn: &TxnResult) -> String {
+    let mut text = table(&["SUCCEEDED"], &[vec![txn.succeeded.to_string()]]);
+    for result in &txn.results {
+        text += &match result {
+            OperationResult::Put(put) => put_table(put),
+            OperationResult::DeleteRange(deleted) => deleted_table(deleted),
+            OperationResult::Range(range) => range_table(range),
+            OperationResult::Txn(nested) => txn_table(nested),
+        };
+    }
+    text
 }
 
 fn put_table(put: &PutResult) -> String {

@@ -4,7 +4,6 @@
 
 use super::client_args::ClientArgs;
 use super::output::{Format, Shown, finish, usage};
-use crate::ids::LeaseId;
 use crate::kv::{Command, Put};
 use bytes::Bytes;
 use clap::Args;
@@ -16,6 +15,7 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   mainstay put config/limit 100
   mainstay put config/limit 200 --prev-kv      prints what was there before, too
+  mainstay put config/limit --ignore-value     touches the key: a new revision, the same value
   mainstay put a b --endpoints 10.0.0.1:2378,10.0.0.2:2378 --timeout 10s
   mainstay put -- -key -value                  after --, nothing is a flag
 
@@ -29,20 +29,29 @@ pub(super) struct PutWords {
     key: OsString,
 
     /// The value
-    value: OsString,
+    #[arg(required_unless_present = "ignore_value", conflicts_with = "ignore_value")]
+    value: Option<OsString>,
 
     /// Print the pair as it was before
     #[arg(long)]
     prev_kv: bool,
+
+    /// Keep the value the key has; it must exist
+    #[arg(long)]
+    ignore_value: bool,
+
+    /// Keep the lease the key has; it must exist
+    #[arg(long)]
+    ignore_lease: bool,
 }
 
 impl PutWords {
     pub(super) fn put(self) -> Put {
         Put {
-            key: bytes_of(self.key),
-            value: bytes_of(self.value),
-            lease: LeaseId(0),
             wants_previous: self.prev_kv,
+            keeps_value: self.ignore_value,
+            keeps_lease: self.ignore_lease,
+            ..Put::new(bytes_of(self.key), bytes_of(self.value.unwrap_or_default()))
         }
     }
 }

@@ -63,9 +63,10 @@ pub(super) fn run(arguments: &TxnArgs) -> ExitCode {
         Ok(txn) => txn,
         Err(problem) => return usage(&format!("the transaction on stdin: {problem}")),
     };
+    // The text has no way to write a nested transaction.
     let is_read = |operation: &Operation| match operation {
         Operation::Range(_) => true,
-        Operation::Put(_) | Operation::DeleteRange(_) => false,
+        Operation::Put(_) | Operation::DeleteRange(_) | Operation::Txn(_) => false,
     };
     let result = if txn.success.iter().chain(&txn.failure).all(is_read) {
         client.read(Query::Txn(txn), ReadMode::Linearizable)
@@ -232,17 +233,12 @@ fn unescaped(text: &str) -> Result<(Vec<u8>, &str), String> {
 #[cfg(test)]
 mod tests {
     use super::parse;
-    use crate::ids::{LeaseId, Revision};
+    use crate::ids::Revision;
     use crate::kv::{Compare, CompareOperator, CompareTarget, KeyRange, Operation, Put};
     use bytes::Bytes;
 
     fn put(key: &'static [u8], value: &'static [u8]) -> Operation {
-        Operation::Put(Put {
-            key: Bytes::from_static(key),
-            value: Bytes::from_static(value),
-            lease: LeaseId(0),
-            wants_previous: false,
-        })
+        Operation::Put(Put::new(Bytes::from_static(key), Bytes::from_static(value)))
     }
 
     #[test]

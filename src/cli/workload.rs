@@ -214,13 +214,8 @@ fn read_back(
     // '0' is the byte after '/', which every prefix ends with.
     let end = Bytes::from(format!("{}0", prefix.trim_end_matches('/')));
     loop {
-        let range = Range {
-            range: KeyRange::Span { start: start.clone(), end: end.clone() },
-            limit: PAGE_KEYS,
-            revision: crate::ids::Revision(0),
-            keys_only: false,
-            count_only: false,
-        };
+        let span = KeyRange::Span { start: start.clone(), end: end.clone() };
+        let range = Range { limit: PAGE_KEYS, ..Range::new(span) };
         let applied = client.read(Query::Range(range), ReadMode::Linearizable)?;
         let Outcome::Range(page) = applied.outcome else { return Ok(()) };
         for pair in &page.pairs {

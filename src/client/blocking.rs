@@ -12,7 +12,7 @@ use super::connection::{Connection, Trouble, now};
 use super::failure::Failure;
 use super::retry::{GivenUp, Nature, Retry, Setback, Step};
 use crate::api::{Certainty, EncodedCommand, Malformed, ReadMode, Refusal, Request, Response, Stamp, Status};
-use crate::ids::{BootMicros, ClusterId, KeyspaceId, LeaseId, MemberId, Revision, SessionId};
+use crate::ids::{BootMicros, ClusterId, KeyspaceId, MemberId, SessionId};
 use crate::kv::{Applied, Command, DeleteRange, KeyRange, Put, Query, Range};
 use crate::limits::STATUS_MEMBERS_MAX;
 use bytes::Bytes;
@@ -154,7 +154,7 @@ impl Client {
     /// As `write`.
     pub fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<Applied, Failure> {
         let (key, value) = (key.into(), value.into());
-        self.write(&Command::Put(Put { key, value, lease: LeaseId(0), wants_previous: false }))
+        self.write(&Command::Put(Put::new(key, value)))
     }
 
     /// Reads one key, linearizably.
@@ -163,8 +163,7 @@ impl Client {
     /// As `read`.
     pub fn get(&mut self, key: impl Into<Bytes>) -> Result<Applied, Failure> {
         let range = KeyRange::Key(key.into());
-        let range = Range { range, limit: 0, revision: Revision(0), keys_only: false, count_only: false };
-        self.read(Query::Range(range), ReadMode::Linearizable)
+        self.read(Query::Range(Range::new(range)), ReadMode::Linearizable)
     }
 
     /// Removes one key.

@@ -82,7 +82,7 @@ impl Connection {
         stream.set_nodelay(true).map_err(unreachable)?;
         stream.set_write_timeout(Some(timeout.max(WAIT_MIN))).map_err(unreachable)?;
         let hello =
-            ClientHello { version_min: VERSION, version_max: VERSION, features: Features(0), cluster };
+            ClientHello { version_min: VERSION, version_max: VERSION, features: Features::KNOWN, cluster };
         stream.write_all(&hello.encode_frame()).map_err(Trouble::Broken)?;
         let mut received = BytesMut::new();
         let frame = receive_frame(&mut stream, &mut received, deadline)?;

@@ -47,6 +47,17 @@ pub struct Put {
     pub lease: LeaseId,
     /// Answer with the pair as it was before.
     pub wants_previous: bool,
+    /// Keep the value of the key, which must exist (etcd's `ignore_value`). `value` is empty then.
+    pub keeps_value: bool,
+    /// Keep the lease of the key, which must exist (etcd's `ignore_lease`). `lease` is 0 then.
+    pub keeps_lease: bool,
+}
+
+impl Put {
+    /// Writes `value`, without a lease and without options.
+    pub const fn new(key: Bytes, value: Bytes) -> Self {
+        Self { key, value, lease: LeaseId(0), wants_previous: false, keeps_value: false, keeps_lease: false }
+    }
 }
 
 /// Removes keys.
@@ -58,7 +69,7 @@ pub struct DeleteRange {
     pub wants_previous: bool,
 }
 
-/// Reads keys, in ascending key order.
+/// Reads keys: those of the range that a filter lets through, sorted, then cut to a limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_field_names)] // the field has the same name in every operation
 pub struct Range {
@@ -68,10 +79,66 @@ pub struct Range {
     pub limit: u64,
     /// At this revision; 0 for the current one.
     pub revision: Revision,
+    /// In this order; None for ascending keys.
+    pub sort: Option<Sort>,
+    /// Only pairs between these revisions. The count is of all.
+    pub filter: Filter,
     /// Answer without values.
     pub keys_only: bool,
     /// Answer with the count alone.
     pub count_only: bool,
+}
+
+impl Range {
+    /// Everything about every key of the range, now.
+    pub fn new(range: KeyRange) -> Self {
+        Self {
+            range,
+            limit: 0,
+            revision: Revision(0),
+            sort: None,
+            filter: Filter::default(),
+            keys_only: false,
+            count_only: false,
+        }
+    }
+}
+
+/// An order of pairs. Pairs that it does not tell apart come in ascending key order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Sort {
+    pub by: SortBy,
+    pub order: SortOrder,
+}
+
+/// What is sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum SortBy {
+    Key,
+    Version,
+    Create,
+    Mod,
+    Value,
+}
+
+/// Smallest or largest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum SortOrder {
+    Ascending,
+    Descending,
+}
+
+/// Bounds of a pair's revisions, both ends included; 0 is no bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Filter {
+    pub mod_min: Revision,
+    pub mod_max: Revision,
+    pub create_min: Revision,
+    pub create_max: Revision,
 }
 
 /// What a compare looks at.
@@ -117,17 +184,33 @@ pub enum Operation {
     Put(Put),
     DeleteRange(DeleteRange),
     Range(Range),
+    Txn(Txn),
 }
 
-/// Compares, then one of two lists of operations, as one step. (Nested transactions come with the whole store.)
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Compares, then one of two lists of operations, as one step.
+///
+/// A list may hold further transactions. They are parts of the same step: their compares, too, are evaluated
+/// against the state before the outermost one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Txn {
-    /// All must hold for `success` to run. Evaluated against the state before the transaction.
+    /// All must hold for `success` to run. Evaluated against the state before the outermost transaction.
     pub compares: Vec<Compare>,
     /// Runs, in order, if they do. Later operations see earlier ones.
     pub success: Vec<Operation>,
     /// Runs if they do not.
     pub failure: Vec<Operation>,
+}
+
+impl Txn {
+    /// Calls `visit` with every transaction of every level, this one first.
+    pub fn visit<'txn>(&'txn self, visit: &mut impl FnMut(&'txn Self)) {
+        visit(self);
+        for operation in self.success.iter().chain(&self.failure) {
+            if let Operation::Txn(nested) = operation {
+                nested.visit(visit);
+            }
+        }
+    }
 }
 
 /// A write: what a log entry asks of the store.
@@ -137,6 +220,14 @@ pub enum Command {
     Put(Put),
     DeleteRange(DeleteRange),
     Txn(Txn),
+    Compact(Compact),
+}
+
+/// Forgets what only revisions before `revision` saw. Reads at `revision` and later answer as before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compact {
+    /// The oldest revision that stays readable.
+    pub revision: Revision,
 }
 
 /// A read of the store at one revision.
@@ -167,11 +258,11 @@ pub struct DeleteRangeResult {
 /// The answer to a `Range`.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct RangeResult {
-    /// The pairs, in ascending key order.
+    /// The pairs, in the order asked for.
     pub pairs: Vec<KeyValue>,
     /// Whether the limit cut the answer short.
     pub more: bool,
-    /// Keys in the range, whatever the limit.
+    /// Keys in the range, whatever the limit and the filter.
     pub count: u64,
 }
 
@@ -182,6 +273,7 @@ pub enum OperationResult {
     Put(PutResult),
     DeleteRange(DeleteRangeResult),
     Range(RangeResult),
+    Txn(TxnResult),
 }
 
 /// The answer to a `Txn`.
@@ -201,6 +293,7 @@ pub enum Outcome {
     DeleteRange(DeleteRangeResult),
     Txn(TxnResult),
     Range(RangeResult),
+    Compacted,
     /// A normal, replicated outcome: nothing changed.
     Refused(StoreRefusal),
 }
@@ -216,14 +309,20 @@ pub enum StoreRefusal {
     FutureRevision,
     /// More operations or compares than a transaction may have.
     TooManyOperations,
-    /// Two operations of one list write the same key.
+    /// Two operations that may both run write the same key.
     DuplicateKey,
     /// The lease does not exist.
     LeaseNotFound,
-    /// A value, key or range is longer than its limit, or a range ends before it starts.
+    /// A value or key is longer than its limit.
     OutOfBounds,
     /// A transaction asked as a query holds a write.
     WriteInQuery,
+    /// A put is to keep the value or lease of a key that does not exist.
+    KeyNotFound,
+    /// A put is to keep the value, and brings one.
+    ValueProvided,
+    /// A put is to keep the lease, and brings one.
+    LeaseProvided,
 }
 
 /// An outcome and the store's revision right after it.

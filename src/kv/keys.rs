@@ -1,65 +1,59 @@
-//! The ordered index of keys, and the history of each key.
+//! The ordered index of keys, the record of each with its history, and what of the histories can be forgotten.
 //!
 //! ```text
-//!   index (ordered by key)       history (ordered by revision, oldest first)
-//!   "a"  ->  | rev 2: "1", created 2, version 1 | rev 5: "2", created 2, version 2 |
-//!   "b"  ->  | rev 3: "x", created 3, version 1 | rev 4: deleted | rev 7: "y", created 7, version 1 |
+//!   order (by key)    records (by slot)
+//!   "a" -> slot 1     1: "a" | rev 2: "1", created 2, version 1 | rev 5: "2", created 2, version 2 |
+//!   "b" -> slot 0     0: "b" | rev 3: "x", created 3, version 1 | rev 4: deleted | rev 7: "y", created 7, version 1 |
+//!
+//!   superseded (by revision)     | rev 4: slot 0 | rev 5: slot 1 |
 //! ```
 //!
-//! What always holds: a history is never empty, begins with a pair, never has two deletions in a row, and has at
-//! most one change of each revision (`check.rs` refuses the transactions that would make two), so that a watch
-//! never has to tell two events of one key and revision apart. A key that was deleted stays in the index, because older revisions still see it.
+//! What always holds: a key that was deleted stays in the index as long as a revision that can be read saw it.
+//! Keys and values are copies of their own: what came in a frame of a megabyte does not keep the frame alive.
+//!
+//! **Forgetting.** A change that ends an older one is written down in `superseded`: from its revision on nobody
+//! sees the older one. Since revisions only grow, that queue is sorted, and compacting up to a revision means to
+//! take from its front, one by one, and to drop the oldest change of the key named there. So the work is that of
+//! the garbage and not of the keys, it can stop after any step, and no read that is still allowed can see how far
+//! it has come: what is dropped was seen only by revisions before the compacted one, which the store refuses.
 //!
 //! It leaves out what a transaction is: the caller says at which revision, and in which order within it, a
 //! change happens.
 
 use super::command::{KeyRange, KeyValue};
+use super::history::{History, Moment, Pair, Version};
 use crate::ids::{LeaseId, Revision};
 use crate::planted;
 use bytes::Bytes;
 use core::ops::Bound;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-/// When a change happened: the revision of its transaction, and its place among that transaction's changes.
+/// Where a key's record lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Moment {
-    pub(super) revision: Revision,
-    pub(super) order: u64,
+struct Slot(u32);
+
+/// A key and its history.
+#[derive(Clone, Debug)]
+struct Record {
+    key: Bytes,
+    history: History,
 }
 
-/// What a key holds from one change until the next.
-#[derive(Clone, Debug)]
-pub(super) struct Pair {
-    pub(super) value: Bytes,
-    pub(super) create_revision: Revision,
-    pub(super) version: u64,
-    pub(super) lease: LeaseId,
-}
-
-/// One change of a key: written, or deleted.
-#[derive(Clone, Debug)]
-struct Version {
-    made: Moment,
-    /// None if this change deleted the key.
-    pair: Option<Pair>,
-}
-
-/// Every change of one key, oldest first.
-#[derive(Clone, Debug)]
-struct History(Vec<Version>);
-
-/// A key as one revision sees it, borrowed from the index.
+/// A key as one revision sees it, borrowed from its record.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen<'index> {
     key: &'index Bytes,
     pub(super) pair: &'index Pair,
-    pub(super) mod_revision: Revision,
+    made: Moment,
 }
 
 /// All keys of a store with their histories.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Keys {
-    histories: BTreeMap<Bytes, History>,
+    order: BTreeMap<Bytes, Slot>,
+    records: Records,
+    /// Changes that ended an older one, oldest first: when, and of which key.
+    superseded: VecDeque<(Revision, Slot)>,
     /// Keys that hold a pair now.
     live_count: usize,
     /// Changes in all histories.
@@ -67,14 +61,17 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    pub(super) fn live_count(&self) -> usize {
+    pub(super) const fn live_count(&self) -> usize {
         self.live_count
+    }
+
+    pub(super) const fn version_count(&self) -> u64 {
+        self.version_count
     }
 
     /// The key as revision `at` saw it.
     pub(super) fn get(&self, key: &[u8], at: Revision) -> Option<Seen<'_>> {
-        let (key, history) = self.histories.get_key_value(key)?;
-        history.at(at).and_then(|version| version.seen(key))
+        self.records.at(*self.order.get(key)?).seen(at)
     }
 
     /// Calls `visit` with each key of the range that revision `at` saw, in ascending order.
@@ -89,8 +86,8 @@ impl Keys {
             self.get(key, at).into_iter().for_each(visit);
             return;
         }
-        for (key, history) in self.histories.range::<[u8], _>(bounds(range)) {
-            if let Some(seen) = history.at(at).and_then(|version| version.seen(key)) {
+        for slot in slots(&self.order, range) {
+            if let Some(seen) = self.records.at(slot).seen(at) {
                 visit(seen);
             }
         }
@@ -105,21 +102,26 @@ impl Keys {
     ) -> Option<KeyValue> {
         self.version_count += 1;
         let NewPair { key, value, lease } = change;
-        let mut pair = Pair { value: value.clone(), create_revision: made.revision, version: 1, lease };
-        let Some(history) = self.histories.get_mut(key.as_ref()) else {
+        let mut pair = Pair { value, create_revision: made.revision, version: 1, lease };
+        let Some(slot) = self.order.get(key).copied() else {
             self.live_count += 1;
-            self.histories.insert(key.clone(), History::new(made, pair));
+            let key = Bytes::copy_from_slice(key);
+            let history = History::new(Version { made, pair: Some(pair) });
+            let slot = self.records.insert(Record { key: key.clone(), history });
+            self.order.insert(key, slot);
             return None;
         };
         let mut previous = None;
-        if let Some(before) = history.latest().seen(key) {
+        let record = self.records.at_mut(slot);
+        if let Some(before) = record.newest() {
             pair.create_revision = before.pair.create_revision;
             pair.version = before.pair.version + 1;
             previous = wants_previous.then(|| before.to_key_value());
+            self.superseded.push_back((made.revision, slot));
         } else {
             self.live_count += 1;
         }
-        history.push(Version { made, pair: Some(pair) });
+        record.history.push(Version { made, pair: Some(pair) });
         previous
     }
 
@@ -132,22 +134,20 @@ impl Keys {
         mut visit: impl FnMut(Seen<'_>, Moment),
     ) -> u64 {
         let mut made = first;
-        let mut delete_one = |key: &Bytes, history: &mut History| {
-            let Some(seen) = history.latest().seen(key) else {
-                return;
-            };
-            visit(seen, made);
-            history.push(Version { made, pair: None });
-            made.order += 1;
+        let (records, superseded) = (&mut self.records, &mut self.superseded);
+        let mut delete_one = |slot: Slot| {
+            let record = records.at_mut(slot);
+            if let Some(seen) = record.newest() {
+                visit(seen, made);
+                record.history.push(Version { made, pair: None });
+                superseded.push_back((made.revision, slot));
+                made.order += 1;
+            }
         };
         if let KeyRange::Key(key) = range {
-            if let Some(history) = self.histories.get_mut(key.as_ref()) {
-                delete_one(key, history);
-            }
+            self.order.get(key).copied().into_iter().for_each(delete_one);
         } else {
-            for (key, history) in self.histories.range_mut::<[u8], _>(bounds(range)) {
-                delete_one(key, history);
-            }
+            slots(&self.order, range).for_each(&mut delete_one);
         }
         let deleted = made.order - first.order;
         self.version_count += deleted;
@@ -155,28 +155,92 @@ impl Keys {
         deleted
     }
 
-    /// What can be said without a walk. `current` is the store's revision.
-    pub(super) fn assert_invariants(&self, current: Revision) {
-        assert!(self.live_count <= self.histories.len(), "every live key is in the index");
-        assert!(self.version_count >= self.histories.len() as u64, "no key is without history");
-        assert!(self.version_count >= current.0 - 1, "every revision after the first changed something");
+    /// Forgets changes that only revisions before `compacted` saw, `steps_max` of them at most.
+    pub(super) fn forget(&mut self, compacted: Revision, steps_max: usize) {
+        for _ in 0..steps_max {
+            let is_due = |(superseded, _): &mut (Revision, Slot)| *superseded <= compacted;
+            let Some((superseded, slot)) = self.superseded.pop_front_if(is_due) else {
+                break;
+            };
+            self.forget_one(superseded, slot);
+        }
+        if self.superseded.len() * 4 < self.superseded.capacity() {
+            self.superseded.shrink_to(self.superseded.len() * 2);
+        }
     }
 
-    /// What takes a walk over every change ever made: for tests and the simulator.
-    pub(super) fn assert_all_invariants(&self, current: Revision) {
+    /// Whether there is something that `forget` would do.
+    pub(super) fn has_forgettable(&self, compacted: Revision) -> bool {
+        self.superseded.front().is_some_and(|(superseded, _)| *superseded <= compacted)
+    }
+
+    /// Forgets the oldest change of a key, which the one at `superseded` ended; and that one, too, if it is a
+    /// deletion, because it leaves nothing to see. A key of which nothing is left goes.
+    fn forget_one(&mut self, superseded: Revision, slot: Slot) {
+        let record = self.records.at_mut(slot);
+        record.history.forget_oldest();
+        self.version_count -= 1;
+        let oldest = record.history.oldest();
+        assert_eq!(oldest.made.revision, superseded, "what was forgotten was the one before");
+        if oldest.pair.is_some() && !planted!(111) {
+            return;
+        }
+        self.version_count -= 1;
+        if record.history.is_single() {
+            let record = self.records.remove(slot);
+            self.order.remove(&record.key);
+        } else {
+            record.history.forget_oldest();
+        }
+    }
+
+    /// What can be said without a walk. `current` is the store's revision.
+    pub(super) fn assert_invariants(&self, current: Revision, compacted: Revision) {
+        assert!(self.live_count <= self.order.len(), "every live key is in the index");
+        assert!(self.version_count >= self.order.len() as u64, "no key is without history");
+        let kept_min = current.0 - compacted.0.max(1);
+        assert!(self.version_count >= kept_min, "every revision after the compacted one changed something");
+    }
+
+    /// What takes a walk over every change that is remembered: for tests and the simulator.
+    pub(super) fn assert_all_invariants(&self, current: Revision, compacted: Revision) {
         let mut moments = Vec::new();
         let mut live_count = 0;
-        for (key, history) in &self.histories {
+        let mut superseded = Vec::new();
+        for (key, slot) in &self.order {
+            let record = self.records.at(*slot);
             assert!(!key.is_empty(), "no key is empty");
-            history.assert_invariants();
-            live_count += usize::from(history.latest().pair.is_some());
-            moments.extend(history.0.iter().map(|version| version.made));
+            assert_eq!(*key, record.key, "the index leads to the key's own record");
+            record.history.assert_invariants(compacted);
+            live_count += usize::from(record.newest().is_some());
+            moments.extend(record.history.iter().map(|version| version.made));
+            let pairs = record.history.iter().zip(record.history.iter().skip(1));
+            let ends = pairs.filter(|(before, _)| before.pair.is_some());
+            superseded.extend(ends.map(|(_, after)| (after.made, *slot)));
         }
+        assert_eq!(self.records.count(), self.order.len(), "every record is in the index");
         assert_eq!(live_count, self.live_count, "the count of live keys is right");
         assert_eq!(moments.len() as u64, self.version_count, "the count of changes is right");
+        superseded.sort_unstable();
+        let superseded = superseded.into_iter().map(|(made, slot)| (made.revision, slot));
+        assert!(self.superseded.iter().copied().eq(superseded), "what ends an older change is written down");
+        if !self.has_forgettable(compacted) {
+            let forgettable = |record: &Record| {
+                let old = record.history.iter().filter(|version| version.made.revision <= compacted);
+                let deletion =
+                    record.newest().is_none() && record.history.newest().made.revision <= compacted;
+                old.count() > 1 || deletion
+            };
+            let mut records = self.order.values().map(|slot| self.records.at(*slot));
+            assert!(
+                !records.any(forgettable),
+                "each key keeps one change of the compacted revision or before"
+            );
+        }
 
         moments.sort_unstable();
-        let mut next = Moment { revision: Revision(2), order: 0 };
+        moments.retain(|made| made.revision > compacted);
+        let mut next = Moment { revision: Revision(compacted.0.max(1) + 1), order: 0 };
         for made in moments {
             if made.revision == next.revision.next() && next.order > 0 {
                 next = Moment { revision: made.revision, order: 0 };
@@ -184,95 +248,105 @@ impl Keys {
             assert_eq!(made, next, "revisions, and the orders within one, have no gaps and no doubles");
             next.order += 1;
         }
-        let last = if next.order == 0 { Revision(1) } else { next.revision };
+        let last = if next.order == 0 { Revision(compacted.0.max(1)) } else { next.revision };
         assert_eq!(last, current, "the newest change is of the current revision");
     }
 }
 
-/// What a put gives a key.
-#[derive(Clone, Copy, Debug)]
+/// What a put gives a key. The value is kept as it is: the caller made it a copy of its own.
+#[derive(Clone, Debug)]
 pub(super) struct NewPair<'command> {
     pub(super) key: &'command Bytes,
-    pub(super) value: &'command Bytes,
+    pub(super) value: Bytes,
     pub(super) lease: LeaseId,
 }
 
-impl Seen<'_> {
+impl<'index> Seen<'index> {
     /// The pair on its own. The key and the value are shared, not copied.
     pub(super) fn to_key_value(self) -> KeyValue {
         KeyValue {
             key: self.key.clone(),
             value: self.pair.value.clone(),
             create_revision: self.pair.create_revision,
-            mod_revision: self.mod_revision,
+            mod_revision: self.mod_revision(),
             version: self.pair.version,
             lease: self.pair.lease,
         }
     }
 
-    pub(super) fn key(&self) -> &Bytes {
+    pub(super) const fn key(&self) -> &'index Bytes {
         self.key
     }
-}
 
-impl Version {
-    fn seen<'index>(&'index self, key: &'index Bytes) -> Option<Seen<'index>> {
-        let pair = self.pair.as_ref()?;
-        Some(Seen { key, pair, mod_revision: self.made.revision })
+    pub(super) const fn mod_revision(self) -> Revision {
+        self.made.revision
     }
 }
 
-impl History {
-    fn new(made: Moment, pair: Pair) -> Self {
-        Self(vec![Version { made, pair: Some(pair) }])
+impl Record {
+    fn seen(&self, at: Revision) -> Option<Seen<'_>> {
+        self.history.at(at).and_then(|version| self.seen_in(version))
     }
 
-    fn latest(&self) -> &Version {
-        self.0.last().expect("a history begins with the change that made the key")
+    fn newest(&self) -> Option<Seen<'_>> {
+        self.seen_in(self.history.newest())
     }
 
-    /// The last change that revision `at` had seen; None if the key did not exist yet.
-    fn at(&self, at: Revision) -> Option<&Version> {
-        let latest = self.latest();
-        if latest.made.revision <= at {
-            return Some(latest);
-        }
-        let after = self.0.partition_point(|version| version.made.revision <= at);
-        if planted!(104) {
-            return self.0[..after].iter().rfind(|version| version.pair.is_some());
-        }
-        self.0[..after].last()
-    }
-
-    fn push(&mut self, version: Version) {
-        assert!(self.latest().made < version.made, "a change is later than every change before it");
-        self.0.push(version);
-    }
-
-    fn assert_invariants(&self) {
-        let mut before: Option<&Version> = None;
-        for version in &self.0 {
-            let living = before.and_then(|before| before.pair.as_ref());
-            assert!(before.is_none_or(|before| before.made < version.made), "changes are in ascending order");
-            match &version.pair {
-                Some(pair) => {
-                    let created = living.map_or(version.made.revision, |living| living.create_revision);
-                    let number = living.map_or(1, |living| living.version + 1);
-                    assert_eq!(pair.create_revision, created, "a life of a key keeps its create revision");
-                    assert_eq!(pair.version, number, "versions count the writes of one life from 1");
-                }
-                None => assert!(living.is_some(), "only a key that exists is deleted"),
-            }
-            before = Some(version);
-        }
+    fn seen_in<'record>(&'record self, version: &'record Version) -> Option<Seen<'record>> {
+        Some(Seen { key: &self.key, pair: version.pair.as_ref()?, made: version.made })
     }
 }
 
-/// The range as the index wants it. `check` has refused ranges that end before they start.
-fn bounds(range: &KeyRange) -> (Bound<&[u8]>, Bound<&[u8]>) {
-    match range {
-        KeyRange::Key(key) => (Bound::Included(key), Bound::Included(key)),
-        KeyRange::Span { start, end } => (Bound::Included(start), Bound::Excluded(end)),
-        KeyRange::From(start) => (Bound::Included(start), Bound::Unbounded),
+/// Records, each in a slot that stays its own until it is removed.
+#[derive(Clone, Debug, Default)]
+struct Records {
+    slots: Vec<Option<Record>>,
+    free: Vec<Slot>,
+}
+
+impl Records {
+    fn at(&self, slot: Slot) -> &Record {
+        let record = self.slots.get(slot.0 as usize).and_then(Option::as_ref);
+        record.expect("a slot that is known holds a record")
     }
+
+    fn at_mut(&mut self, slot: Slot) -> &mut Record {
+        let record = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut);
+        record.expect("a slot that is known holds a record")
+    }
+
+    fn insert(&mut self, record: Record) -> Slot {
+        if let Some(slot) = self.free.pop() {
+            self.slots[slot.0 as usize] = Some(record);
+            return slot;
+        }
+        let slot = Slot(u32::try_from(self.slots.len()).expect("memory holds fewer than 4 Gi keys"));
+        self.slots.push(Some(record));
+        slot
+    }
+
+    fn remove(&mut self, slot: Slot) -> Record {
+        let record = self.slots[slot.0 as usize].take().expect("a slot that is known holds a record");
+        self.free.push(slot);
+        record
+    }
+
+    const fn count(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+}
+
+/// The slots of the keys in a range, in ascending order of the keys. A range that ends before it starts has none.
+fn slots<'order>(
+    order: &'order BTreeMap<Bytes, Slot>,
+    range: &'order KeyRange,
+) -> impl Iterator<Item = Slot> + 'order {
+    let bounds = match range {
+        KeyRange::Key(key) => (Bound::Included(key.as_ref()), Bound::Included(key.as_ref())),
+        KeyRange::Span { start, end } => {
+            (Bound::Included(start.as_ref()), Bound::Excluded(start.max(end).as_ref()))
+        }
+        KeyRange::From(start) => (Bound::Included(start.as_ref()), Bound::Unbounded),
+    };
+    order.range::<[u8], _>(bounds).map(|(_, slot)| *slot)
 }

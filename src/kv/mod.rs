@@ -11,21 +11,27 @@
 //! - A transaction happens whole or not at all. What could refuse it is looked for before its first write
 //!   (`check.rs` for what the command alone tells, `txn.rs` for what depends on the state), so running it
 //!   cannot fail, and a refusal is an ordinary outcome which all members agree on.
-//! - Nothing written is forgotten: a read at an older revision sees exactly what was current then. (Compaction
-//!   will take that back up to a revision of the user's choice.)
+//! - A read at an older revision sees exactly what was current then, unless a compaction has put that revision out
+//!   of reach. A compaction is one step for everybody who reads; the memory it frees comes back in small slices,
+//!   which no answer depends on (`keys.rs`).
 //!
 //! The way through the room, in reading order: `command.rs` is what can be asked and answered; `store.rs` the
 //! two doors, `apply` and `query`; `check.rs` what a command must be to be let in; `txn.rs` compares and
-//! branches; `write.rs` the changes of one transaction; `range.rs` reads; `keys.rs` the index of keys and the
-//! history of each; `hash.rs` the running hash by which members notice that they differ.
+//! branches; `write.rs` the changes of one transaction; `range.rs` reads; `keys.rs` the index of keys and
+//! `history.rs` the history of each; `hash.rs` the running hash by which members notice that they differ.
 //!
-//! What it leaves out, for now: leases (any lease but 0 is unknown), compaction, nested transactions, sorting
-//! and filtering, and events for watches.
+//! Where it differs from etcd, on purpose: a put and a delete of the same key that may both run are refused
+//! wherever in a transaction they stand (etcd overlooks a delete that reaches to the end of the keyspace, and one
+//! in a later nested transaction); a sort without an order is ascending over all pairs (etcd sorts only those that
+//! the limit leaves); a key is at most 16 KiB long.
+//!
+//! What it leaves out, for now: leases (any lease but 0 is unknown) and events for watches.
 #![forbid(unsafe_code)]
 
 mod check;
 mod command;
 mod hash;
+mod history;
 mod keys;
 #[cfg(test)]
 mod model;

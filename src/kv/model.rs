@@ -4,8 +4,9 @@
 //! made twice to go unseen.
 
 use super::command::{
-    Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRangeResult, KeyRange, KeyValue,
-    Operation, OperationResult, Outcome, PutResult, Query, Range, RangeResult, StoreRefusal, Txn, TxnResult,
+    Applied, Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRangeResult, KeyRange,
+    KeyValue, Operation, OperationResult, Outcome, Put, PutResult, Query, Range, RangeResult, SortBy,
+    SortOrder, StoreRefusal, Txn, TxnResult,
 };
 use crate::ids::{LeaseId, Revision};
 use crate::limits::{KEY_BYTES_MAX, TXN_OPERATIONS_MAX, VALUE_BYTES_MAX};
@@ -15,6 +16,8 @@ use bytes::Bytes;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Model {
     changes: Vec<(u64, Bytes, Option<Bytes>)>,
+    /// The revisions of the compactions, oldest first. Nothing is forgotten here; it is only refused.
+    compactions: Vec<u64>,
 }
 
 type Answer<T> = Result<T, StoreRefusal>;
@@ -30,23 +33,24 @@ impl Model {
     }
 
     pub(super) fn query(&self, query: &Query) -> Applied {
-        let outcome = match query {
-            Query::Range(range) => self
-                .clone()
-                .operation(&Operation::Range(range.clone()), self.revision())
-                .map(|result| match result {
-                    OperationResult::Range(result) => Outcome::Range(result),
-                    other => panic!("a range answered {other:?}"),
-                }),
-            Query::Txn(txn) => check(txn).and_then(|()| {
-                let is_write = |operation: &Operation| !matches!(operation, Operation::Range(_));
-                if txn.success.iter().chain(&txn.failure).any(is_write) {
-                    Err(StoreRefusal::WriteInQuery)
-                } else {
-                    self.clone().run(&Command::Txn(txn.clone()))
-                }
-            }),
+        let txn = match query {
+            Query::Range(range) => Txn { success: vec![Operation::Range(range.clone())], ..Txn::default() },
+            Query::Txn(txn) => txn.clone(),
         };
+        let outcome = check(&txn).and_then(|()| {
+            if has_write(&txn) {
+                Err(StoreRefusal::WriteInQuery)
+            } else {
+                self.clone().run(&Command::Txn(txn))
+            }
+        });
+        let outcome = outcome.map(|outcome| match (query, outcome) {
+            (Query::Range(_), Outcome::Txn(mut result)) => match result.results.pop() {
+                Some(OperationResult::Range(result)) => Outcome::Range(result),
+                other => panic!("a range answered {other:?}"),
+            },
+            (_, outcome) => outcome,
+        });
         Applied { revision: Revision(self.revision()), outcome: outcome.unwrap_or_else(Outcome::Refused) }
     }
 
@@ -74,49 +78,89 @@ impl Model {
     }
 
     fn run(&mut self, command: &Command) -> Answer<Outcome> {
-        let begin = self.revision();
-        let single = |operation| (Txn { compares: vec![], success: vec![operation], failure: vec![] }, true);
-        let (txn, is_single) = match command {
-            Command::Put(put) => single(Operation::Put(put.clone())),
+        let single = |operation| Txn { success: vec![operation], ..Txn::default() };
+        let txn = match command {
+            // A put on its own is asked for its lease first.
+            Command::Put(put) => {
+                check(&single(Operation::Put(put.clone())))?;
+                refuse(put.lease != LeaseId(0), StoreRefusal::LeaseNotFound)?;
+                single(Operation::Put(put.clone()))
+            }
             Command::DeleteRange(delete) => single(Operation::DeleteRange(delete.clone())),
-            Command::Txn(txn) => (txn.clone(), false),
+            Command::Txn(txn) => txn.clone(),
+            Command::Compact(Compact { revision: Revision(revision) }) => {
+                refuse(self.compactions.iter().any(|past| past >= revision), StoreRefusal::Compacted)?;
+                refuse(*revision > self.revision(), StoreRefusal::FutureRevision)?;
+                self.compactions.push(*revision);
+                return Ok(Outcome::Compacted);
+            }
         };
         check(&txn)?;
-        let succeeded = txn.compares.iter().all(|compare| self.holds(compare, begin));
-        let chosen = if succeeded { txn.success } else { txn.failure };
-        // Puts are looked at before reads, and all of them before anything is done.
-        for wants_puts in [true, false] {
-            let mut trial = self.clone();
-            for operation in chosen.iter().filter(|one| matches!(one, Operation::Put(_)) == wants_puts) {
-                trial.operation(operation, begin)?;
+        let before = self.clone();
+        before.refusals(&txn)?;
+        let mut result = self.transact(&before, &txn);
+        Ok(match (command, result.results.pop()) {
+            (Command::Put(_), Some(OperationResult::Put(result))) => Outcome::Put(result),
+            (Command::DeleteRange(_), Some(OperationResult::DeleteRange(result))) => {
+                Outcome::DeleteRange(result)
             }
-        }
-        let results = chosen.iter().map(|one| self.operation(one, begin)).collect::<Answer<Vec<_>>>()?;
-        Ok(match (is_single, results.first()) {
-            (true, Some(OperationResult::Put(result))) => Outcome::Put(result.clone()),
-            (true, Some(OperationResult::DeleteRange(result))) => Outcome::DeleteRange(result.clone()),
-            _ => Outcome::Txn(TxnResult { succeeded, results }),
+            (_, last) => {
+                result.results.extend(last);
+                Outcome::Txn(result)
+            }
         })
     }
 
-    fn operation(&mut self, operation: &Operation, begin: u64) -> Answer<OperationResult> {
-        check_operation(operation)?;
+    /// The list that runs from this state on.
+    fn chosen<'txn>(&self, txn: &'txn Txn) -> (bool, &'txn [Operation]) {
+        let succeeded = txn.compares.iter().all(|compare| self.holds(compare, self.revision()));
+        (succeeded, if succeeded { &txn.success } else { &txn.failure })
+    }
+
+    /// Whatever would go wrong with the operations that will run from this state on, the first of it.
+    fn refusals(&self, txn: &Txn) -> Answer<()> {
+        self.chosen(txn).1.iter().try_for_each(|operation| match operation {
+            Operation::Put(Put { key, lease, keeps_value, keeps_lease, .. }) => {
+                let is_missing = self.pairs(&KeyRange::Key(key.clone()), u64::MAX).is_empty();
+                refuse(is_missing && (*keeps_value || *keeps_lease), StoreRefusal::KeyNotFound)?;
+                refuse(*lease != LeaseId(0), StoreRefusal::LeaseNotFound)
+            }
+            Operation::DeleteRange(_) => Ok(()),
+            Operation::Range(range) => {
+                let asked = range.revision.0;
+                refuse(asked > self.revision(), StoreRefusal::FutureRevision)?;
+                let is_gone = asked > 0 && self.compactions.iter().any(|compacted| asked < *compacted);
+                refuse(is_gone, StoreRefusal::Compacted)
+            }
+            Operation::Txn(nested) => self.refusals(nested),
+        })
+    }
+
+    fn transact(&mut self, before: &Self, txn: &Txn) -> TxnResult {
+        let (succeeded, operations) = before.chosen(txn);
+        let results = operations.iter().map(|operation| self.operation(before, operation)).collect();
+        TxnResult { succeeded, results }
+    }
+
+    fn operation(&mut self, before: &Self, operation: &Operation) -> OperationResult {
+        let next = before.revision() + 1;
         match operation {
-            Operation::Put(put) if put.lease != LeaseId(0) => Err(StoreRefusal::LeaseNotFound),
             Operation::Put(put) => {
                 let previous = self.pairs(&KeyRange::Key(put.key.clone()), u64::MAX).pop();
-                self.changes.push((begin + 1, put.key.clone(), Some(put.value.clone())));
-                Ok(OperationResult::Put(PutResult { previous: previous.filter(|_| put.wants_previous) }))
+                let kept = previous.as_ref().filter(|_| put.keeps_value).map(|pair| pair.value.clone());
+                let value = kept.unwrap_or_else(|| put.value.clone());
+                self.changes.push((next, put.key.clone(), Some(value)));
+                OperationResult::Put(PutResult { previous: previous.filter(|_| put.wants_previous) })
             }
             Operation::DeleteRange(delete) => {
                 let mut previous = self.pairs(&delete.range, u64::MAX);
-                self.changes.extend(previous.iter().map(|pair| (begin + 1, pair.key.clone(), None)));
+                self.changes.extend(previous.iter().map(|pair| (next, pair.key.clone(), None)));
                 let deleted = previous.len() as u64;
                 previous.retain(|_| delete.wants_previous);
-                Ok(OperationResult::DeleteRange(DeleteRangeResult { deleted, previous }))
+                OperationResult::DeleteRange(DeleteRangeResult { deleted, previous })
             }
-            Operation::Range(range) if range.revision.0 > begin => Err(StoreRefusal::FutureRevision),
-            Operation::Range(range) => Ok(OperationResult::Range(self.range(range))),
+            Operation::Range(range) => OperationResult::Range(self.range(range)),
+            Operation::Txn(nested) => OperationResult::Txn(self.transact(before, nested)),
         }
     }
 
@@ -124,17 +168,35 @@ impl Model {
         let at = if range.revision.0 == 0 { u64::MAX } else { range.revision.0 };
         let mut pairs = self.pairs(&range.range, at);
         let count = pairs.len() as u64;
-        if range.count_only {
-            return RangeResult { pairs: vec![], more: false, count };
-        }
-        if range.limit > 0 {
-            pairs.truncate(usize::try_from(range.limit).unwrap_or(usize::MAX));
-        }
-        let more = (pairs.len() as u64) < count;
-        if range.keys_only {
-            for pair in &mut pairs {
-                pair.value = Bytes::new();
+        let filter = range.filter;
+        let within =
+            |given: Revision, min: Revision, max: Revision| given >= min && (max.0 == 0 || given <= max);
+        pairs.retain(|pair| within(pair.mod_revision, filter.mod_min, filter.mod_max));
+        pairs.retain(|pair| within(pair.create_revision, filter.create_min, filter.create_max));
+        if let Some(sort) = range.sort {
+            // What is equal stays in the order of the keys, whichever way.
+            let is_descending = sort.order == SortOrder::Descending;
+            if is_descending {
+                pairs.reverse();
             }
+            match sort.by {
+                SortBy::Key => {}
+                SortBy::Version => pairs.sort_by_key(|pair| pair.version),
+                SortBy::Create => pairs.sort_by_key(|pair| pair.create_revision),
+                SortBy::Mod => pairs.sort_by_key(|pair| pair.mod_revision),
+                SortBy::Value => pairs.sort_by_key(|pair| pair.value.clone()),
+            }
+            if is_descending && sort.by != SortBy::Key {
+                pairs.reverse();
+            }
+        }
+        pairs.retain(|_| !range.count_only);
+        let limit =
+            if range.limit == 0 { usize::MAX } else { usize::try_from(range.limit).unwrap_or(usize::MAX) };
+        let more = pairs.len() > limit;
+        pairs.truncate(limit);
+        for pair in pairs.iter_mut().filter(|_| range.keys_only) {
+            pair.value = Bytes::new();
         }
         RangeResult { pairs, more, count }
     }
@@ -183,45 +245,85 @@ fn contains(range: &KeyRange, key: &Bytes) -> bool {
     }
 }
 
+fn refuse(is_refused: bool, refusal: StoreRefusal) -> Answer<()> {
+    if is_refused { Err(refusal) } else { Ok(()) }
+}
+
+fn has_write(txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|operation| match operation {
+        Operation::Range(_) => false,
+        Operation::Txn(nested) => has_write(nested),
+        _ => true,
+    })
+}
+
 fn check(txn: &Txn) -> Answer<()> {
-    let lists = [&txn.success, &txn.failure];
-    if txn.compares.len() > TXN_OPERATIONS_MAX || lists.iter().any(|list| list.len() > TXN_OPERATIONS_MAX) {
-        return Err(StoreRefusal::TooManyOperations);
-    }
+    check_budget(txn, TXN_OPERATIONS_MAX)?;
+    check_doubles(&txn.success)?;
+    check_doubles(&txn.failure)
+}
+
+fn check_budget(txn: &Txn, budget: usize) -> Answer<()> {
+    let longest = [txn.compares.len(), txn.success.len(), txn.failure.len()].into_iter().max().unwrap_or(0);
+    refuse(longest > budget, StoreRefusal::TooManyOperations)?;
     txn.compares.iter().try_for_each(|compare| check_range(&compare.range))?;
-    lists.iter().try_for_each(|list| list.iter().try_for_each(check_operation))?;
-    for list in lists {
-        for (place, one) in list.iter().enumerate() {
-            let Operation::Put(put) = one else { continue };
-            let is_doubled = list.iter().enumerate().any(|(other_place, other)| match other {
-                Operation::Put(other) => other_place != place && other.key == put.key,
-                Operation::DeleteRange(delete) => contains(&delete.range, &put.key),
-                Operation::Range(_) => false,
-            });
-            if is_doubled {
-                return Err(StoreRefusal::DuplicateKey);
+    txn.success.iter().chain(&txn.failure).try_for_each(|operation| match operation {
+        Operation::Put(put) => {
+            check_range(&KeyRange::Key(put.key.clone()))?;
+            refuse(put.keeps_value && !put.value.is_empty(), StoreRefusal::ValueProvided)?;
+            refuse(put.keeps_lease && put.lease != LeaseId(0), StoreRefusal::LeaseProvided)?;
+            refuse(put.value.len() > VALUE_BYTES_MAX, StoreRefusal::OutOfBounds)
+        }
+        Operation::DeleteRange(delete) => check_range(&delete.range),
+        Operation::Range(range) => check_range(&range.range),
+        Operation::Txn(nested) => check_budget(nested, budget - longest),
+    })
+}
+
+/// Every write of the list's tree, and by which branches one gets to it: (place, which of the two lists) each.
+fn writes<'txn>(
+    list: &'txn [Operation],
+    way: &[(usize, bool)],
+    writes: &mut Vec<(Vec<(usize, bool)>, &'txn Operation)>,
+) {
+    for (place, operation) in list.iter().enumerate() {
+        let way_to = |side| [way, &[(place, side)]].concat();
+        match operation {
+            Operation::Put(_) | Operation::DeleteRange(_) => writes.push((way_to(true), operation)),
+            Operation::Range(_) => {}
+            Operation::Txn(nested) => {
+                self::writes(&nested.success, &way_to(true), writes);
+                self::writes(&nested.failure, &way_to(false), writes);
             }
+        }
+    }
+}
+
+/// Refuses two writes of one key that may both run: those whose ways do not part at a transaction's two lists.
+fn check_doubles(list: &[Operation]) -> Answer<()> {
+    let mut all = Vec::new();
+    writes(list, &[], &mut all);
+    for (at, (way, one)) in all.iter().enumerate() {
+        for (other_way, other) in &all[at + 1..] {
+            let parting = way.iter().zip(other_way).find(|(one, other)| one != other);
+            let may_both_run = parting.is_none_or(|(one, other)| one.0 != other.0);
+            let is_same_key = match (one, other) {
+                (Operation::Put(put), Operation::Put(other)) => put.key == other.key,
+                (Operation::Put(put), Operation::DeleteRange(delete))
+                | (Operation::DeleteRange(delete), Operation::Put(put)) => contains(&delete.range, &put.key),
+                _ => false,
+            };
+            refuse(may_both_run && is_same_key, StoreRefusal::DuplicateKey)?;
         }
     }
     Ok(())
 }
 
-fn check_operation(operation: &Operation) -> Answer<()> {
-    match operation {
-        Operation::Put(put) => {
-            check_range(&KeyRange::Key(put.key.clone()))?;
-            if put.value.len() > VALUE_BYTES_MAX { Err(StoreRefusal::OutOfBounds) } else { Ok(()) }
-        }
-        Operation::DeleteRange(delete) => check_range(&delete.range),
-        Operation::Range(range) => check_range(&range.range),
-    }
-}
-
 fn check_range(range: &KeyRange) -> Answer<()> {
-    let (longest, is_backwards) = match range {
+    let longest = match range {
         KeyRange::Key(key) if key.is_empty() => return Err(StoreRefusal::KeyMissing),
-        KeyRange::Key(key) | KeyRange::From(key) => (key.len(), false),
-        KeyRange::Span { start, end } => (start.len().max(end.len()), end < start),
+        KeyRange::Key(key) | KeyRange::From(key) => key.len(),
+        KeyRange::Span { start, end } => start.len().max(end.len()),
     };
-    if longest > KEY_BYTES_MAX || is_backwards { Err(StoreRefusal::OutOfBounds) } else { Ok(()) }
+    refuse(longest > KEY_BYTES_MAX, StoreRefusal::OutOfBounds)
 }

@@ -1,35 +1,85 @@
 //! Reads of a range of keys at one revision.
 //!
-//! The revision is looked at first, on its own ([`revision_refusal`]), because a transaction has to know before
+//! The revision is looked at first, on its own ([`View::refusal_of`]), because a transaction has to know before
 //! its first write that none of its reads will be refused. Reading itself cannot fail.
 
-use super::command::{Range, RangeResult, StoreRefusal};
-use super::keys::Keys;
+use super::command::{Filter, Range, RangeResult, Sort, SortBy, SortOrder, StoreRefusal};
+use super::keys::{Keys, Seen};
 use crate::ids::Revision;
 use bytes::Bytes;
+use core::cmp::Ordering;
 
-/// Why a read asked at `asked` cannot be answered when the store is at `current`, if so.
-pub(super) fn revision_refusal(asked: Revision, current: Revision) -> Option<StoreRefusal> {
-    (asked > current).then_some(StoreRefusal::FutureRevision)
+/// What can be read: the keys, and between which revisions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'store> {
+    pub(super) keys: &'store Keys,
+    /// The newest revision.
+    pub(super) current: Revision,
+    /// The oldest revision that can be read, if any was forgotten.
+    pub(super) compacted: Option<Revision>,
+}
+
+impl View<'_> {
+    /// Why a read that names this revision is refused, if so. 0 is the current one.
+    pub(super) fn refusal_of(&self, asked: Revision) -> Option<StoreRefusal> {
+        if asked > self.current {
+            return Some(StoreRefusal::FutureRevision);
+        }
+        let is_gone = asked != Revision(0) && self.compacted.is_some_and(|compacted| asked < compacted);
+        is_gone.then_some(StoreRefusal::Compacted)
+    }
 }
 
 /// Reads. `newest` is the revision that a read which names none sees.
 pub(super) fn read(keys: &Keys, range: &Range, newest: Revision) -> RangeResult {
     let at = if range.revision == Revision(0) { newest } else { range.revision };
-    let limit = if range.limit == 0 { u64::MAX } else { range.limit };
-    let mut result = RangeResult::default();
-    // The count is of the whole range whatever the limit (etcd's rule), so the walk goes on to its end.
+    let limit =
+        if range.limit == 0 { usize::MAX } else { usize::try_from(range.limit).unwrap_or(usize::MAX) };
+    // Whoever sorts has to see every pair before the limit cuts; otherwise one beyond the limit shows that it cut.
+    let kept_max = if range.sort.is_some() { usize::MAX } else { limit.saturating_add(1) };
+    let mut count = 0;
+    let mut kept: Vec<Seen<'_>> = Vec::new();
+    // The count is of the whole range whatever the limit and the filter (etcd's rule): the walk goes to its end.
     keys.visit(&range.range, at, |seen| {
-        if !range.count_only && result.count < limit {
-            let mut pair = seen.to_key_value();
-            if range.keys_only {
-                pair.value = Bytes::new();
-            }
-            result.pairs.push(pair);
+        count += 1;
+        if !range.count_only && kept.len() < kept_max && passes(&range.filter, seen) {
+            kept.push(seen);
         }
-        result.count += 1;
     });
-    // An answer that was to have no pairs was not cut short.
-    result.more = !range.count_only && result.count > limit;
-    result
+    if let Some(sort) = range.sort {
+        kept.sort_by(|one, other| compare(sort, *one, *other));
+    }
+    let more = kept.len() > limit;
+    kept.truncate(limit);
+    let pairs = kept.into_iter().map(|seen| {
+        let mut pair = seen.to_key_value();
+        if range.keys_only {
+            pair.value = Bytes::new();
+        }
+        pair
+    });
+    RangeResult { pairs: pairs.collect(), more, count }
+}
+
+fn passes(filter: &Filter, seen: Seen<'_>) -> bool {
+    let within = |revision: Revision, min: Revision, max: Revision| {
+        revision >= min && (max == Revision(0) || revision <= max)
+    };
+    within(seen.mod_revision(), filter.mod_min, filter.mod_max)
+        && within(seen.pair.create_revision, filter.create_min, filter.create_max)
+}
+
+/// The order of two pairs. The sort is stable, and what it sorts comes in ascending key order.
+fn compare(sort: Sort, one: Seen<'_>, other: Seen<'_>) -> Ordering {
+    let ascending = match sort.by {
+        SortBy::Key => one.key().cmp(other.key()),
+        SortBy::Version => one.pair.version.cmp(&other.pair.version),
+        SortBy::Create => one.pair.create_revision.cmp(&other.pair.create_revision),
+        SortBy::Mod => one.mod_revision().cmp(&other.mod_revision()),
+        SortBy::Value => one.pair.value.cmp(&other.pair.value),
+    };
+    match sort.order {
+        SortOrder::Ascending => ascending,
+        SortOrder::Descending => ascending.reverse(),
+    }
 }

@@ -13,11 +13,12 @@
 //! Ranges are written `a` (one key), `a..c`, `a..` and `..` (every key); `""` is an empty string, `\0` a zero
 //! byte, `x*5` is `xxxxx`. A `txn` (through the log) or `query` (not) is followed by indented lines:
 //! `if version a = 0`, `then put a 1`, `else range a`, any of them with `*5` behind its first word to be
-//! repeated five times.
+//! repeated five times. Lines below `then txn` or `else txn` that are indented deeper belong to that transaction.
 
 use super::command::{
-    Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, KeyRange, KeyValue, Operation,
-    OperationResult, Outcome, Put, Query, Range, Txn,
+    Applied, Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRange, Filter, KeyRange,
+    KeyValue, Operation, OperationResult, Outcome, Put, Query, Range, Sort, SortBy, SortOrder, Txn,
+    TxnResult,
 };
 use super::store::Store;
 use crate::ids::{LeaseId, Revision};
@@ -77,25 +78,36 @@ fn ask(store: &mut Store, line: &str, body: &[&str]) -> Applied {
     match line.split(' ').next() {
         Some("txn") => store.apply(&Command::Txn(txn(body))),
         Some("query") => store.query(&Query::Txn(txn(body))),
+        Some("compact") => {
+            let revision = Revision(number(line.split(' ').nth(1).expect("a compaction has a revision")));
+            store.apply(&Command::Compact(Compact { revision }))
+        }
         _ => match operation(line) {
             Operation::Put(put) => store.apply(&Command::Put(put)),
             Operation::DeleteRange(delete) => store.apply(&Command::DeleteRange(delete)),
             Operation::Range(range) => store.query(&Query::Range(range)),
+            Operation::Txn(txn) => store.apply(&Command::Txn(txn)),
         },
     }
 }
 
 fn txn(body: &[&str]) -> Txn {
-    let mut txn = Txn { compares: vec![], success: vec![], failure: vec![] };
-    for line in body {
-        let (kind, rest) =
+    let mut txn = Txn::default();
+    let mut rest = body;
+    while let Some((line, behind)) = rest.split_first() {
+        let depth = |line: &str| line.len() - line.trim_start().len();
+        let deeper = behind.iter().take_while(|below| depth(below) > depth(line)).count();
+        let (nested, next) = behind.split_at(deeper);
+        rest = next;
+        let (kind, words) =
             line.trim().split_once(' ').expect("a line of a transaction says if, then or else");
         let (kind, times) = kind.split_once('*').unwrap_or((kind, "1"));
+        let step = || if words == "txn" { Operation::Txn(self::txn(nested)) } else { operation(words) };
         for _ in 0..number(times) {
             match kind {
-                "if" => txn.compares.push(compare(rest)),
-                "then" => txn.success.push(operation(rest)),
-                "else" => txn.failure.push(operation(rest)),
+                "if" => txn.compares.push(compare(words)),
+                "then" => txn.success.push(step()),
+                "else" => txn.failure.push(step()),
                 other => panic!("no part of a transaction is called {other}"),
             }
         }
@@ -105,24 +117,49 @@ fn txn(body: &[&str]) -> Txn {
 
 fn operation(line: &str) -> Operation {
     let words: Vec<&str> = line.split(' ').collect();
-    let option = |name: &str| words.iter().find_map(|word| word.strip_prefix(name)).map_or(0, number);
+    let word = |name: &str| words.iter().find_map(|word| word.strip_prefix(name));
+    let option = |name: &str| word(name).map_or(0, number);
     let has = |name: &str| words.contains(&name);
     let wants_previous = has("prev");
     match words[0] {
-        "put" => {
-            let (key, value, lease) = (bytes(words[1]), bytes(words[2]), LeaseId(option("lease=")));
-            Operation::Put(Put { key, value, lease, wants_previous })
-        }
+        "put" => Operation::Put(Put {
+            lease: LeaseId(option("lease=")),
+            wants_previous,
+            keeps_value: has("keep-value"),
+            keeps_lease: has("keep-lease"),
+            ..Put::new(bytes(words[1]), bytes(words[2]))
+        }),
         "delete" => Operation::DeleteRange(DeleteRange { range: range(words[1]), wants_previous }),
         "range" => Operation::Range(Range {
             range: range(words[1]),
             limit: option("limit="),
             revision: Revision(option("rev=")),
+            sort: word("up=")
+                .map(|by| sort(by, SortOrder::Ascending))
+                .or_else(|| word("down=").map(|by| sort(by, SortOrder::Descending))),
+            filter: Filter {
+                mod_min: Revision(option("mod>=")),
+                mod_max: Revision(option("mod<=")),
+                create_min: Revision(option("create>=")),
+                create_max: Revision(option("create<=")),
+            },
             keys_only: has("keys"),
             count_only: has("count"),
         }),
         other => panic!("no operation is called {other}"),
     }
+}
+
+fn sort(by: &str, order: SortOrder) -> Sort {
+    let by = match by {
+        "key" => SortBy::Key,
+        "version" => SortBy::Version,
+        "create" => SortBy::Create,
+        "mod" => SortBy::Mod,
+        "value" => SortBy::Value,
+        other => panic!("nothing is sorted by {other}"),
+    };
+    Sort { by, order }
 }
 
 fn compare(line: &str) -> Compare {
@@ -174,13 +211,17 @@ fn show(applied: &Applied) -> String {
         }
         Outcome::Range(result) => text.push_str(&show_result(&OperationResult::Range(result.clone()), "")),
         Outcome::Refused(refusal) => write!(text, "refused: {refusal:?}").expect("a string takes all"),
-        Outcome::Txn(result) => {
-            text.push_str(if result.succeeded { "succeeded" } else { "failed" });
-            for result in &result.results {
-                text.push_str("\n  ");
-                text.push_str(&show_result(result, "  "));
-            }
-        }
+        Outcome::Compacted => text.push_str("compacted"),
+        Outcome::Txn(result) => text.push_str(&show_txn(result, "")),
+    }
+    text
+}
+
+fn show_txn(result: &TxnResult, indent: &str) -> String {
+    let mut text = if result.succeeded { "succeeded".to_owned() } else { "failed".to_owned() };
+    let indent = format!("{indent}  ");
+    for result in &result.results {
+        write!(text, "\n{indent}{}", show_result(result, &indent)).expect("a string takes all");
     }
     text
 }
@@ -193,6 +234,7 @@ fn show_result(result: &OperationResult, indent: &str) -> String {
             let more = if result.more { ", more" } else { "" };
             (format!("count {}{more}", result.count), &result.pairs[..])
         }
+        OperationResult::Txn(result) => (show_txn(result, indent), &[][..]),
     };
     for pair in pairs {
         write!(text, "\n{indent}  {}", show_pair(pair)).expect("a string takes all");

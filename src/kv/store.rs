@@ -7,13 +7,14 @@
 //! before a command gets here.
 
 use super::check::{check, check_query};
-use super::command::{Applied, Command, Outcome, Query, StoreRefusal};
+use super::command::{Applied, Command, Compact, Outcome, Put, Query, StoreRefusal};
 use super::hash::RollingHash;
 use super::keys::Keys;
-use super::range::{self, revision_refusal};
-use super::txn::{self, lease_refusal};
+use super::range::{self, View};
+use super::txn;
 use super::write::Writer;
 use crate::ids::Revision;
+use crate::limits::{FORGET_STEPS_PER_APPLY, FORGET_STEPS_PER_TURN};
 
 /// Every key of one keyspace with its history.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub struct Store {
     keys: Keys,
     /// The revision of the newest change; 1 before the first.
     revision: Revision,
+    /// The oldest revision that can be read, once something was forgotten.
+    compacted: Option<Revision>,
     hash: RollingHash,
 }
 
@@ -33,7 +36,7 @@ impl Default for Store {
 impl Store {
     /// An empty store, at revision 1: the first write makes 2 (etcd's rule).
     pub fn new() -> Self {
-        Self { keys: Keys::default(), revision: Revision(1), hash: RollingHash::new() }
+        Self { keys: Keys::default(), revision: Revision(1), compacted: None, hash: RollingHash::new() }
     }
 
     /// The revision of the newest change; 1 if there was none.
@@ -41,12 +44,22 @@ impl Store {
         self.revision
     }
 
+    /// The oldest revision that can still be read; None if every one can.
+    pub const fn compacted(&self) -> Option<Revision> {
+        self.compacted
+    }
+
+    /// How many changes are held in memory: of every key that exists the newest, and history.
+    pub const fn version_count(&self) -> u64 {
+        self.keys.version_count()
+    }
+
     /// How many keys hold a pair now.
     pub fn key_count(&self) -> usize {
         self.keys.live_count()
     }
 
-    /// A hash of every change ever made, in order: equal on all members that applied the same commands.
+    /// A hash of every change ever made and of every compaction, in order: equal on all members that applied the same commands.
     pub fn state_hash(&self) -> u64 {
         self.hash.value()
     }
@@ -57,8 +70,18 @@ impl Store {
     /// third way for an entry that is already committed.
     pub fn apply(&mut self, command: &Command) -> Applied {
         let outcome = self.run(command).unwrap_or_else(Outcome::Refused);
+        // More steps than most commands leave work behind, so that a stream of writes cannot outrun them.
+        self.keys.forget(self.forgettable(), FORGET_STEPS_PER_APPLY);
         self.assert_invariants();
         Applied { revision: self.revision, outcome }
+    }
+
+    /// Does a slice of the work that compactions left behind; whether there is more.
+    ///
+    /// When this runs, and how often, is each member's own affair: no answer and no hash depends on it.
+    pub fn forget_some(&mut self) -> bool {
+        self.keys.forget(self.forgettable(), FORGET_STEPS_PER_TURN);
+        self.keys.has_forgettable(self.forgettable())
     }
 
     /// Answers a read from the current state.
@@ -70,39 +93,72 @@ impl Store {
     /// What holds after every change and costs nothing to look at.
     pub fn assert_invariants(&self) {
         assert!(self.revision >= Revision(1), "a store is born at revision 1");
-        self.keys.assert_invariants(self.revision);
+        assert!(self.forgettable() <= self.revision, "the current revision is never forgotten");
+        self.keys.assert_invariants(self.revision, self.forgettable());
     }
 
     /// What holds after every change and takes a walk over all history: for tests and the simulator.
     pub fn assert_all_invariants(&self) {
         self.assert_invariants();
-        self.keys.assert_all_invariants(self.revision);
+        self.keys.assert_all_invariants(self.revision, self.forgettable());
     }
 
     fn run(&mut self, command: &Command) -> Result<Outcome, StoreRefusal> {
         check(command)?;
-        let mut writer = Writer::new(&mut self.keys, &mut self.hash, self.revision);
+        let refusal = match command {
+            Command::Put(put) => self.put_refusal(put),
+            Command::Compact(compact) => return self.compact(*compact),
+            Command::DeleteRange(_) | Command::Txn(_) => None,
+        };
+        refuse(refusal)?;
+        let mut writer = Writer::new(&mut self.keys, &mut self.hash, self.revision, self.compacted);
         let outcome = match command {
-            Command::Put(put) => {
-                refuse(lease_refusal(put.lease))?;
-                Outcome::Put(writer.put(put))
-            }
+            Command::Put(put) => Outcome::Put(writer.put(put)),
             Command::DeleteRange(delete) => Outcome::DeleteRange(writer.delete_range(delete)),
             Command::Txn(txn) => Outcome::Txn(txn::run(&mut writer, txn)?),
+            Command::Compact(_) => Outcome::Compacted,
         };
         self.revision = writer.revision();
         Ok(outcome)
     }
 
+    /// A put on its own is asked for its lease first, one in a transaction last (etcd's order).
+    fn put_refusal(&self, put: &Put) -> Option<StoreRefusal> {
+        txn::lease_refusal(put.lease).or_else(|| txn::put_refusal(self.view(), put))
+    }
+
+    /// Moves the oldest readable revision. What that makes unreadable is forgotten later, slice by slice.
+    fn compact(&mut self, compact: Compact) -> Result<Outcome, StoreRefusal> {
+        let Compact { revision } = compact;
+        let is_compacted = self.compacted.is_some_and(|compacted| revision <= compacted);
+        refuse(is_compacted.then_some(StoreRefusal::Compacted))?;
+        refuse((revision > self.revision).then_some(StoreRefusal::FutureRevision))?;
+        self.compacted = Some(revision);
+        // No change is of revision 0, so no change can be taken for this.
+        self.hash.absorb_word(0);
+        self.hash.absorb_word(revision.0);
+        Ok(Outcome::Compacted)
+    }
+
     fn read(&self, query: &Query) -> Result<Outcome, StoreRefusal> {
         check_query(query)?;
+        let view = self.view();
         match query {
             Query::Range(range) => {
-                refuse(revision_refusal(range.revision, self.revision))?;
-                Ok(Outcome::Range(range::read(&self.keys, range, self.revision)))
+                refuse(view.refusal_of(range.revision))?;
+                Ok(Outcome::Range(range::read(view.keys, range, view.current)))
             }
-            Query::Txn(txn) => Ok(Outcome::Txn(txn::read(&self.keys, self.revision, txn)?)),
+            Query::Txn(txn) => Ok(Outcome::Txn(txn::read(view, txn)?)),
         }
+    }
+
+    const fn view(&self) -> View<'_> {
+        View { keys: &self.keys, current: self.revision, compacted: self.compacted }
+    }
+
+    /// Changes that only earlier revisions saw can be forgotten.
+    fn forgettable(&self) -> Revision {
+        self.compacted.unwrap_or(Revision(0))
     }
 }
 

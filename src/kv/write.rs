@@ -3,12 +3,11 @@
 //! What always holds: the first change makes the new revision, and a transaction without changes makes none.
 //! It leaves out every refusal: by the time a [`Writer`] exists, nothing can refuse any more.
 
-use super::command::{
-    DeleteRange, DeleteRangeResult, Operation, OperationResult, Put, PutResult, Range, RangeResult,
-};
+use super::command::{DeleteRange, DeleteRangeResult, Put, PutResult, Range, RangeResult};
 use super::hash::RollingHash;
-use super::keys::{Keys, Moment, NewPair};
-use super::range;
+use super::history::Moment;
+use super::keys::{Keys, NewPair};
+use super::range::{self, View};
 use crate::ids::{LeaseId, Revision};
 use crate::planted;
 use bytes::Bytes;
@@ -19,13 +18,19 @@ pub(super) struct Writer<'store> {
     hash: &'store mut RollingHash,
     /// The store's revision before the transaction.
     begin: Revision,
+    compacted: Option<Revision>,
     /// Changes made so far.
     change_count: u64,
 }
 
 impl<'store> Writer<'store> {
-    pub(super) fn new(keys: &'store mut Keys, hash: &'store mut RollingHash, begin: Revision) -> Self {
-        Self { keys, hash, begin, change_count: 0 }
+    pub(super) const fn new(
+        keys: &'store mut Keys,
+        hash: &'store mut RollingHash,
+        begin: Revision,
+        compacted: Option<Revision>,
+    ) -> Self {
+        Self { keys, hash, begin, compacted, change_count: 0 }
     }
 
     /// The store's revision as the next operation sees it, and as it stays if no other follows.
@@ -33,23 +38,30 @@ impl<'store> Writer<'store> {
         if self.change_count > 0 { self.begin.next() } else { self.begin }
     }
 
-    pub(super) fn keys(&self) -> &Keys {
-        self.keys
-    }
-
-    pub(super) fn run(&mut self, operation: &Operation) -> OperationResult {
-        match operation {
-            Operation::Put(put) => OperationResult::Put(self.put(put)),
-            Operation::DeleteRange(delete) => OperationResult::DeleteRange(self.delete_range(delete)),
-            Operation::Range(range) => OperationResult::Range(self.range(range)),
-        }
+    /// The store as the next operation sees it.
+    pub(super) fn view(&self) -> View<'_> {
+        View { keys: self.keys, current: self.revision(), compacted: self.compacted }
     }
 
     pub(super) fn put(&mut self, put: &Put) -> PutResult {
         let made = self.next_moment();
-        absorb(self.hash, made, &put.key, Some((&put.value, put.lease)));
+        // A copy of its own, because the command's value is a slice of a whole frame.
+        let (mut value, mut lease) = (Bytes::new(), put.lease);
+        if !put.keeps_value {
+            value = Bytes::copy_from_slice(&put.value);
+        }
+        if put.keeps_value || put.keeps_lease {
+            let seen = self.keys.get(&put.key, self.revision()).expect("a put that keeps was checked first");
+            if put.keeps_value {
+                value = seen.pair.value.clone();
+            }
+            if put.keeps_lease {
+                lease = seen.pair.lease;
+            }
+        }
+        absorb(self.hash, made, &put.key, Some((&value, lease)));
         self.change_count += 1;
-        let change = NewPair { key: &put.key, value: &put.value, lease: put.lease };
+        let change = NewPair { key: &put.key, value, lease };
         PutResult { previous: self.keys.put(change, made, put.wants_previous) }
     }
 
@@ -69,7 +81,7 @@ impl<'store> Writer<'store> {
         DeleteRangeResult { deleted, previous }
     }
 
-    fn range(&self, range: &Range) -> RangeResult {
+    pub(super) fn range(&self, range: &Range) -> RangeResult {
         range::read(self.keys, range, self.revision())
     }
 

@@ -8,7 +8,7 @@
 use super::test_cluster::{Cluster, ELECTION_MICROS, get, put, revision_of, value_of};
 use super::{Input, Shard};
 use crate::api::{EncodedCommand, ReadMode, Refusal, Request, Response, Stamp};
-use crate::ids::{ClusterId, DirectoryId, GroupId, KeyspaceId, LeaseId, LogIndex, MemberId, SessionId, Term};
+use crate::ids::{ClusterId, DirectoryId, GroupId, KeyspaceId, LogIndex, MemberId, SessionId, Term};
 use crate::kv::properties::Random;
 use crate::kv::{Command, KeyRange, Outcome, Put, Query, Range};
 use crate::limits::SESSION_WINDOW;
@@ -463,15 +463,14 @@ fn key_of(stamp: Stamp) -> Bytes {
 /// A write of the key that belongs to the stamp, each attempt with a value of its own.
 fn stamped_put(stamp: Stamp, attempt: u64) -> Request {
     let value = Bytes::from(attempt.to_string());
-    let put = Put { key: key_of(stamp), value, lease: LeaseId(0), wants_previous: true };
+    let put = Put { wants_previous: true, ..Put::new(key_of(stamp), value) };
     let command = EncodedCommand::encode(&Command::Put(put)).expect("a small command");
     Request::Write { keyspace: KeyspaceId::FIRST, stamp: Some(stamp), command }
 }
 
 fn version_of(field: &mut Field, key: Bytes) -> Option<u64> {
     let range = KeyRange::Key(key);
-    let range =
-        Range { range, limit: 0, revision: crate::ids::Revision(0), keys_only: true, count_only: false };
+    let range = Range { keys_only: true, ..Range::new(range) };
     let read = Request::Read {
         keyspace: KeyspaceId::FIRST,
         query: Query::Range(range),

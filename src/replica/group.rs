@@ -140,6 +140,7 @@ impl Replica {
         self.consensus(now, outputs, Received::NOTHING, |node, out| node.flush(now, out));
         self.give_up_forwards(now, outputs);
         self.apply_committed(outputs);
+        self.store.forget_some();
         self.assert_invariants();
     }
 

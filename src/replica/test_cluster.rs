@@ -5,7 +5,7 @@
 
 use super::{Input, Options, Output, Shard};
 use crate::api::{EncodedCommand, ReadMode, Request, Response, Stamp};
-use crate::ids::{BootMicros, KeyspaceId, LeaseId, MemberId, Revision, SegmentNumber, Ticket};
+use crate::ids::{BootMicros, KeyspaceId, MemberId, Revision, SegmentNumber, Ticket};
 use crate::kv::{Command, KeyRange, Outcome, Put, Query, Range};
 use crate::raft::RoleName;
 use bytes::Bytes;
@@ -147,24 +147,13 @@ impl Cluster {
 }
 
 pub(super) fn put(key: &'static str, value: &'static str, stamp: Option<Stamp>) -> Request {
-    let put = Put {
-        key: Bytes::from_static(key.as_bytes()),
-        value: Bytes::from_static(value.as_bytes()),
-        lease: LeaseId(0),
-        wants_previous: false,
-    };
+    let put = Put::new(Bytes::from_static(key.as_bytes()), Bytes::from_static(value.as_bytes()));
     let command = EncodedCommand::encode(&Command::Put(put)).expect("a small command");
     Request::Write { keyspace: KeyspaceId::FIRST, stamp, command }
 }
 
 pub(super) fn get(key: &'static str) -> Request {
-    let range = Range {
-        range: KeyRange::Key(Bytes::from_static(key.as_bytes())),
-        limit: 0,
-        revision: Revision(0),
-        keys_only: false,
-        count_only: false,
-    };
+    let range = Range::new(KeyRange::Key(Bytes::from_static(key.as_bytes())));
     Request::Read { keyspace: KeyspaceId::FIRST, query: Query::Range(range), mode: ReadMode::Linearizable }
 }
 

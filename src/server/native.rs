@@ -10,7 +10,7 @@ use crate::api::native::{
     encode_refusal_frame, encode_response_frame,
 };
 use crate::api::{ReadMode, Refusal, Request, Response};
-use crate::ids::{ClusterId, KeyspaceId, Revision, Ticket};
+use crate::ids::{ClusterId, KeyspaceId, Ticket};
 use crate::io::Tag;
 use crate::kv::{KeyRange, Query, Range};
 use crate::limits::{
@@ -59,7 +59,7 @@ impl ShardThread {
             version: VERSION,
             cluster: ours,
             member: self.member,
-            features: Features(0),
+            features: hello.features.shared_with(Features::KNOWN),
             request_bytes_max: bound(REQUEST_BYTES_MAX),
             response_bytes_max: bound(RESPONSE_BYTES_MAX),
             key_bytes_max: bound(KEY_BYTES_MAX),
@@ -154,13 +154,8 @@ impl ShardThread {
         if at > self.now {
             return;
         }
-        let range = Range {
-            range: KeyRange::Key(Bytes::from_static(b"ready")),
-            limit: 1,
-            revision: Revision(0),
-            keys_only: false,
-            count_only: true,
-        };
+        let key = KeyRange::Key(Bytes::from_static(b"ready"));
+        let range = Range { count_only: true, ..Range::new(key) };
         let request = Request::Read {
             keyspace: KeyspaceId::FIRST,
             query: Query::Range(range),

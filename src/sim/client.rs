@@ -617,6 +617,7 @@ fn brief(applied: &Applied) -> String {
         Outcome::DeleteRange(_) => "delete",
         Outcome::Txn(_) => "transaction",
         Outcome::Range(_) => "range",
+        Outcome::Compacted => "compacted",
         Outcome::Refused(_) => "refused",
     };
     format!("{kind} at revision {}", applied.revision)

@@ -34,14 +34,14 @@ impl Served {
     fn take_in_command(&mut self, command: &Command) {
         match command {
             Command::Put(put) => self.take_in_put(put),
-            Command::DeleteRange(_) => {}
-            Command::Txn(txn) => {
+            Command::DeleteRange(_) | Command::Compact(_) => {}
+            Command::Txn(txn) => txn.visit(&mut |txn| {
                 for operation in txn.success.iter().chain(&txn.failure) {
                     if let kv::Operation::Put(put) = operation {
                         self.take_in_put(put);
                     }
                 }
-            }
+            }),
         }
     }
 
@@ -71,16 +71,19 @@ fn note_outcome<'a>(outcome: &'a Outcome, found: &mut Vec<&'a kv::KeyValue>) {
         Outcome::Range(result) => found.extend(&result.pairs),
         Outcome::Put(result) => found.extend(&result.previous),
         Outcome::DeleteRange(result) => found.extend(&result.previous),
-        Outcome::Txn(result) => {
-            for result in &result.results {
-                match result {
-                    OperationResult::Range(result) => found.extend(&result.pairs),
-                    OperationResult::Put(result) => found.extend(&result.previous),
-                    OperationResult::DeleteRange(result) => found.extend(&result.previous),
-                }
-            }
+        Outcome::Txn(result) => note_results(&result.results, found),
+        Outcome::Compacted | Outcome::Refused(_) => {}
+    }
+}
+
+fn note_results<'a>(results: &'a [OperationResult], found: &mut Vec<&'a kv::KeyValue>) {
+    for result in results {
+        match result {
+            OperationResult::Range(result) => found.extend(&result.pairs),
+            OperationResult::Put(result) => found.extend(&result.previous),
+            OperationResult::DeleteRange(result) => found.extend(&result.previous),
+            OperationResult::Txn(result) => note_results(&result.results, found),
         }
-        Outcome::Refused(_) => {}
     }
 }
 
@@ -97,12 +100,7 @@ mod tests {
     use bytes::Bytes;
 
     fn put(key: &'static str, value: &'static str) -> Operation {
-        let put = Put {
-            key: Bytes::from(key),
-            value: Bytes::from(value),
-            lease: LeaseId(0),
-            wants_previous: false,
-        };
+        let put = Put::new(Bytes::from(key), Bytes::from(value));
         Operation {
             client: 0,
             invoked: 0,

@@ -5,7 +5,7 @@
 
 use super::random::Random;
 use crate::check::Call;
-use crate::ids::{LeaseId, Revision};
+use crate::ids::Revision;
 use crate::kv::{
     Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, KeyRange, Operation, Outcome,
     Put, Query, Range, Txn,
@@ -103,7 +103,7 @@ impl Workload {
             _ => self.random.between(0, 100),
         };
         value.resize(value.len() + usize::try_from(padding).unwrap_or(0), b'.');
-        Put { key, value: Bytes::from(value), lease: LeaseId(0), wants_previous: self.random.below(2) == 0 }
+        Put { wants_previous: self.random.below(2) == 0, ..Put::new(key, Bytes::from(value)) }
     }
 
     fn delete(&mut self) -> DeleteRange {
@@ -127,11 +127,10 @@ impl Workload {
             _ => KeyRange::Key(self.key().1),
         };
         Range {
-            range,
             limit: if self.random.below(4) == 0 { self.random.between(1, 4) } else { 0 },
-            revision: Revision(0),
             keys_only: self.random.below(10) == 0,
             count_only: self.random.below(10) == 0,
+            ..Range::new(range)
         }
     }
 
@@ -143,13 +142,7 @@ impl Workload {
             operator: CompareOperator::Equal,
             target: CompareTarget::Mod(self.changed[at]),
         };
-        let get = Operation::Range(Range {
-            range: KeyRange::Key(key.clone()),
-            limit: 0,
-            revision: Revision(0),
-            keys_only: false,
-            count_only: false,
-        });
+        let get = Operation::Range(Range::new(KeyRange::Key(key.clone())));
         Txn {
             compares: vec![compare],
             success: vec![Operation::Put(self.put_of(key)), get.clone()],

@@ -4,26 +4,20 @@ use crate::support::{PATIENCE, cluster, options};
 use mainstay::api::{EncodedCommand, ReadMode, Refusal, Request, Response};
 use mainstay::cli::cluster::LocalCluster;
 use mainstay::client::Connection;
-use mainstay::ids::{KeyspaceId, LeaseId, Revision};
+use mainstay::ids::KeyspaceId;
 use mainstay::kv::{Command, KeyRange, Put, Query, Range};
 
 const KEYSPACE: KeyspaceId = KeyspaceId::FIRST;
 
 fn put(key: &str, value_bytes: usize) -> Request {
     let (key, value) = (key.to_owned().into(), vec![b'v'; value_bytes].into());
-    let put = Command::Put(Put { key, value, lease: LeaseId(0), wants_previous: false });
+    let put = Command::Put(Put::new(key, value));
     let command = EncodedCommand::encode(&put).expect("within the limits");
     Request::Write { keyspace: KEYSPACE, stamp: None, command }
 }
 
 fn all() -> Request {
-    let range = Range {
-        range: KeyRange::From("large/".into()),
-        limit: 0,
-        revision: Revision(0),
-        keys_only: false,
-        count_only: false,
-    };
+    let range = Range::new(KeyRange::From("large/".into()));
     Request::Read { keyspace: KEYSPACE, query: Query::Range(range), mode: ReadMode::Linearizable }
 }
 

@@ -3,7 +3,6 @@
 use mainstay::api::ReadMode;
 use mainstay::cli::cluster::{ClusterOptions, LocalCluster};
 use mainstay::cli::workload::{Ledgers, Workload, Written, client};
-use mainstay::ids::Revision;
 use mainstay::kv::{KeyRange, Query, Range};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -70,13 +69,7 @@ pub(crate) fn revision_of(cluster: &LocalCluster, position: usize, patience: Dur
 }
 
 fn revision_through(endpoints: &[SocketAddr], patience: Duration) -> u64 {
-    let range = Range {
-        range: KeyRange::Key("nothing".into()),
-        limit: 0,
-        revision: Revision(0),
-        keys_only: false,
-        count_only: true,
-    };
+    let range = Range { count_only: true, ..Range::new(KeyRange::Key("nothing".into())) };
     let mut client = client(endpoints, patience);
     client.read(Query::Range(range), ReadMode::Linearizable).expect("the cluster serves").revision.0
 }

@@ -11,7 +11,7 @@ use mainstay::api::native::{
     encode_request_frame, kind,
 };
 use mainstay::api::{EncodedCommand, ReadMode, Refusal, Request, Response, Stamp};
-use mainstay::ids::{KeyspaceId, LeaseId, Revision, SessionId};
+use mainstay::ids::{KeyspaceId, Revision, SessionId};
 use mainstay::kv::{
     Command, Compare, CompareOperator, CompareTarget, KeyRange, Operation as Step, Outcome, Put, Query,
     Range, Txn,
@@ -58,12 +58,7 @@ impl NativeConversation {
     fn request(&self, operation: &Operation) -> Request {
         let keyspace = KeyspaceId::FIRST;
         let key = Bytes::copy_from_slice(&key(operation.key));
-        let put = |key| Put {
-            key,
-            value: self.material.value(operation).clone(),
-            lease: LeaseId(0),
-            wants_previous: false,
-        };
+        let put = |key| Put::new(key, self.material.value(operation).clone());
         match operation.act {
             Act::Put => self.write(operation, &Command::Put(put(key))),
             Act::TxnCas => {
@@ -131,7 +126,11 @@ impl NativeConversation {
         let result = match answer_of(frame)? {
             Response::Applied(applied) => match applied.outcome {
                 Outcome::Refused(refusal) => Err(Cow::from(format!("store: {refusal:?}"))),
-                Outcome::Put(_) | Outcome::DeleteRange(_) | Outcome::Txn(_) | Outcome::Range(_) => Ok(()),
+                Outcome::Put(_)
+                | Outcome::DeleteRange(_)
+                | Outcome::Txn(_)
+                | Outcome::Range(_)
+                | Outcome::Compacted => Ok(()),
             },
             Response::Refused(refusal) => Err(Cow::from(word(refusal))),
             Response::SessionOpened { .. } | Response::SessionClosed | Response::Status(_) => {
@@ -144,8 +143,12 @@ impl NativeConversation {
 
 impl Conversation for NativeConversation {
     fn begin(&mut self, out: &mut Vec<u8>) {
-        let hello =
-            ClientHello { version_min: VERSION, version_max: VERSION, features: Features(0), cluster: None };
+        let hello = ClientHello {
+            version_min: VERSION,
+            version_max: VERSION,
+            features: Features::KNOWN,
+            cluster: None,
+        };
         out.extend_from_slice(&hello.encode_frame());
     }
 
@@ -188,8 +191,8 @@ fn answer_of(frame: &Frame) -> Result<Response, Broken> {
     decode_response_frame(frame).map_err(|malformed| Broken(malformed.to_string()))
 }
 
-const fn whole(key: Bytes) -> Range {
-    Range { range: KeyRange::Key(key), limit: 0, revision: Revision(0), keys_only: false, count_only: false }
+fn whole(key: Bytes) -> Range {
+    Range::new(KeyRange::Key(key))
 }
 
 /// The stable word for a refusal, without whom it names.

@@ -87,12 +87,26 @@ class Reader:
     def put(self):
         return self.struct(key=self.bytes, value=self.bytes, lease=self.u64, wants_previous=self.bool)
 
+    def put_with_options(self):
+        put = {**self.put(), **self.struct(keeps_value=self.bool, keeps_lease=self.bool)}
+        assert put["keeps_value"] or put["keeps_lease"], f"byte {self.at}: without options it is tag 1"
+        return put
+
     def delete_range(self):
         return self.struct(keys=self.key_range, wants_previous=self.bool)
 
     def range(self):
         return self.struct(keys=self.key_range, limit=self.u64, revision=self.u64, keys_only=self.bool,
                            count_only=self.bool)
+
+    def range_with_options(self):
+        targets = {1: "key", 2: "version", 3: "create", 4: "mod", 5: "value"}
+        orders = {1: "ascending", 2: "descending"}
+        sort = lambda: self.struct(by=lambda: targets[self.u8()], order=lambda: orders[self.u8()])
+        options = self.struct(sort=lambda: self.optional(sort), mod_min=self.u64, mod_max=self.u64,
+                              create_min=self.u64, create_max=self.u64)
+        assert any(options.values()), f"byte {self.at}: without options it is tag 4"
+        return options
 
     def compare(self):
         names = {1: "equal", 2: "not equal", 3: "greater", 4: "less"}
@@ -101,7 +115,9 @@ class Reader:
             5: ("lease", self.u64)}))
 
     def operation(self):
-        return self.union({1: ("put", self.put), 2: ("delete_range", self.delete_range), 4: ("range", self.range)})
+        return self.union({1: ("put", self.put), 2: ("delete_range", self.delete_range), 3: ("txn", self.transaction),
+                           4: ("range", self.range), 16: ("put", self.put_with_options),
+                           17: ("range", lambda: {**self.range(), **self.range_with_options()})})
 
     def transaction(self):
         operations = lambda: self.list(self.operation)
@@ -109,10 +125,12 @@ class Reader:
 
     def command(self):
         return self.union({1: ("put", self.put), 2: ("delete_range", self.delete_range),
-                           3: ("txn", self.transaction)})
+                           3: ("txn", self.transaction), 5: ("compact", lambda: self.struct(revision=self.u64)),
+                           16: ("put", self.put_with_options)})
 
     def query(self):
-        return self.union({3: ("txn", self.transaction), 4: ("range", self.range)})
+        return self.union({3: ("txn", self.transaction), 4: ("range", self.range),
+                           17: ("range", lambda: {**self.range(), **self.range_with_options()})})
 
     # Section 7.
 
@@ -125,6 +143,7 @@ class Reader:
         return {
             1: ("put", lambda: self.struct(previous=lambda: self.optional(self.pair))),
             2: ("delete_range", lambda: self.struct(deleted=self.u64, previous=pairs)),
+            3: ("txn", self.transaction_result),
             4: ("range", lambda: self.struct(more=self.bool, count=self.u64, pairs=pairs)),
         }
 
@@ -132,7 +151,7 @@ class Reader:
         return self.struct(succeeded=self.bool, results=lambda: self.list(lambda: self.union(self.results())))
 
     def outcome(self):
-        return self.union({**self.results(), 3: ("txn", self.transaction_result), 255: ("refused", self.u16)})
+        return self.union({**self.results(), 5: ("compacted", lambda: {}), 255: ("refused", self.u16)})
 
     # Sections 3, 5, 7 and 8: each kind's body.
 

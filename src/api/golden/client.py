@@ -46,6 +46,20 @@ def delete(key):
 def get(key):
     return u(1, 4) + u(1, 1) + text(key) + u(8, 0) + u(8, 0) + u(1, False) + u(1, False)
 
+def touch(key):
+    return u(1, 16) + text(key) + text(b"") + u(8, 0) + u(1, False) + u(1, True) + u(1, False)
+
+def last_changed(start, end):
+    span = u(1, 2) + text(start) + text(end)
+    newest_first = u(1, True) + u(1, 4) + u(1, 2)
+    return u(1, 17) + span + u(8, 1) + u(8, 0) + u(1, False) + u(1, False) + newest_first + u(8, 0) * 4
+
+def get_at(key, revision):
+    return u(1, 4) + u(1, 1) + text(key) + u(8, 0) + u(8, revision) + u(1, False) + u(1, False)
+
+def compact(revision):
+    return u(1, 5) + u(8, revision)
+
 def mod_equals(key, revision):
     return u(1, 1) + text(key) + u(1, 1) + u(1, 3) + u(8, revision)
 
@@ -81,6 +95,8 @@ class Reader:
             return {"previous": self.pair() if self.u(1) else None}
         if tag == 2:
             return {"deleted": self.u(8), "previous": self.items(self.pair)}
+        if tag == 3:
+            return {"succeeded": self.u(1), "results": self.items(lambda: self.result(self.u(1)))}
         assert tag == 4, f"tag {tag}"
         return {"more": self.u(1), "count": self.u(8), "pairs": self.items(self.pair)}
 
@@ -88,8 +104,8 @@ class Reader:
         tag = self.u(1)
         if tag == 255:
             return {"refused": self.u(2)}
-        if tag == 3:
-            return {"succeeded": self.u(1), "results": self.items(lambda: self.result(self.u(1)))}
+        if tag == 5:
+            return {"compacted": True}
         return self.result(tag)
 
     def answer(self, kind):
@@ -117,7 +133,7 @@ class Connection:
         host, port = address.rsplit(":", 1)
         self.socket = socket.create_connection((host, int(port)), timeout=10)
         self.stream, self.request, self.answers = self.socket.makefile("rb"), 0, {}
-        self.send_frame(0x01, 0, u(1, 1) + u(1, 1) + u(8, 0) + u(8, cluster))
+        self.send_frame(0x01, 0, u(1, 1) + u(1, 1) + u(8, 1) + u(8, cluster))
         kind, _, body = self.receive_frame()
         self.hello = struct.unpack_from("<BQQQIIIIII", body) if kind == 0x81 else None
         self.refusal = Reader(body).answer(kind) if kind == 0xFF else None
@@ -164,6 +180,7 @@ def main(address):
     assert crc32c(b"123456789") == 0xE3069283, "crc32c"
     member = Connection(address)
     assert member.hello and member.hello[0] == 1 and member.hello[2] != 0, member.refusal
+    assert member.hello[3] == 1, "the options, nested transactions and compaction used below"
     session = member.call(0x02, u(4, 0))["session"]
     stamped = lambda sequence, command: u(4, 0) + u(1, True) + u(8, session) + u(8, sequence) + u(8, 0) + command
     write = lambda sequence, command: member.call(0x04, stamped(sequence, command))
@@ -189,6 +206,15 @@ def main(address):
     assert member.read(get(key))["count"] == 0
 
     assert write(26, put(b"", b"x"))["refused"] == 1001, "an empty key is a refusal of the store"
+    nested = write(27, txn([], [put(key, b"four"), txn([mod_equals(key, 0)], [get(key)], [])], []))
+    assert nested["results"][1]["results"][0]["pairs"][0][1] == b"four", "compares see the state before"
+    assert write(28, touch(key))["revision"] > nested["revision"]
+    newest = member.read(last_changed(key, key + b"0"))
+    assert (newest["count"], newest["more"]) == (21, 1) and newest["pairs"][0][1] == b"four", newest
+    assert write(29, touch(key + b"/gone"))["refused"] == 1009, "nothing is there to be kept"
+    assert write(30, compact(nested["revision"]))["compacted"], "a revision of our own"
+    assert member.read(get_at(key, nested["revision"]))["pairs"][0][1] == b"four"
+    assert member.read(get_at(key, nested["revision"] - 1))["refused"] == 1002, "it is compacted"
     assert member.call(0x7F)["code"] == 5, "an unknown kind is malformed, and the connection goes on"
     unknown = member.call(0x04, u(4, 0) + u(1, True) + u(8, 1 << 40) + u(8, 1) + u(8, 0) + put(key, b"x"))
     assert (unknown["code"], unknown["certainty"]) == (8, 2), unknown

@@ -7,10 +7,10 @@ use super::cursor::{Cursor, Fault, Malformed, put_bytes, put_count};
 use crate::api::EncodedCommand;
 use crate::ids::{LeaseId, Revision};
 use crate::kv::{
-    Command, Compare, CompareOperator, CompareTarget, DeleteRange, KeyRange, Operation, Put, Query, Range,
-    Txn,
+    Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRange, Filter, KeyRange, Operation, Put,
+    Query, Range, Sort, SortBy, SortOrder, Txn,
 };
-use crate::limits::{COMMAND_BYTES_MAX, KEY_BYTES_MAX, TXN_OPERATIONS_MAX, VALUE_BYTES_MAX};
+use crate::limits::{COMMAND_BYTES_MAX, KEY_BYTES_MAX, TXN_DEPTH_MAX, TXN_OPERATIONS_MAX, VALUE_BYTES_MAX};
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// Tags shared by commands, queries, operations and outcomes.
@@ -19,6 +19,9 @@ pub(super) mod tag {
     pub(in super::super) const DELETE_RANGE: u8 = 2;
     pub(in super::super) const TXN: u8 = 3;
     pub(in super::super) const RANGE: u8 = 4;
+    pub(in super::super) const COMPACT: u8 = 5;
+    pub(in super::super) const PUT_WITH_OPTIONS: u8 = 16;
+    pub(in super::super) const RANGE_WITH_OPTIONS: u8 = 17;
     pub(in super::super) const REFUSED: u8 = 255;
 }
 
@@ -72,8 +75,10 @@ pub fn decode_command(bytes: &Bytes) -> Result<Command, Malformed> {
     }
     let command = match cursor.u8("command tag")? {
         tag::PUT => Command::Put(put(&mut cursor)?),
+        tag::PUT_WITH_OPTIONS => Command::Put(put_with_options(&mut cursor)?),
         tag::DELETE_RANGE => Command::DeleteRange(delete_range(&mut cursor)?),
-        tag::TXN => Command::Txn(txn(&mut cursor)?),
+        tag::TXN => Command::Txn(txn(&mut cursor, operation, TXN_DEPTH_MAX)?),
+        tag::COMPACT => Command::Compact(Compact { revision: Revision(cursor.u64("revision")?) }),
         found => return Err(cursor.unknown("command tag", 1, found)),
     };
     cursor.finish()?;
@@ -84,7 +89,8 @@ pub fn decode_command(bytes: &Bytes) -> Result<Command, Malformed> {
 pub(super) fn query(cursor: &mut Cursor<'_>) -> Result<Query, Malformed> {
     let query = match cursor.u8("query tag")? {
         tag::RANGE => Query::Range(range(cursor)?),
-        tag::TXN => Query::Txn(txn_of(cursor, reading_operation)?),
+        tag::RANGE_WITH_OPTIONS => Query::Range(range_with_options(cursor)?),
+        tag::TXN => Query::Txn(txn(cursor, reading_operation, TXN_DEPTH_MAX)?),
         found => return Err(cursor.unknown("query tag", 1, found)),
     };
     cursor.finish()?;
@@ -97,7 +103,18 @@ fn put(cursor: &mut Cursor<'_>) -> Result<Put, Malformed> {
         value: cursor.bytes("value", VALUE_BYTES_MAX)?,
         lease: LeaseId(cursor.u64("lease")?),
         wants_previous: cursor.bool("wants_previous")?,
+        keeps_value: false,
+        keeps_lease: false,
     })
+}
+
+/// A put without any option has the other tag, so that it is written in one way only.
+fn put_with_options(cursor: &mut Cursor<'_>) -> Result<Put, Malformed> {
+    let plain = put(cursor)?;
+    let put =
+        Put { keeps_value: cursor.bool("keeps_value")?, keeps_lease: cursor.bool("keeps_lease")?, ..plain };
+    require_options(has_options(&put), cursor)?;
+    Ok(put)
 }
 
 fn delete_range(cursor: &mut Cursor<'_>) -> Result<DeleteRange, Malformed> {
@@ -109,9 +126,56 @@ fn range(cursor: &mut Cursor<'_>) -> Result<Range, Malformed> {
         range: key_range(cursor)?,
         limit: cursor.u64("limit")?,
         revision: Revision(cursor.u64("revision")?),
+        sort: None,
+        filter: Filter::default(),
         keys_only: cursor.bool("keys_only")?,
         count_only: cursor.bool("count_only")?,
     })
+}
+
+/// A range without any option has the other tag, so that it is written in one way only.
+fn range_with_options(cursor: &mut Cursor<'_>) -> Result<Range, Malformed> {
+    let plain = range(cursor)?;
+    let sort = if cursor.bool("sort presence")? { Some(sort(cursor)?) } else { None };
+    let filter = Filter {
+        mod_min: Revision(cursor.u64("mod_min")?),
+        mod_max: Revision(cursor.u64("mod_max")?),
+        create_min: Revision(cursor.u64("create_min")?),
+        create_max: Revision(cursor.u64("create_max")?),
+    };
+    let range = Range { sort, filter, ..plain };
+    require_options(is_sorted_or_filtered(&range), cursor)?;
+    Ok(range)
+}
+
+fn sort(cursor: &mut Cursor<'_>) -> Result<Sort, Malformed> {
+    let by = match cursor.u8("sort target")? {
+        1 => SortBy::Key,
+        2 => SortBy::Version,
+        3 => SortBy::Create,
+        4 => SortBy::Mod,
+        5 => SortBy::Value,
+        found => return Err(cursor.unknown("sort target", 1, found)),
+    };
+    let order = match cursor.u8("sort order")? {
+        1 => SortOrder::Ascending,
+        2 => SortOrder::Descending,
+        found => return Err(cursor.unknown("sort order", 1, found)),
+    };
+    Ok(Sort { by, order })
+}
+
+const fn has_options(put: &Put) -> bool {
+    put.keeps_value || put.keeps_lease
+}
+
+fn is_sorted_or_filtered(range: &Range) -> bool {
+    range.sort.is_some() || range.filter != Filter::default()
+}
+
+fn require_options(has_some: bool, cursor: &Cursor<'_>) -> Result<(), Malformed> {
+    let fault = Fault::Mismatch { what: "the presence of an option", expected: 1, found: 0 };
+    if has_some { Ok(()) } else { Err(cursor.fault(fault)) }
 }
 
 fn key_range(cursor: &mut Cursor<'_>) -> Result<KeyRange, Malformed> {
@@ -126,14 +190,16 @@ fn key_range(cursor: &mut Cursor<'_>) -> Result<KeyRange, Malformed> {
     }
 }
 
-fn txn(cursor: &mut Cursor<'_>) -> Result<Txn, Malformed> {
-    txn_of(cursor, operation)
-}
+/// Reads one operation of a list in which transactions may be nested so many levels deep.
+type ReadOperation = fn(&mut Cursor<'_>, usize) -> Result<Operation, Malformed>;
 
-fn txn_of(
-    cursor: &mut Cursor<'_>,
-    operation: fn(&mut Cursor<'_>) -> Result<Operation, Malformed>,
-) -> Result<Txn, Malformed> {
+/// Reads a transaction of at most `levels` levels, this one included.
+fn txn(cursor: &mut Cursor<'_>, operation: ReadOperation, levels: usize) -> Result<Txn, Malformed> {
+    let Some(nested_levels) = levels.checked_sub(1) else {
+        let (limit, found) = (TXN_DEPTH_MAX, TXN_DEPTH_MAX + 1);
+        return Err(cursor.fault(Fault::TooMany { what: "levels of transactions", limit, found }));
+    };
+    let operation = |cursor: &mut Cursor<'_>| operation(cursor, nested_levels);
     Ok(Txn {
         compares: cursor.list("compares", TXN_OPERATIONS_MAX, COMPARE_BYTES_MIN, compare)?,
         success: cursor.list("operations", TXN_OPERATIONS_MAX, OPERATION_BYTES_MIN, operation)?,
@@ -141,18 +207,23 @@ fn txn_of(
     })
 }
 
-fn operation(cursor: &mut Cursor<'_>) -> Result<Operation, Malformed> {
+fn operation(cursor: &mut Cursor<'_>, nested_levels: usize) -> Result<Operation, Malformed> {
     match cursor.u8("operation tag")? {
         tag::PUT => Ok(Operation::Put(put(cursor)?)),
+        tag::PUT_WITH_OPTIONS => Ok(Operation::Put(put_with_options(cursor)?)),
         tag::DELETE_RANGE => Ok(Operation::DeleteRange(delete_range(cursor)?)),
         tag::RANGE => Ok(Operation::Range(range(cursor)?)),
+        tag::RANGE_WITH_OPTIONS => Ok(Operation::Range(range_with_options(cursor)?)),
+        tag::TXN => Ok(Operation::Txn(txn(cursor, operation, nested_levels)?)),
         found => Err(cursor.unknown("operation tag", 1, found)),
     }
 }
 
-fn reading_operation(cursor: &mut Cursor<'_>) -> Result<Operation, Malformed> {
+fn reading_operation(cursor: &mut Cursor<'_>, nested_levels: usize) -> Result<Operation, Malformed> {
     match cursor.u8("operation tag of a query")? {
         tag::RANGE => Ok(Operation::Range(range(cursor)?)),
+        tag::RANGE_WITH_OPTIONS => Ok(Operation::Range(range_with_options(cursor)?)),
+        tag::TXN => Ok(Operation::Txn(txn(cursor, reading_operation, nested_levels)?)),
         found => Err(cursor.unknown("operation tag of a query", 1, found)),
     }
 }
@@ -177,12 +248,13 @@ fn compare(cursor: &mut Cursor<'_>) -> Result<Compare, Malformed> {
     Ok(Compare { range, operator, target })
 }
 
-/// About how long the encoding will be: exact for a put, a start for a transaction.
+/// About how long the encoding will be: enough for a put, a start for a transaction.
 fn command_bytes_expected(command: &Command) -> usize {
     match command {
-        Command::Put(put) => 1 + 4 + put.key.len() + 4 + put.value.len() + 8 + 1,
+        Command::Put(put) => 1 + 4 + put.key.len() + 4 + put.value.len() + 8 + 3,
         Command::DeleteRange(_) => 128,
         Command::Txn(_) => 1_024,
+        Command::Compact(_) => 1 + 8,
     }
 }
 
@@ -191,6 +263,10 @@ fn put_command(out: &mut BytesMut, command: &Command) {
         Command::Put(put) => put_put(out, put),
         Command::DeleteRange(delete) => put_delete_range(out, delete),
         Command::Txn(txn) => put_txn(out, txn),
+        Command::Compact(compact) => {
+            out.put_u8(tag::COMPACT);
+            out.put_u64_le(compact.revision.0);
+        }
     }
 }
 
@@ -203,11 +279,16 @@ pub(super) fn put_query(out: &mut BytesMut, query: &Query) {
 }
 
 fn put_put(out: &mut BytesMut, put: &Put) {
-    out.put_u8(tag::PUT);
+    let has_options = has_options(put);
+    out.put_u8(if has_options { tag::PUT_WITH_OPTIONS } else { tag::PUT });
     put_bytes(out, &put.key);
     put_bytes(out, &put.value);
     out.put_u64_le(put.lease.0);
     out.put_u8(u8::from(put.wants_previous));
+    if has_options {
+        out.put_u8(u8::from(put.keeps_value));
+        out.put_u8(u8::from(put.keeps_lease));
+    }
 }
 
 fn put_delete_range(out: &mut BytesMut, delete: &DeleteRange) {
@@ -217,12 +298,37 @@ fn put_delete_range(out: &mut BytesMut, delete: &DeleteRange) {
 }
 
 fn put_range(out: &mut BytesMut, range: &Range) {
-    out.put_u8(tag::RANGE);
+    let has_options = is_sorted_or_filtered(range);
+    out.put_u8(if has_options { tag::RANGE_WITH_OPTIONS } else { tag::RANGE });
     put_key_range(out, &range.range);
     out.put_u64_le(range.limit);
     out.put_u64_le(range.revision.0);
     out.put_u8(u8::from(range.keys_only));
     out.put_u8(u8::from(range.count_only));
+    if has_options {
+        out.put_u8(u8::from(range.sort.is_some()));
+        if let Some(sort) = range.sort {
+            put_sort(out, sort);
+        }
+        let Filter { mod_min, mod_max, create_min, create_max } = range.filter;
+        for bound in [mod_min, mod_max, create_min, create_max] {
+            out.put_u64_le(bound.0);
+        }
+    }
+}
+
+fn put_sort(out: &mut BytesMut, sort: Sort) {
+    out.put_u8(match sort.by {
+        SortBy::Key => 1,
+        SortBy::Version => 2,
+        SortBy::Create => 3,
+        SortBy::Mod => 4,
+        SortBy::Value => 5,
+    });
+    out.put_u8(match sort.order {
+        SortOrder::Ascending => 1,
+        SortOrder::Descending => 2,
+    });
 }
 
 fn put_txn(out: &mut BytesMut, txn: &Txn) {
@@ -238,6 +344,7 @@ fn put_txn(out: &mut BytesMut, txn: &Txn) {
                 Operation::Put(put) => put_put(out, put),
                 Operation::DeleteRange(delete) => put_delete_range(out, delete),
                 Operation::Range(range) => put_range(out, range),
+                Operation::Txn(nested) => put_txn(out, nested),
             }
         }
     }

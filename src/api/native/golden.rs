@@ -9,9 +9,9 @@ use crate::api::{
 };
 use crate::ids::{ClusterId, KeyspaceId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term};
 use crate::kv::{
-    Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult, KeyRange,
-    KeyValue, Operation, OperationResult, Outcome, Put, PutResult, Query, Range, RangeResult, StoreRefusal,
-    Txn, TxnResult,
+    Applied, Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult,
+    Filter, KeyRange, KeyValue, Operation, OperationResult, Outcome, Put, PutResult, Query, Range,
+    RangeResult, Sort, SortBy, SortOrder, StoreRefusal, Txn, TxnResult,
 };
 use crate::limits::{KEY_BYTES_MAX, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, TXN_OPERATIONS_MAX};
 use bytes::{Bytes, BytesMut};
@@ -34,20 +34,25 @@ fn all() -> Vec<Golden> {
     let mut all = hellos();
     all.extend(sessions_and_status());
     all.extend(writes_and_reads());
+    all.extend(options_and_nesting());
     all.extend(answers_of_the_store());
     all.extend(refusals());
     all
 }
 
 fn hellos() -> Vec<Golden> {
-    let client =
-        ClientHello { version_min: 1, version_max: 1, features: Features(0), cluster: Some(ClusterId(77)) };
+    let client = ClientHello {
+        version_min: 1,
+        version_max: 1,
+        features: Features::STORE,
+        cluster: Some(ClusterId(77)),
+    };
     let limit = |limit: usize| u32::try_from(limit).unwrap();
     let server = ServerHello {
         version: 1,
         cluster: ClusterId(77),
         member: MemberId(2),
-        features: Features(0),
+        features: Features::STORE,
         request_bytes_max: limit(REQUEST_BYTES_MAX),
         response_bytes_max: limit(RESPONSE_BYTES_MAX),
         key_bytes_max: limit(KEY_BYTES_MAX),
@@ -112,7 +117,7 @@ fn sessions_and_status() -> Vec<Golden> {
 }
 
 fn put_of_a() -> Put {
-    Put { key: "a".into(), value: "1".into(), lease: LeaseId(0), wants_previous: true }
+    Put { wants_previous: true, ..Put::new("a".into(), "1".into()) }
 }
 
 fn span_a_to_c() -> KeyRange {
@@ -120,7 +125,7 @@ fn span_a_to_c() -> KeyRange {
 }
 
 fn range(range: KeyRange) -> Range {
-    Range { range, limit: 10, revision: Revision(7), keys_only: false, count_only: false }
+    Range { limit: 10, revision: Revision(7), ..Range::new(range) }
 }
 
 fn compare(operator: CompareOperator, target: CompareTarget) -> Compare {
@@ -188,6 +193,45 @@ fn writes_and_reads() -> Vec<Golden> {
     ]
 }
 
+/// What came after the first commands, under tags of its own.
+fn options_and_nesting() -> Vec<Golden> {
+    let touch = Put { keeps_value: true, ..Put::new("a".into(), Bytes::new()) };
+    let newest_first = Range {
+        limit: 1,
+        sort: Some(Sort { by: SortBy::Mod, order: SortOrder::Descending }),
+        filter: Filter { mod_min: Revision(3), create_max: Revision(6), ..Filter::default() },
+        ..Range::new(span_a_to_c())
+    };
+    let inner = Txn {
+        compares: vec![compare(CompareOperator::Equal, CompareTarget::Version(0))],
+        success: vec![Operation::Put(put_of_a())],
+        failure: vec![Operation::Put(touch.clone())],
+    };
+    let nested = Txn {
+        success: vec![Operation::Txn(inner), Operation::Range(newest_first.clone())],
+        ..Txn::default()
+    };
+    let compact = Command::Compact(Compact { revision: Revision(7) });
+    vec![
+        golden(
+            "write-put-options",
+            "Request 12 puts a again, keeping its value.",
+            write(12, None, &Command::Put(touch)),
+        ),
+        golden(
+            "write-txn-nested",
+            "Request 13: a transaction in a transaction, and a range with options.",
+            write(13, None, &Command::Txn(nested)),
+        ),
+        golden("write-compact", "Request 14 compacts to revision 7.", write(14, None, &compact)),
+        golden(
+            "read-range-options",
+            "Request 15 reads the one of a up to c that changed last, since revision 3 and created by 6.",
+            read(15, ReadMode::Linearizable, Query::Range(newest_first)),
+        ),
+    ]
+}
+
 fn answers_of_the_store() -> Vec<Golden> {
     let pair = KeyValue {
         key: "a".into(),
@@ -209,6 +253,7 @@ fn answers_of_the_store() -> Vec<Golden> {
         OperationResult::Range(range.clone()),
     ];
     let txn = TxnResult { succeeded: true, results };
+    let nested = TxnResult { succeeded: true, results: vec![OperationResult::Txn(txn.clone())] };
     vec![
         golden(
             "applied-put",
@@ -220,6 +265,12 @@ fn answers_of_the_store() -> Vec<Golden> {
         golden("applied-txn", "Three results.", applied(7, Outcome::Txn(txn))),
         golden("applied-range", "One pair of three.", applied(8, Outcome::Range(range))),
         golden("applied-refused", "Compacted.", applied(9, Outcome::Refused(StoreRefusal::Compacted))),
+        golden(
+            "applied-txn-nested",
+            "The same three, of a nested transaction.",
+            applied(13, Outcome::Txn(nested)),
+        ),
+        golden("applied-compact", "A compaction.", applied(14, Outcome::Compacted)),
     ]
 }
 

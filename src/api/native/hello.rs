@@ -9,9 +9,22 @@ use super::kind;
 use crate::ids::{ClusterId, MemberId};
 use bytes::{BufMut, Bytes};
 
-/// A set of features beyond version 1. No bit is defined yet.
+/// A set of features beyond version 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features(pub u64);
+
+impl Features {
+    /// Options of puts and ranges, nested transactions, compaction.
+    pub const STORE: Self = Self(1);
+    /// All that this build understands.
+    pub const KNOWN: Self = Self::STORE;
+
+    /// The features that are in both sets.
+    #[must_use]
+    pub const fn shared_with(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
 
 /// What the client says first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

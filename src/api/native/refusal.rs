@@ -113,6 +113,9 @@ pub(super) const fn store_code(refusal: StoreRefusal) -> u16 {
         StoreRefusal::LeaseNotFound => 1006,
         StoreRefusal::OutOfBounds => 1007,
         StoreRefusal::WriteInQuery => 1008,
+        StoreRefusal::KeyNotFound => 1009,
+        StoreRefusal::ValueProvided => 1010,
+        StoreRefusal::LeaseProvided => 1011,
     }
 }
 
@@ -126,6 +129,9 @@ pub(super) fn store_refusal(cursor: &mut Cursor<'_>) -> Result<StoreRefusal, Mal
         1006 => Ok(StoreRefusal::LeaseNotFound),
         1007 => Ok(StoreRefusal::OutOfBounds),
         1008 => Ok(StoreRefusal::WriteInQuery),
+        1009 => Ok(StoreRefusal::KeyNotFound),
+        1010 => Ok(StoreRefusal::ValueProvided),
+        1011 => Ok(StoreRefusal::LeaseProvided),
         found => Err(cursor.unknown("store refusal code", 2, found)),
     }
 }

@@ -1,7 +1,7 @@
 //! Answers as frames, and as the bytes a leader hands back to the member that forwarded a request (PROTOCOL §7).
 
 use super::command::tag;
-use super::cursor::{Cursor, Malformed, put_bytes, put_count};
+use super::cursor::{Cursor, Fault, Malformed, put_bytes, put_count};
 use super::frame::{Frame, begin_frame, finish_frame};
 use super::kind;
 use super::refusal::{put_refusal, refusal, store_code, store_refusal};
@@ -12,7 +12,7 @@ use crate::kv::{
 };
 use crate::limits::{
     KEY_BYTES_MAX, RESPONSE_BYTES_MAX, STATUS_MEASURES_MAX, STATUS_MEMBERS_MAX, STATUS_NAME_BYTES_MAX,
-    STATUS_WORDS_BYTES_MAX, TXN_OPERATIONS_MAX, VALUE_BYTES_MAX,
+    STATUS_WORDS_BYTES_MAX, TXN_DEPTH_MAX, TXN_OPERATIONS_MAX, VALUE_BYTES_MAX,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -151,26 +151,37 @@ fn outcome(cursor: &mut Cursor<'_>) -> Result<Outcome, Malformed> {
     match cursor.u8("outcome tag")? {
         tag::PUT => Ok(Outcome::Put(put_result(cursor)?)),
         tag::DELETE_RANGE => Ok(Outcome::DeleteRange(delete_range_result(cursor)?)),
-        tag::TXN => Ok(Outcome::Txn(TxnResult {
-            succeeded: cursor.bool("succeeded")?,
-            results: cursor.list(
-                "operation results",
-                TXN_OPERATIONS_MAX,
-                OPERATION_RESULT_BYTES_MIN,
-                operation_result,
-            )?,
-        })),
+        tag::TXN => Ok(Outcome::Txn(txn_result(cursor, TXN_DEPTH_MAX)?)),
         tag::RANGE => Ok(Outcome::Range(range_result(cursor)?)),
+        tag::COMPACT => Ok(Outcome::Compacted),
         tag::REFUSED => Ok(Outcome::Refused(store_refusal(cursor)?)),
         found => Err(cursor.unknown("outcome tag", 1, found)),
     }
 }
 
-fn operation_result(cursor: &mut Cursor<'_>) -> Result<OperationResult, Malformed> {
+/// Reads the result of a transaction of at most `levels` levels, this one included.
+fn txn_result(cursor: &mut Cursor<'_>, levels: usize) -> Result<TxnResult, Malformed> {
+    let Some(nested_levels) = levels.checked_sub(1) else {
+        let (limit, found) = (TXN_DEPTH_MAX, TXN_DEPTH_MAX + 1);
+        return Err(cursor.fault(Fault::TooMany { what: "levels of transactions", limit, found }));
+    };
+    Ok(TxnResult {
+        succeeded: cursor.bool("succeeded")?,
+        results: cursor.list(
+            "operation results",
+            TXN_OPERATIONS_MAX,
+            OPERATION_RESULT_BYTES_MIN,
+            |cursor| operation_result(cursor, nested_levels),
+        )?,
+    })
+}
+
+fn operation_result(cursor: &mut Cursor<'_>, nested_levels: usize) -> Result<OperationResult, Malformed> {
     match cursor.u8("operation result tag")? {
         tag::PUT => Ok(OperationResult::Put(put_result(cursor)?)),
         tag::DELETE_RANGE => Ok(OperationResult::DeleteRange(delete_range_result(cursor)?)),
         tag::RANGE => Ok(OperationResult::Range(range_result(cursor)?)),
+        tag::TXN => Ok(OperationResult::Txn(txn_result(cursor, nested_levels)?)),
         found => Err(cursor.unknown("operation result tag", 1, found)),
     }
 }
@@ -221,7 +232,7 @@ fn bytes_expected(response: &Response) -> usize {
             Outcome::DeleteRange(result) => pairs_bytes(&result.previous),
             Outcome::Range(result) => pairs_bytes(&result.pairs),
             Outcome::Txn(result) => result.results.iter().map(result_bytes_expected).sum(),
-            Outcome::Refused(_) => 0,
+            Outcome::Compacted | Outcome::Refused(_) => 0,
         },
         Response::SessionOpened { .. }
         | Response::SessionClosed
@@ -238,12 +249,13 @@ fn bytes_expected_within_limit(response: &Response) -> Option<usize> {
 }
 
 fn result_bytes_expected(result: &OperationResult) -> usize {
-    let pairs = match result {
-        OperationResult::Put(result) => result.previous.as_slice(),
-        OperationResult::DeleteRange(result) => &result.previous,
-        OperationResult::Range(result) => &result.pairs,
+    let inner_bytes = match result {
+        OperationResult::Put(result) => pairs_bytes(result.previous.as_slice()),
+        OperationResult::DeleteRange(result) => pairs_bytes(&result.previous),
+        OperationResult::Range(result) => pairs_bytes(&result.pairs),
+        OperationResult::Txn(result) => result.results.iter().map(result_bytes_expected).sum(),
     };
-    OPERATION_RESULT_BYTES_EXPECTED + pairs_bytes(pairs)
+    OPERATION_RESULT_BYTES_EXPECTED + inner_bytes
 }
 
 fn pairs_bytes(pairs: &[KeyValue]) -> usize {
@@ -321,22 +333,26 @@ fn put_outcome(out: &mut BytesMut, outcome: &Outcome) {
     match outcome {
         Outcome::Put(result) => put_put_result(out, result),
         Outcome::DeleteRange(result) => put_delete_range_result(out, result),
-        Outcome::Txn(result) => {
-            out.put_u8(tag::TXN);
-            out.put_u8(u8::from(result.succeeded));
-            put_count(out, result.results.len());
-            for result in &result.results {
-                match result {
-                    OperationResult::Put(result) => put_put_result(out, result),
-                    OperationResult::DeleteRange(result) => put_delete_range_result(out, result),
-                    OperationResult::Range(result) => put_range_result(out, result),
-                }
-            }
-        }
+        Outcome::Txn(result) => put_txn_result(out, result),
         Outcome::Range(result) => put_range_result(out, result),
+        Outcome::Compacted => out.put_u8(tag::COMPACT),
         Outcome::Refused(refused) => {
             out.put_u8(tag::REFUSED);
             out.put_u16_le(store_code(*refused));
+        }
+    }
+}
+
+fn put_txn_result(out: &mut BytesMut, result: &TxnResult) {
+    out.put_u8(tag::TXN);
+    out.put_u8(u8::from(result.succeeded));
+    put_count(out, result.results.len());
+    for result in &result.results {
+        match result {
+            OperationResult::Put(result) => put_put_result(out, result),
+            OperationResult::DeleteRange(result) => put_delete_range_result(out, result),
+            OperationResult::Range(result) => put_range_result(out, result),
+            OperationResult::Txn(result) => put_txn_result(out, result),
         }
     }
 }

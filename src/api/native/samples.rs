@@ -5,9 +5,9 @@ use crate::api::{
 };
 use crate::ids::{ClusterId, KeyspaceId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term};
 use crate::kv::{
-    Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult, KeyRange,
-    KeyValue, Operation, OperationResult, Outcome, Put, PutResult, Query, Range, RangeResult, StoreRefusal,
-    Txn, TxnResult,
+    Applied, Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult,
+    Filter, KeyRange, KeyValue, Operation, OperationResult, Outcome, Put, PutResult, Query, Range,
+    RangeResult, Sort, SortBy, SortOrder, StoreRefusal, Txn, TxnResult,
 };
 use bytes::Bytes;
 
@@ -68,7 +68,7 @@ pub(super) const REFUSALS: [Refusal; 16] = [
     Refusal::NoCommonVersion,
 ];
 
-const STORE_REFUSALS: [StoreRefusal; 7] = [
+const STORE_REFUSALS: [StoreRefusal; 11] = [
     StoreRefusal::KeyMissing,
     StoreRefusal::Compacted,
     StoreRefusal::FutureRevision,
@@ -76,6 +76,10 @@ const STORE_REFUSALS: [StoreRefusal; 7] = [
     StoreRefusal::DuplicateKey,
     StoreRefusal::LeaseNotFound,
     StoreRefusal::OutOfBounds,
+    StoreRefusal::WriteInQuery,
+    StoreRefusal::KeyNotFound,
+    StoreRefusal::ValueProvided,
+    StoreRefusal::LeaseProvided,
 ];
 
 pub(super) fn request(random: &mut Random) -> Request {
@@ -102,26 +106,29 @@ pub(super) fn request(random: &mut Random) -> Request {
 }
 
 pub(super) fn command(random: &mut Random) -> Command {
-    match random.below(3) {
-        0 => Command::Put(put(random)),
-        1 => Command::DeleteRange(delete_range(random)),
-        _ => Command::Txn(Txn {
-            compares: random.list(compare),
-            success: random.list(operation),
-            failure: random.list(operation),
-        }),
+    match random.below(7) {
+        0 | 1 => Command::Put(put(random)),
+        2 | 3 => Command::DeleteRange(delete_range(random)),
+        4 => Command::Compact(Compact { revision: Revision(random.number()) }),
+        _ => Command::Txn(txn_of(random, operation)),
     }
 }
 
 fn query(random: &mut Random) -> Query {
-    let reading = |random: &mut Random| Operation::Range(range(random));
     match random.below(2) {
         0 => Query::Range(range(random)),
-        _ => Query::Txn(Txn {
-            compares: random.list(compare),
-            success: random.list(reading),
-            failure: random.list(reading),
-        }),
+        _ => Query::Txn(txn_of(random, reading)),
+    }
+}
+
+fn txn_of(random: &mut Random, operation: fn(&mut Random) -> Operation) -> Txn {
+    Txn { compares: random.list(compare), success: random.list(operation), failure: random.list(operation) }
+}
+
+fn reading(random: &mut Random) -> Operation {
+    match random.below(8) {
+        0 => Operation::Txn(txn_of(random, reading)),
+        _ => Operation::Range(range(random)),
     }
 }
 
@@ -131,6 +138,8 @@ fn put(random: &mut Random) -> Put {
         value: random.bytes(40),
         lease: LeaseId(random.number()),
         wants_previous: random.flag(),
+        keeps_value: random.below(4) == 0,
+        keeps_lease: random.below(4) == 0,
     }
 }
 
@@ -143,9 +152,26 @@ fn range(random: &mut Random) -> Range {
         range: key_range(random),
         limit: random.number(),
         revision: Revision(random.number()),
+        sort: random.flag().then(|| sort(random)),
+        filter: Filter {
+            mod_min: bound(random),
+            mod_max: bound(random),
+            create_min: bound(random),
+            create_max: bound(random),
+        },
         keys_only: random.flag(),
         count_only: random.flag(),
     }
+}
+
+fn sort(random: &mut Random) -> Sort {
+    let by = [SortBy::Key, SortBy::Version, SortBy::Create, SortBy::Mod, SortBy::Value];
+    Sort { by: random.one_of(&by), order: random.one_of(&[SortOrder::Ascending, SortOrder::Descending]) }
+}
+
+/// Mostly none, so that many a range is without any option.
+fn bound(random: &mut Random) -> Revision {
+    Revision(if random.below(6) == 0 { random.number() } else { 0 })
 }
 
 fn key_range(random: &mut Random) -> KeyRange {
@@ -157,9 +183,10 @@ fn key_range(random: &mut Random) -> KeyRange {
 }
 
 fn operation(random: &mut Random) -> Operation {
-    match random.below(3) {
-        0 => Operation::Put(put(random)),
-        1 => Operation::DeleteRange(delete_range(random)),
+    match random.below(7) {
+        0 | 1 => Operation::Put(put(random)),
+        2 | 3 => Operation::DeleteRange(delete_range(random)),
+        4 => Operation::Txn(txn_of(random, operation)),
         _ => Operation::Range(range(random)),
     }
 }
@@ -240,18 +267,24 @@ fn member_view(random: &mut Random) -> MemberView {
 }
 
 fn outcome(random: &mut Random) -> Outcome {
-    match random.below(5) {
+    match random.below(6) {
         0 => Outcome::Put(put_result(random)),
         1 => Outcome::DeleteRange(delete_range_result(random)),
         2 => Outcome::Range(range_result(random)),
         3 => Outcome::Refused(random.one_of(&STORE_REFUSALS)),
-        _ => Outcome::Txn(TxnResult {
-            succeeded: random.flag(),
-            results: random.list(|random| match random.below(3) {
-                0 => OperationResult::Put(put_result(random)),
-                1 => OperationResult::DeleteRange(delete_range_result(random)),
-                _ => OperationResult::Range(range_result(random)),
-            }),
+        4 => Outcome::Compacted,
+        _ => Outcome::Txn(txn_result(random)),
+    }
+}
+
+fn txn_result(random: &mut Random) -> TxnResult {
+    TxnResult {
+        succeeded: random.flag(),
+        results: random.list(|random| match random.below(7) {
+            0 | 1 => OperationResult::Put(put_result(random)),
+            2 | 3 => OperationResult::DeleteRange(delete_range_result(random)),
+            4 => OperationResult::Txn(txn_result(random)),
+            _ => OperationResult::Range(range_result(random)),
         }),
     }
 }

@@ -11,7 +11,9 @@ use crate::ids::{ClusterId, KeyspaceId, LeaseId, MemberId, Revision, SessionId};
 use crate::kv::{
     Applied, Command, KeyRange, KeyValue, Operation, Outcome, Put, Query, Range, RangeResult, Txn,
 };
-use crate::limits::{KEY_BYTES_MAX, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, TXN_OPERATIONS_MAX};
+use crate::limits::{
+    KEY_BYTES_MAX, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, TXN_DEPTH_MAX, TXN_OPERATIONS_MAX,
+};
 use bytes::{Bytes, BytesMut};
 
 fn whole(frame: &Bytes, receiver: Receiver) -> Frame {
@@ -22,7 +24,7 @@ fn whole(frame: &Bytes, receiver: Receiver) -> Frame {
 }
 
 fn put(key: &'static [u8], value: &'static [u8]) -> Put {
-    Put { key: key.into(), value: value.into(), lease: LeaseId(0), wants_previous: false }
+    Put::new(key.into(), value.into())
 }
 
 /// If these bytes are a request or an answer at all, they are its only encoding.
@@ -363,13 +365,7 @@ fn hellos_may_grow_at_the_end_and_nowhere_else() {
 
 #[test]
 fn a_fault_in_a_write_names_its_place_in_the_body() {
-    let range = Range {
-        range: KeyRange::From(Bytes::new()),
-        limit: 0,
-        revision: Revision(0),
-        keys_only: false,
-        count_only: false,
-    };
+    let range = Range::new(KeyRange::From(Bytes::new()));
     let success = vec![Operation::Range(range)];
     let txn = Command::Txn(Txn { compares: Vec::new(), success, failure: Vec::new() });
     let command = EncodedCommand::encode(&txn).unwrap();
@@ -380,4 +376,35 @@ fn a_fault_in_a_write_names_its_place_in_the_body() {
     let damaged = Frame { body: body.freeze(), ..frame };
     let malformed = decode_request(&damaged).unwrap_err();
     assert_eq!(malformed.to_string(), "at byte 14: expected a known operation tag, found 99");
+}
+
+#[test]
+fn transactions_may_be_as_deep_as_the_store_allows_and_not_deeper() {
+    let deep = |levels: usize| {
+        let innermost = Txn::default();
+        (1..levels)
+            .fold(innermost, |nested, _| Txn { success: vec![Operation::Txn(nested)], ..Txn::default() })
+    };
+    let deepest = Command::Txn(deep(TXN_DEPTH_MAX));
+    assert_eq!(crate::kv::check(&deepest), Ok(()), "the store takes it");
+    let encoded = EncodedCommand::encode(&deepest).expect("and so does the codec");
+    assert_eq!(encoded.command(), deepest);
+    let refused = EncodedCommand::encode(&Command::Txn(deep(TXN_DEPTH_MAX + 1))).unwrap_err();
+    let fault =
+        Fault::TooMany { what: "levels of transactions", limit: TXN_DEPTH_MAX, found: TXN_DEPTH_MAX + 1 };
+    assert_eq!(refused.fault, fault);
+    let endless = Bytes::from([3, 0, 0, 0, 0, 1, 0, 0, 0].repeat(1_000));
+    assert_eq!(decode_command(&endless).unwrap_err().fault, fault, "no bytes make the decoder go deeper");
+}
+
+#[test]
+fn what_has_no_options_is_not_encoded_as_if_it_had() {
+    let put = [&[16, 1, 0, 0, 0, b'a', 0, 0, 0, 0][..], &[0; 8], &[0, 0, 0]].concat();
+    let kept = [&put[..put.len() - 2], &[1, 0]].concat();
+    assert!(decode_command(&Bytes::from(kept)).is_ok(), "the bytes are a put that keeps the value");
+    let fault = Fault::Mismatch { what: "the presence of an option", expected: 1, found: 0 };
+    assert_eq!(decode_command(&Bytes::from(put)).unwrap_err().fault, fault);
+    let range = [&[17, 1, 1, 0, 0, 0, b'a'][..], &[0; 16], &[0, 0], &[0], &[0; 32]].concat();
+    let txn = [&[3, 0, 0, 0, 0, 1, 0, 0, 0][..], &range, &[0; 4]].concat();
+    assert_eq!(decode_command(&Bytes::from(txn)).unwrap_err().fault, fault);
 }

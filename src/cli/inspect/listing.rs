@@ -245,6 +245,7 @@ fn command_words(body: &[u8]) -> String {
     match api::decode_command(&Bytes::copy_from_slice(body)) {
         Ok(Command::Put(put)) => format!("put {} ({} bytes)", key_words(&put.key), put.value.len()),
         Ok(Command::DeleteRange(delete)) => format!("delete {:?}", delete.range),
+        Ok(Command::Compact(compact)) => format!("compact to revision {}", compact.revision),
         Ok(Command::Txn(txn)) => format!(
             "txn of {} compares, {} or {} operations",
             txn.compares.len(),
