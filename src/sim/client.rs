@@ -36,7 +36,7 @@ const THINK_MICROS: u64 = 180_000;
 const CLIENT_DELAY_MICROS: u64 = 300;
 
 /// How long an operation may take, as the real client has it.
-const TIMEOUT_MICROS: u64 = 5_000_000;
+pub(super) const TIMEOUT_MICROS: u64 = 5_000_000;
 
 /// How often a slot without a session looks whether there is one.
 const SESSION_POLL_MICROS: u64 = 20_000;
