@@ -22,6 +22,7 @@
 
 use super::command::{KeyRange, KeyValue};
 use super::history::{History, Moment, Pair, Version};
+use super::points::Points;
 use crate::ids::{LeaseId, Revision};
 use crate::planted;
 use bytes::Bytes;
@@ -30,11 +31,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Where a key's record lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Slot(u32);
+pub(super) struct Slot(u32);
 
 /// A key and its history.
 #[derive(Clone, Debug)]
-struct Record {
+pub(super) struct Record {
     key: Bytes,
     history: History,
 }
@@ -48,9 +49,12 @@ pub(super) struct Seen<'index> {
 }
 
 /// All keys of a store with their histories.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Keys {
+    /// For ranges.
     order: BTreeMap<Bytes, Slot>,
+    /// For single keys.
+    points: Points,
     records: Records,
     /// Changes that ended an older one, oldest first: when, and of which key.
     superseded: VecDeque<(Revision, Slot)>,
@@ -61,6 +65,18 @@ pub(super) struct Keys {
 }
 
 impl Keys {
+    /// No keys. `seed`: secret, and each boot's own.
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            order: BTreeMap::new(),
+            points: Points::new(seed),
+            records: Records::default(),
+            superseded: VecDeque::new(),
+            live_count: 0,
+            version_count: 0,
+        }
+    }
+
     pub(super) const fn live_count(&self) -> usize {
         self.live_count
     }
@@ -71,7 +87,7 @@ impl Keys {
 
     /// The key as revision `at` saw it.
     pub(super) fn get(&self, key: &[u8], at: Revision) -> Option<Seen<'_>> {
-        self.records.at(*self.order.get(key)?).seen(at)
+        self.records.at(self.points.find(key, &self.records)?).seen(at)
     }
 
     /// Calls `visit` with each key of the range that revision `at` saw, in ascending order.
@@ -103,11 +119,12 @@ impl Keys {
         self.version_count += 1;
         let NewPair { key, value, lease } = change;
         let mut pair = Pair { value, create_revision: made.revision, version: 1, lease };
-        let Some(slot) = self.order.get(key).copied() else {
+        let Some(slot) = self.points.find(key, &self.records) else {
             self.live_count += 1;
             let key = Bytes::copy_from_slice(key);
             let history = History::new(Version { made, pair: Some(pair) });
             let slot = self.records.insert(Record { key: key.clone(), history });
+            self.points.insert(&key, slot);
             self.order.insert(key, slot);
             return None;
         };
@@ -134,6 +151,10 @@ impl Keys {
         mut visit: impl FnMut(Seen<'_>, Moment),
     ) -> u64 {
         let mut made = first;
+        let point = match range {
+            KeyRange::Key(key) => self.points.find(key, &self.records),
+            KeyRange::Span { .. } | KeyRange::From(_) => None,
+        };
         let (records, superseded) = (&mut self.records, &mut self.superseded);
         let mut delete_one = |slot: Slot| {
             let record = records.at_mut(slot);
@@ -144,8 +165,8 @@ impl Keys {
                 made.order += 1;
             }
         };
-        if let KeyRange::Key(key) = range {
-            self.order.get(key).copied().into_iter().for_each(delete_one);
+        if let KeyRange::Key(_) = range {
+            point.into_iter().for_each(delete_one);
         } else {
             slots(&self.order, range).for_each(&mut delete_one);
         }
@@ -188,6 +209,7 @@ impl Keys {
         self.version_count -= 1;
         if record.history.is_single() {
             let record = self.records.remove(slot);
+            self.points.remove(&record.key, slot);
             self.order.remove(&record.key);
         } else {
             record.history.forget_oldest();
@@ -211,6 +233,8 @@ impl Keys {
             let record = self.records.at(*slot);
             assert!(!key.is_empty(), "no key is empty");
             assert_eq!(*key, record.key, "the index leads to the key's own record");
+            let found = self.points.find(key, &self.records);
+            assert_eq!(found, Some(*slot), "both indexes lead to the same record");
             record.history.assert_invariants(compacted);
             live_count += usize::from(record.newest().is_some());
             moments.extend(record.history.iter().map(|version| version.made));
@@ -219,6 +243,7 @@ impl Keys {
             superseded.extend(ends.map(|(_, after)| (after.made, *slot)));
         }
         assert_eq!(self.records.count(), self.order.len(), "every record is in the index");
+        assert_eq!(self.points.count(), self.order.len(), "both indexes hold the same keys");
         assert_eq!(live_count, self.live_count, "the count of live keys is right");
         assert_eq!(moments.len() as u64, self.version_count, "the count of changes is right");
         superseded.sort_unstable();
@@ -284,6 +309,10 @@ impl<'index> Seen<'index> {
 }
 
 impl Record {
+    pub(super) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
     fn seen(&self, at: Revision) -> Option<Seen<'_>> {
         self.history.at(at).and_then(|version| self.seen_in(version))
     }
@@ -299,13 +328,13 @@ impl Record {
 
 /// Records, each in a slot that stays its own until it is removed.
 #[derive(Clone, Debug, Default)]
-struct Records {
+pub(super) struct Records {
     slots: Vec<Option<Record>>,
     free: Vec<Slot>,
 }
 
 impl Records {
-    fn at(&self, slot: Slot) -> &Record {
+    pub(super) fn at(&self, slot: Slot) -> &Record {
         let record = self.slots.get(slot.0 as usize).and_then(Option::as_ref);
         record.expect("a slot that is known holds a record")
     }

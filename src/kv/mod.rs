@@ -35,6 +35,7 @@ mod history;
 mod keys;
 #[cfg(test)]
 mod model;
+mod points;
 #[cfg(test)]
 pub(crate) mod properties;
 mod range;

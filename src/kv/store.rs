@@ -36,7 +36,13 @@ impl Default for Store {
 impl Store {
     /// An empty store, at revision 1: the first write makes 2 (etcd's rule).
     pub fn new() -> Self {
-        Self { keys: Keys::default(), revision: Revision(1), compacted: None, hash: RollingHash::new() }
+        Self::seeded(0)
+    }
+
+    /// An empty store whose index of keys is hashed with `seed`, which must be secret, so that no client can choose keys
+    /// that meet in one place. Nothing that the store says depends on it.
+    pub fn seeded(seed: u64) -> Self {
+        Self { keys: Keys::new(seed), revision: Revision(1), compacted: None, hash: RollingHash::new() }
     }
 
     /// The revision of the newest change; 1 if there was none.

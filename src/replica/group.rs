@@ -9,6 +9,7 @@
 //! (`propose`), reading (`read`), forwarding (`forward`), apply (`apply`): the same struct, each in its own file.
 
 use super::apply::Waiting;
+use super::bootstrap::mix;
 use super::entries::Entries;
 use super::forward::{Forwards, SeenForwards};
 use super::read::Reads;
@@ -85,7 +86,7 @@ impl Replica {
         Self {
             node: Node::new(config, recovered.log, now),
             entries: Entries::recovered(base, recovered.records),
-            store: Store::new(),
+            store: Store::seeded(mix(setup.seed ^ 0x6b65_7973)),
             sessions: Sessions::default(),
             applied: LogIndex(0),
             state_hash: 0,
