@@ -2,8 +2,10 @@
 //!
 //! Two members have two connections, one each way: frames flow from the one who connected. Always: a frame goes
 //! out only on a connection on which the peer has greeted back as the member we meant, and comes in only from one
-//! that greeted as a member of our configuration; what cannot be sent is dropped, because consensus repeats itself.
-//! Left out: directories and clusters, which the shard checks in every frame.
+//! that greeted as a member of our configuration; who greets again is no longer heard on an older connection, so that
+//! nothing from an earlier life of a peer comes after what it says in this one (the founding counts on that); what
+//! cannot be sent is dropped, because consensus repeats itself. Left out: directories and clusters, which the shard
+//! checks in every frame.
 
 use super::connection::Purpose;
 use super::shard_thread::ShardThread;
@@ -25,6 +27,8 @@ use tracing::info;
 struct Peer {
     address: SocketAddr,
     state: State,
+    /// The connection on which it greeted last.
+    speaks_on: Option<Tag>,
     /// How long to wait after the next failure.
     backoff_micros: u64,
     view: MemberView,
@@ -77,7 +81,8 @@ impl Peers {
                 ..MemberView::default()
             };
             let state = State::Waiting(BootMicros(0));
-            let peer = Peer { address: initial.peer, state, backoff_micros: RECONNECT_MICROS.0, view };
+            let backoff_micros = RECONNECT_MICROS.0;
+            let peer = Peer { address: initial.peer, state, speaks_on: None, backoff_micros, view };
             if id != member {
                 peers.insert(id, peer);
             }
@@ -162,13 +167,17 @@ impl ShardThread {
     pub(super) fn peer_greets(&mut self, tag: Tag) -> Result<bool, String> {
         let Some(greeting) = self.take_greeting(tag)? else { return Ok(false) };
         let from = greeting.from;
-        if !self.peers.peers.contains_key(&from) {
+        let Some(peer) = self.peers.peers.get_mut(&from) else {
             return Err(format!(
                 "{} ({from}) is no member of this cluster: check --initial-cluster and the token on both sides",
                 greeting.name
             ));
-        }
+        };
+        let older = peer.speaks_on.replace(tag);
         self.peers.heard(&greeting);
+        if let Some(older) = older {
+            self.close(older, None);
+        }
         let answer = self.peers.greeting(from, self.shard());
         self.queue(tag, answer.encode());
         if let Some(connection) = self.connections.get_mut(tag) {

@@ -127,6 +127,38 @@ fn garbage_on_any_port_changes_nothing_and_leaves_one_line() {
     assert_nothing_lost(&cluster, &ledgers);
 }
 
+/// The members of a founded cluster trust that nothing from an earlier life of a peer comes after a later one's word.
+#[test]
+fn a_member_that_greets_again_is_no_longer_heard_on_its_older_connection() {
+    let mut cluster = cluster(3);
+    let impersonated = cluster.members[1].status().expect("it answers").member;
+    cluster.members[1].kill();
+    let status = cluster.members[0].status().expect("it answers");
+    let greet = || {
+        let greeting = Greeting {
+            versions: (1, 1),
+            cluster: status.cluster,
+            from: impersonated,
+            to: status.member,
+            ..Greeting::default()
+        };
+        let mut stream = TcpStream::connect(cluster.members[0].peer).expect("the port is open");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.write_all(&greeting.encode()).expect("sent");
+        stream
+    };
+    let mut answer = [0; 1];
+    let mut older = greet();
+    assert_eq!(older.read(&mut answer).expect("a greeting comes back"), 1);
+    let mut newer = greet();
+    assert_eq!(newer.read(&mut answer).expect("a greeting comes back"), 1);
+    let mut rest = Vec::new();
+    older.read_to_end(&mut rest).expect("the older one is closed within the patience");
+    newer.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+    let end = newer.read_to_end(&mut rest).expect_err("the newer one stays open");
+    assert!(matches!(end.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{end}");
+}
+
 #[test]
 fn a_running_cluster_serves_while_garbage_rains_on_it() {
     let cluster = cluster(3);
