@@ -4,7 +4,9 @@
 
 use super::envelope::{self, ArchivedContent, ArchivedEnvelope, Content, Envelope, WireRecorded, WireStamp};
 use crate::ids::{ClusterId, DirectoryId, GroupId, KeyspaceId, MemberId, SessionId, Term};
-use crate::limits::{LOG_INDEX_MAX, PEER_ENVELOPE_BYTES_MAX, PEER_PAYLOAD_BYTES_MAX, TERM_MAX};
+use crate::limits::{
+    LOG_INDEX_MAX, PEER_ENVELOPE_BYTES_MAX, PEER_PAYLOAD_BYTES_MAX, RAFT_VOTERS_MAX, TERM_MAX,
+};
 use crate::raft::{Entry, Message};
 use bytes::{BufMut, Bytes, BytesMut};
 use rkyv::rancor;
@@ -91,7 +93,7 @@ pub enum Body {
         incarnation: u64,
         /// Whether it takes part already.
         is_started: bool,
-        /// The directories it has durably recorded.
+        /// The directories it has durably recorded, if it takes part; the ones it knows if it does not. One a member.
         recorded: Vec<(MemberId, DirectoryId)>,
         /// The receiver's directory as the sender recorded it; 0 if it has not.
         your_directory: DirectoryId,
@@ -160,6 +162,12 @@ pub enum PeerDamage {
     /// An index or a term that no log can have reached; counting on from it could overflow.
     #[error("expected indices up to {LOG_INDEX_MAX} and terms up to {TERM_MAX}, found a larger one")]
     Unreachable,
+    /// A hello that lists more members than a group can have.
+    #[error("expected a hello that lists at most {RAFT_VOTERS_MAX} members, found {found}")]
+    Members {
+        /// How many it lists.
+        found: usize,
+    },
     /// The payload is not as long as the envelope's content says.
     #[error("expected a payload of {expected} bytes, as the envelope says, found {found}")]
     Payload {
@@ -275,6 +283,9 @@ fn body(content: &ArchivedContent, payload: Bytes) -> Result<Body, PeerDamage> {
         }
         ArchivedContent::Hello { incarnation, is_started, recorded, your_directory } => {
             records(&[], &payload)?;
+            if recorded.len() > RAFT_VOTERS_MAX {
+                return Err(PeerDamage::Members { found: recorded.len() });
+            }
             Ok(Body::Hello {
                 incarnation: incarnation.to_native(),
                 is_started: *is_started,

@@ -2,7 +2,9 @@
 
 use super::{Body, ForwardStamp, Frame, HEADER_BYTES, PeerDamage, decode, encode, frame_length};
 use crate::ids::{ClusterId, DirectoryId, GroupId, KeyspaceId, LogIndex, MemberId, SessionId, Term};
-use crate::limits::{LOG_INDEX_MAX, PEER_ENVELOPE_BYTES_MAX, PEER_PAYLOAD_BYTES_MAX, TERM_MAX};
+use crate::limits::{
+    LOG_INDEX_MAX, PEER_ENVELOPE_BYTES_MAX, PEER_PAYLOAD_BYTES_MAX, RAFT_VOTERS_MAX, TERM_MAX,
+};
 use crate::raft::{
     AppendReply, AppendRequest, AppendResult, Entry, FillReply, FillRequest, Message, Position, PreVoteReply,
     PreVoteRequest, ReadIndexReply, ReadIndexRequest, TimeoutNow, VoteReply, VoteRequest,
@@ -327,6 +329,19 @@ fn an_index_or_term_that_no_log_can_have_reached_is_refused() {
     ] {
         let frame = Frame { body: Body::Raft { message, records: Vec::new() }, ..frame(8, &mut Random(8)) };
         let expected = if is_believed { Ok(frame.clone()) } else { Err(PeerDamage::Unreachable) };
+        assert_eq!(decode(&encode(&frame)), expected);
+    }
+}
+
+#[test]
+fn a_hello_that_lists_more_members_than_a_group_can_have_is_refused() {
+    for (count, is_believed) in [(RAFT_VOTERS_MAX, true), (RAFT_VOTERS_MAX + 1, false)] {
+        let recorded: Vec<_> = (1..).map(|id| (MemberId(id), DirectoryId(id))).take(count).collect();
+        let body =
+            Body::Hello { incarnation: 1, is_started: false, recorded, your_directory: DirectoryId(7) };
+        let frame = Frame { body, ..frame(2, &mut Random(10)) };
+        let expected =
+            if is_believed { Ok(frame.clone()) } else { Err(PeerDamage::Members { found: count }) };
         assert_eq!(decode(&encode(&frame)), expected);
     }
 }

@@ -334,8 +334,9 @@ impl Shard {
         };
         let hellos = bootstrap.hellos_due(now);
         let progress = bootstrap.progress();
+        let known = bootstrap.known();
         for (to, directory) in hellos {
-            self.hello(to, directory, &Record::new(), outputs);
+            self.hello(to, directory, &known, false, outputs);
         }
         if let Progress::Complete(record) = progress {
             self.identity.cluster = bootstrap::cluster_id(&record).0;
@@ -351,7 +352,15 @@ impl Shard {
         }
     }
 
-    fn hello(&self, to: MemberId, to_directory: DirectoryId, record: &Record, outputs: &mut Vec<Output>) {
+    /// Tells `to` the ids that this member has on record, if it is founded, or else the ids it knows.
+    fn hello(
+        &self,
+        to: MemberId,
+        to_directory: DirectoryId,
+        ids: &Record,
+        is_started: bool,
+        outputs: &mut Vec<Output>,
+    ) {
         let frame = Frame {
             cluster: ClusterId(self.identity.cluster),
             group: GroupId(0),
@@ -361,8 +370,8 @@ impl Shard {
             to_directory,
             body: Body::Hello {
                 incarnation: self.options.seed,
-                is_started: !record.is_empty(),
-                recorded: record.iter().map(|(member, directory)| (*member, *directory)).collect(),
+                is_started,
+                recorded: ids.iter().map(|(member, directory)| (*member, *directory)).collect(),
                 your_directory: to_directory,
             },
         };
@@ -379,8 +388,10 @@ impl Shard {
         }
         let body = match frame.body {
             Body::Hello { incarnation: _, is_started, recorded, your_directory } => {
-                let record = is_started.then(|| recorded.into_iter().collect());
-                let heard = Heard { directory: frame.from_directory, your_directory, record };
+                let recorded: Record = recorded.into_iter().collect();
+                let (record, known) =
+                    if is_started { (Some(recorded), Record::new()) } else { (None, recorded) };
+                let heard = Heard { directory: frame.from_directory, your_directory, record, known };
                 self.heard(from, heard, outputs);
                 return;
             }
@@ -417,7 +428,7 @@ impl Shard {
             Stage::Serving => {
                 if let (None, Some(replica)) = (&heard.record, self.replicas.values().next()) {
                     let record = replica.setup.directories.clone();
-                    self.hello(from, heard.directory, &record, outputs);
+                    self.hello(from, heard.directory, &record, true, outputs);
                 }
             }
             Stage::Naming | Stage::Recording(_) | Stage::Mute(_) => {}

@@ -71,6 +71,8 @@ pub(super) struct FaultPlan {
     pub(super) harms: u32,
     /// Restarts in which the member dies again at once, or after a few completions of its disk.
     pub(super) nested_crash_chance: u32,
+    /// Whether a disk is lost when some members are founded and others perhaps not.
+    pub(super) wipes_while_founding: bool,
     /// Whether disks suffer more than the promise covers. Then only what is served is checked.
     pub(super) exceeds: bool,
     /// Mean interval of each kind of planned fault.
@@ -98,6 +100,7 @@ impl FaultPlan {
         plan.is_recycling = random.below(4) == 0;
         plan.is_lockstep = random.below(5) == 0;
         plan.keeps_minority_down = random.below(2) == 0;
+        plan.wipes_while_founding = random.below(10) == 0;
         plan.exceeds = random.below(EXCEEDING_SEEDS) == 0;
         if plan.exceeds {
             plan.rot_chance = plan.rot_chance.max(400_000);
@@ -138,6 +141,7 @@ impl FaultPlan {
             rot_chance: 0,
             harms: 0,
             nested_crash_chance: 0,
+            wipes_while_founding: false,
             exceeds: false,
             intervals: [0; Fault::ALL.len()],
         }

@@ -26,7 +26,7 @@ impl Run {
     }
 
     pub(super) fn fault_strikes(&mut self, fault: Fault, trace: &mut Trace) -> Result<(), Broken> {
-        if self.plan.interval(fault) == 0 {
+        if self.plan.is_calm {
             return Ok(());
         }
         let member = self.victim();
@@ -79,6 +79,14 @@ impl Run {
         }
         self.plan_fault(fault);
         Ok(())
+    }
+
+    /// The first member is founded: its disk, or another's, may be lost before the others are.
+    pub(super) fn disturb_founding(&mut self) {
+        if std::mem::take(&mut self.plan.wipes_while_founding) {
+            let at = self.now.after(self.random.below(self.plan.election_micros / 2));
+            self.queue.plan(at, Event::Fault(Fault::Wipe));
+        }
     }
 
     pub(super) fn separate(&mut self, member: usize, trace: &mut Trace) {
@@ -277,6 +285,11 @@ impl Run {
         let image = std::mem::take(&mut this.image);
         // Before the founding is complete, a new disk is as good as the old one was.
         this.lost_image = are_founded.then_some(image);
+        if !are_founded {
+            // Back before the others have gone on.
+            let (boot, at) = (this.boot, self.now.after(self.random.below(self.plan.election_micros / 4)));
+            self.queue.plan(at, Event::Restart { member, boot });
+        }
         Ok(())
     }
 }

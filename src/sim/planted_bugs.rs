@@ -49,4 +49,5 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(103, "changes of one transaction at two revisions"),
     bug(104, "a read of the past that overlooks deletions"),
     bug(105, "a frame believed where a disk wrote it by mistake"),
+    bug(106, "a founding of members that do not all know the same directories"),
 ];

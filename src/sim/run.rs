@@ -666,6 +666,9 @@ impl Run {
             return Ok(());
         }
         let runs = self.members[member].land(write)?;
+        if self.members[member].image.is_founded() {
+            self.disturb_founding();
+        }
         let this = &self.members[member];
         self.truth.a_vote_answers_a_request(this.id, this.image.term(), this.image.vote())?;
         for run in &runs {
