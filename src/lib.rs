@@ -10,6 +10,8 @@ pub mod kv;
 pub mod limits;
 pub mod peer;
 pub mod planted;
+#[cfg(test)]
+mod property;
 pub mod raft;
 pub mod replica;
 pub mod server;

@@ -30,6 +30,8 @@ mod model;
 mod partition;
 mod picture;
 mod present;
+#[cfg(test)]
+mod properties;
 mod search;
 #[cfg(test)]
 mod testing;

@@ -8,6 +8,7 @@ use super::model::Model;
 use super::{Store, StoreRefusal, check};
 use crate::ids::{LeaseId, Revision};
 use crate::limits::{KEY_BYTES_MAX, TXN_DEPTH_MAX, TXN_OPERATIONS_MAX, VALUE_BYTES_MAX};
+use crate::property;
 use bytes::Bytes;
 
 const SEEDS: u64 = 1_000;
@@ -214,11 +215,6 @@ fn retain_reads(txn: &mut Txn) {
     }
 }
 
-/// How many seeds are run: more on demand, as in `KV_SEEDS=200000 cargo test --release properties`.
-fn seeds() -> u64 {
-    std::env::var("KV_SEEDS").map_or(SEEDS, |seeds| seeds.parse().expect("KV_SEEDS is a number"))
-}
-
 /// Runs a seed against the store and the model; the text of the first difference, if any.
 fn difference(seed: u64) -> Option<String> {
     let mut random = Random::new(seed);
@@ -249,10 +245,10 @@ fn difference(seed: u64) -> Option<String> {
 
 #[test]
 fn the_store_answers_any_command_and_any_query_as_its_model_does() {
-    for seed in 0..seeds() {
+    property::hold(SEEDS, |seed| {
         let difference = difference(seed);
         assert!(difference.is_none(), "{}", difference.unwrap_or_default());
-    }
+    });
 }
 
 #[test]
@@ -315,7 +311,7 @@ fn what_was_compacted_is_freed_whatever_the_slices_and_no_answer_tells() {
 
 #[test]
 fn equal_commands_from_equal_states_give_equal_hashes_and_a_refusal_gives_the_old_one() {
-    for seed in 0..SEEDS {
+    property::hold(SEEDS, |seed| {
         let mut random = Random::new(seed);
         let (mut one, mut other) = (Store::new(), Store::new());
         for _ in 0..STEPS {
@@ -334,21 +330,23 @@ fn equal_commands_from_equal_states_give_equal_hashes_and_a_refusal_gives_the_ol
             );
             random.revision = one.revision().0;
         }
-    }
+    });
 }
 
 #[test]
 fn what_the_static_check_refuses_apply_refuses_alike() {
-    let mut random = Random::new(11);
-    let mut store = Store::new();
-    for _ in 0..3_000 {
-        let command = random.command();
-        let checked = check(&command);
-        let outcome = store.apply(&command).outcome;
-        if let Err(refusal) = checked {
-            assert_eq!(outcome, Outcome::Refused(refusal), "apply runs the same check");
+    property::hold(50, |seed| {
+        let mut random = Random::new(seed);
+        let mut store = Store::new();
+        for _ in 0..STEPS {
+            let command = random.command();
+            let checked = check(&command);
+            let outcome = store.apply(&command).outcome;
+            if let Err(refusal) = checked {
+                assert_eq!(outcome, Outcome::Refused(refusal), "apply runs the same check");
+            }
         }
-    }
+    });
 }
 
 #[cfg(feature = "planted")]

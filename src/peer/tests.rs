@@ -1,10 +1,11 @@
 //! Peer frames against themselves, against damage and against garbage.
 
-use super::{Body, ForwardStamp, Frame, HEADER_BYTES, PeerDamage, decode, encode, frame_length};
+use super::{Body, ForwardStamp, Frame, Greeting, HEADER_BYTES, PeerDamage, decode, encode, frame_length};
 use crate::ids::{ClusterId, DirectoryId, GroupId, KeyspaceId, LogIndex, MemberId, SessionId, Term};
 use crate::limits::{
     LOG_INDEX_MAX, PEER_ENVELOPE_BYTES_MAX, PEER_PAYLOAD_BYTES_MAX, RAFT_VOTERS_MAX, TERM_MAX,
 };
+use crate::property;
 use crate::raft::{
     AppendReply, AppendRequest, AppendResult, Entry, FillReply, FillRequest, Message, Position, PreVoteReply,
     PreVoteRequest, ReadIndexReply, ReadIndexRequest, TimeoutNow, VoteReply, VoteRequest,
@@ -172,7 +173,7 @@ fn with_checksum(mut bytes: BytesMut) -> Bytes {
 
 #[test]
 fn every_kind_of_frame_survives_the_way_there_and_back() {
-    for seed in 0..3_000 {
+    property::hold(3_000, |seed| {
         let mut random = Random(seed);
         for kind in 0..KINDS {
             let frame = frame(kind, &mut random);
@@ -180,7 +181,7 @@ fn every_kind_of_frame_survives_the_way_there_and_back() {
             assert_eq!(frame_length(&bytes), Ok(Some(bytes.len())));
             assert_eq!(decode(&bytes), Ok(frame), "seed {seed} kind {kind}");
         }
-    }
+    });
 }
 
 #[test]
@@ -214,21 +215,62 @@ fn a_flipped_bit_is_never_taken_for_a_frame() {
 #[test]
 fn a_frame_forged_under_a_good_checksum_is_refused_or_is_a_frame() {
     let mut accepted = 0;
-    for seed in 0..2_000 {
+    let tried = property::hold(2_000, |seed| {
         let mut random = Random(seed);
         for kind in 0..KINDS {
             let mut forged = BytesMut::from(encode(&frame(kind, &mut random)).as_ref());
-            for _ in 0..=random.below(4) {
-                let at = HEADER_BYTES + random.below(forged.len() - HEADER_BYTES);
-                forged[at] = random.byte();
+            let from = [8, HEADER_BYTES][random.below(2)];
+            property::mutate(&mut forged[from..], || random.number());
+            let bytes = with_checksum(forged);
+            if let Ok(Some(length)) = frame_length(&bytes) {
+                let length_max = HEADER_BYTES + PEER_ENVELOPE_BYTES_MAX + PEER_PAYLOAD_BYTES_MAX;
+                assert!(length <= length_max, "nobody waits for more than the limits");
             }
-            if let Ok(frame) = decode(&with_checksum(forged)) {
+            if let Ok(frame) = decode(&bytes) {
                 assert_eq!(decode(&encode(&frame)), Ok(frame), "what was accepted can be said again");
                 accepted += 1;
             }
         }
-    }
-    assert!(accepted > 0, "forgeries reach past the checksum");
+    });
+    assert!(tried < 2_000 || accepted > 1_000, "forgeries reach past the checksum");
+}
+
+#[test]
+fn a_greeting_forged_under_a_good_checksum_is_refused_or_can_be_said_again() {
+    let mut accepted = 0;
+    let tried = property::hold(10_000, |seed| {
+        let mut random = Random(seed);
+        let mut text = || "n".repeat(random.below(30));
+        let (name, native, client, peer) = (text(), text(), text(), text());
+        let (cluster, from, to) = (ClusterId(random.number()), MemberId(1), MemberId(2));
+        let versions = super::PEER_VERSIONS;
+        let greeting = Greeting {
+            versions,
+            cluster,
+            from,
+            to,
+            incarnation: random.number(),
+            name,
+            native,
+            client,
+            peer,
+        };
+        let mut sound = BytesMut::from(greeting.encode().as_ref());
+        assert_eq!(Greeting::decode(&mut sound), Ok(Some(greeting.clone())));
+        let mut forged = BytesMut::from(greeting.encode().as_ref());
+        property::mutate(&mut forged[8..], || random.number());
+        let mut stream = BytesMut::from(with_checksum(forged).as_ref());
+        if let Ok(Some(greeting)) = Greeting::decode(&mut stream) {
+            let mut again = BytesMut::from(greeting.encode().as_ref());
+            assert_eq!(
+                Greeting::decode(&mut again),
+                Ok(Some(greeting)),
+                "what was accepted can be said again"
+            );
+            accepted += 1;
+        }
+    });
+    assert!(tried < 10_000 || accepted > 1_000, "forgeries reach past the checksum");
 }
 
 #[test]

@@ -126,8 +126,3 @@ pub(super) fn is_old(message: &Message, term: Term) -> bool {
     }
     message.term() < term
 }
-
-/// How many seeds to run: a hundred in every run; more by hand with `RAFT_SEEDS`.
-pub(super) fn seeds_count() -> u64 {
-    std::env::var("RAFT_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(100)
-}

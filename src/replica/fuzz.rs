@@ -13,6 +13,7 @@ use crate::kv::properties::Random;
 use crate::kv::{Command, KeyRange, Outcome, Put, Query, Range};
 use crate::limits::SESSION_WINDOW;
 use crate::peer::{self, Body, ForwardStamp, Frame};
+use crate::property;
 use crate::raft::{
     AppendReply, AppendRequest, AppendResult, Entry, FillReply, FillRequest, Message, Position, PreVoteReply,
     PreVoteRequest, ReadIndexReply, ReadIndexRequest, TimeoutNow, VoteReply, VoteRequest,
@@ -227,7 +228,7 @@ fn spoil(field: &mut Field, sound: &Bytes) -> Option<(MemberId, Input)> {
 
 #[test]
 fn what_is_not_from_the_cluster_changes_nothing() {
-    for seed in 0..4 {
+    property::hold(4, |seed| {
         let mut field = Field::new(seed);
         let sent: Vec<Bytes> = field.cluster.sent.iter().cloned().collect();
         for sound in sent.iter().cycle().take(1_500) {
@@ -235,7 +236,7 @@ fn what_is_not_from_the_cluster_changes_nothing() {
             assert!(field.is_ignored(member, input.clone()), "seed {seed}: {input:?} changed something");
         }
         field.assert_serves();
-    }
+    });
 }
 
 #[test]
@@ -250,7 +251,7 @@ fn a_completion_nobody_asked_for_changes_nothing() {
 
 #[test]
 fn a_cluster_serves_on_after_any_forwards_hellos_and_requests() {
-    for seed in 0..6 {
+    property::hold(6, |seed| {
         let mut field = Field::new(seed);
         let mut asked = Vec::new();
         for _ in 0..400 {
@@ -279,7 +280,7 @@ fn a_cluster_serves_on_after_any_forwards_hellos_and_requests() {
         for ticket in asked {
             assert!(field.cluster.replies.contains_key(&ticket), "seed {seed}: every request is answered");
         }
-    }
+    });
 }
 
 /// Numbers around those that the cluster is at, and some that it is not.
@@ -376,7 +377,7 @@ fn message(field: &mut Field) -> (Message, Vec<Bytes>) {
 
 #[test]
 fn a_forged_raft_message_makes_nobody_panic() {
-    for seed in 0..60 {
+    property::hold(60, |seed| {
         let mut field = Field::new(seed);
         for _ in 0..60 {
             let (from, to) = field.pair();
@@ -394,12 +395,12 @@ fn a_forged_raft_message_makes_nobody_panic() {
             }
         }
         field.cluster.advance(5 * ELECTION_MICROS);
-    }
+    });
 }
 
 #[test]
 fn any_commands_leave_all_members_equal_and_each_is_answered_once() {
-    for seed in 0..10 {
+    property::hold(10, |seed| {
         let mut field = Field::new(seed);
         let opened = field.cluster.ask(MemberId(2), Request::OpenSession { keyspace: KeyspaceId::FIRST });
         let Response::SessionOpened { session } = opened else { panic!("a session opens, got {opened:?}") };
@@ -424,7 +425,7 @@ fn any_commands_leave_all_members_equal_and_each_is_answered_once() {
             assert!(field.cluster.replies.contains_key(&ticket), "seed {seed}: every request is answered");
         }
         field.assert_serves();
-    }
+    });
 }
 
 /// What a session must answer: the first response of each sequence, for as long as it is remembered.
@@ -484,7 +485,7 @@ fn version_of(field: &mut Field, key: Bytes) -> Option<u64> {
 
 #[test]
 fn a_stamped_write_runs_once_however_its_retries_arrive() {
-    for seed in 0..6 {
+    property::hold(6, |seed| {
         let mut field = Field::new(seed);
         let mut models = BTreeMap::new();
         for member in MEMBERS {
@@ -522,5 +523,5 @@ fn a_stamped_write_runs_once_however_its_retries_arrive() {
             }
         }
         field.assert_serves();
-    }
+    });
 }

@@ -21,6 +21,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("peer", &["raft", "wal-format"]),
     ("planted", &[]),
+    ("property", &[]),
     ("raft", &[]),
     ("replica", &["api", "kv", "peer", "raft", "wal", "wal-format"]),
     ("server", &["api", "io", "kv", "peer", "replica", "wal-format", "raft"]),
@@ -32,8 +33,8 @@ const WALLS: &[(&str, &[&str])] = &[
 ];
 
 /// Free to every room of the package: the words of identity, the bounds, the switch of planted bugs, the marks of rare
-/// events.
-const FREE: &[&str] = &["ids", "limits", "planted", "sometimes"];
+/// events, and in tests how long properties are tested.
+const FREE: &[&str] = &["ids", "limits", "planted", "property", "sometimes"];
 
 /// Rooms in which the same inputs give the same outputs, always.
 const PURE: &[&str] =

@@ -12,6 +12,8 @@ mod frame;
 #[cfg(test)]
 mod golden;
 mod hello;
+#[cfg(test)]
+mod properties;
 mod refusal;
 mod request;
 mod response;

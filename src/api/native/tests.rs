@@ -14,6 +14,7 @@ use crate::kv::{
 use crate::limits::{
     KEY_BYTES_MAX, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, TXN_DEPTH_MAX, TXN_OPERATIONS_MAX,
 };
+use crate::property;
 use bytes::{Bytes, BytesMut};
 
 fn whole(frame: &Bytes, receiver: Receiver) -> Frame {
@@ -28,7 +29,7 @@ fn put(key: &'static [u8], value: &'static [u8]) -> Put {
 }
 
 /// If these bytes are a request or an answer at all, they are its only encoding.
-fn assert_canonical(frame: &Frame) {
+pub(super) fn assert_canonical(frame: &Frame) {
     if let Ok(request) = decode_request(frame) {
         let again = whole(&encode_request_frame(frame.request, &request), Receiver::Server);
         assert_eq!(&again, frame, "a request has one encoding");
@@ -44,50 +45,50 @@ fn assert_canonical(frame: &Frame) {
 
 #[test]
 fn every_request_survives_the_way_there_and_back() {
-    for seed in 0..3_000 {
+    property::hold(3_000, |seed| {
         let request = samples::request(&mut Random(seed));
         let frame = whole(&encode_request_frame(seed + 1, &request), Receiver::Server);
         assert_eq!(frame.request, seed + 1);
         assert_eq!(decode_request(&frame), Ok(request), "seed {seed}");
-    }
+    });
 }
 
 #[test]
 fn every_answer_survives_the_way_there_and_back() {
-    for seed in 0..3_000 {
+    property::hold(3_000, |seed| {
         let response = samples::response(&mut Random(seed));
         let frame = whole(&encode_response_frame(seed, &response), Receiver::Client);
         assert_eq!(decode_response_frame(&frame), Ok(response.clone()), "seed {seed}");
         assert_eq!(decode_response(&encode_response(&response)), Ok(response), "seed {seed}");
-    }
+    });
 }
 
 #[test]
 fn every_command_survives_the_log() {
-    for seed in 0..3_000 {
+    property::hold(3_000, |seed| {
         let command = samples::command(&mut Random(seed));
         let encoded = EncodedCommand::encode(&command).unwrap();
         assert_eq!(encoded.command(), command, "seed {seed}");
         assert_eq!(decode_command(encoded.bytes()), Ok(command), "seed {seed}");
         assert_eq!(EncodedCommand::decode_from(encoded.bytes().clone()), Ok(encoded), "seed {seed}");
-    }
+    });
 }
 
 #[test]
 fn a_frame_cut_anywhere_waits_for_the_rest() {
-    for seed in 0..50 {
+    property::hold(50, |seed| {
         let frame = encode_response_frame(7, &samples::response(&mut Random(seed)));
         for end in 0..frame.len() {
             let mut buffer = BytesMut::from(&frame[..end]);
             assert_eq!(decode_frame(&mut buffer, Receiver::Client), Ok(None));
             assert_eq!(buffer, &frame[..end], "an incomplete frame is left as it was");
         }
-    }
+    });
 }
 
 #[test]
 fn a_flipped_bit_is_never_taken_for_a_frame() {
-    for seed in 0..30 {
+    property::hold(30, |seed| {
         let frame = encode_request_frame(7, &samples::request(&mut Random(seed)));
         for bit in 0..frame.len() * 8 {
             let mut buffer = BytesMut::from(frame.as_ref());
@@ -95,12 +96,12 @@ fn a_flipped_bit_is_never_taken_for_a_frame() {
             let decoded = decode_frame(&mut buffer, Receiver::Server);
             assert!(!matches!(decoded, Ok(Some(_))), "seed {seed} bit {bit}");
         }
-    }
+    });
 }
 
 #[test]
 fn a_body_cut_anywhere_is_malformed() {
-    for seed in 0..200 {
+    property::hold(200, |seed| {
         let request = whole(&encode_request_frame(7, &samples::request(&mut Random(seed))), Receiver::Server);
         for end in 0..request.body.len() {
             let cut = Frame { body: request.body.slice(..end), ..request.clone() };
@@ -110,12 +111,12 @@ fn a_body_cut_anywhere_is_malformed() {
         for end in 0..response.len() {
             assert!(decode_response(&response.slice(..end)).is_err(), "seed {seed} cut at {end}");
         }
-    }
+    });
 }
 
 #[test]
 fn a_body_with_a_flipped_bit_is_malformed_or_another_value_in_its_only_encoding() {
-    for seed in 0..200 {
+    property::hold(200, |seed| {
         let mut random = Random(seed);
         let request = whole(&encode_request_frame(7, &samples::request(&mut random)), Receiver::Server);
         let response = whole(&encode_response_frame(7, &samples::response(&mut random)), Receiver::Client);
@@ -126,12 +127,12 @@ fn a_body_with_a_flipped_bit_is_malformed_or_another_value_in_its_only_encoding(
                 assert_canonical(&Frame { body: body.freeze(), ..frame.clone() });
             }
         }
-    }
+    });
 }
 
 #[test]
 fn bytes_after_the_end_are_malformed() {
-    for seed in 0..500 {
+    property::hold(500, |seed| {
         let mut random = Random(seed);
         let command = EncodedCommand::encode(&samples::command(&mut random)).unwrap();
         let longer: Bytes = [command.bytes(), [0_u8].as_slice()].concat().into();
@@ -146,7 +147,7 @@ fn bytes_after_the_end_are_malformed() {
 
         let response = encode_response(&samples::response(&mut random));
         assert!(decode_response(&[response.as_ref(), &[0]].concat().into()).is_err());
-    }
+    });
 }
 
 #[test]
@@ -173,7 +174,7 @@ fn garbage_is_refused_or_canonical() {
 
 #[test]
 fn frames_come_out_in_order_however_the_stream_is_cut() {
-    for seed in 0..100 {
+    property::hold(100, |seed| {
         let mut random = Random(seed);
         let requests: Vec<Request> = (0..10).map(|_| samples::request(&mut random)).collect();
         let frames = (1..).zip(&requests).map(|(id, request)| encode_request_frame(id, request));
@@ -188,7 +189,7 @@ fn frames_come_out_in_order_however_the_stream_is_cut() {
             }
         }
         assert_eq!(heard, requests, "seed {seed}");
-    }
+    });
 }
 
 #[test]

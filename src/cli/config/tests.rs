@@ -1,6 +1,7 @@
 //! What is accepted, what is refused, and who wins.
 
 use super::{ConfigError, StartArgs, layers, resolve_with};
+use crate::property;
 use crate::server::{LogFormat, ServerConfig};
 use clap::{Args, Command, FromArgMatches};
 use std::ffi::OsString;
@@ -163,4 +164,79 @@ fn addresses_times_and_cpus_are_checked() {
     assert_refused(&with("--cpus 1,1"), "config-value", "twice");
     assert_refused(&with("--advertise-client here"), "config-value", "HOST:PORT");
     assert_eq!(resolved(&with("--cpus 0,3")).expect("sound").cpus, [0, 3]);
+}
+
+/// A configuration file that says everything, and what the environment could say instead.
+const EVERYTHING: &str = "name = \"n1\"\ndata = \"/d\"\nlisten-native = \"127.0.0.1:2378\"\nelection_ms = 1000\n\
+    heartbeat-ms = 100\nlog-format = \"json\"\ninsecure = true\n[initial-cluster]\nn1 = \"127.0.0.1:2380\"\n";
+const VARIABLES: [(&str, &str); 8] = [
+    ("MAINSTAY_NAME", "n1"),
+    ("MAINSTAY_DATA", "/d"),
+    ("MAINSTAY_LISTEN_PEER", "127.0.0.1:2380"),
+    ("MAINSTAY_INITIAL_CLUSTER", "n1=127.0.0.1:2380,n2=127.0.0.1:3380,n3=127.0.0.1:4380"),
+    ("MAINSTAY_ELECTION_MS", "1000"),
+    ("MAINSTAY_HEARTBEAT_MS", "100"),
+    ("MAINSTAY_LOG_FORMAT", "json"),
+    ("MAINSTAY_INSECURE", "true"),
+];
+
+/// Values that TOML can say and a setting cannot mean, and a few that it can.
+const ODD_VALUES: [&str; 12] = [
+    "1.5",
+    "nan",
+    "1979-05-27",
+    "[1, 2]",
+    "[[1], []]",
+    "{ a = {} }",
+    "\"\\u0000\"",
+    "-1",
+    "18446744073709551616",
+    "9223372036854775807",
+    "\"\"",
+    "false",
+];
+
+/// The file that says everything, with other values here and there.
+fn odd_values(mut number: impl FnMut() -> u64) -> String {
+    let first = if number().is_multiple_of(20) { "config = \"other\"\n" } else { "" };
+    let lines = EVERYTHING.lines().map(|line| {
+        let odd = ODD_VALUES[usize::try_from(number() % ODD_VALUES.len() as u64).expect("a place in a list")];
+        match line.split_once(" = ") {
+            Some((key, _)) if number().is_multiple_of(5) => format!("{key} = {odd}\n"),
+            Some(_) | None => format!("{line}\n"),
+        }
+    });
+    lines.fold(first.to_owned(), |text, line| text + &line)
+}
+
+#[test]
+fn any_file_and_any_environment_are_understood_or_refused_in_words() {
+    let mut understood = 0;
+    let tried = property::hold(400, |seed| {
+        let mut state = seed;
+        let mut number = || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed ^ (mixed >> 27)
+        };
+        let mut text = odd_values(&mut number).into_bytes();
+        if number().is_multiple_of(2) {
+            property::mutate(&mut text, &mut number);
+        }
+        let text = String::from_utf8_lossy(&text);
+        let said = layers::from_text("it", &text);
+        let variables = VARIABLES.map(|(name, value)| {
+            let mut value = value.as_bytes().to_vec();
+            if number().is_multiple_of(4) {
+                property::mutate(&mut value, &mut number);
+            }
+            (OsString::from(name), OsString::from(String::from_utf8_lossy(&value).into_owned()))
+        });
+        let resolved = resolve_with(StartArgs::default(), variables.into_iter());
+        understood += u64::from(said.is_ok()) + u64::from(resolved.is_ok());
+        for error in [said.err(), resolved.err()].into_iter().flatten() {
+            assert!(!error.words.is_empty() && !error.code.is_empty(), "a refusal says why");
+        }
+    });
+    assert!(tried < 400 || understood > 50, "some are understood, {understood}");
 }

@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::commands::Interpreter;
 use super::panic_text;
+use crate::property;
 use crate::raft::random::Random;
 
 /// Commands of one walk before the cluster is healed.
@@ -21,11 +22,11 @@ const ROTTING_MEMBER: u64 = 1;
 
 #[test]
 fn random_commands_break_no_truth() {
-    // More of them by hand: `WALKS=10000 cargo test raft::script::walk`.
-    let walks = std::env::var("WALKS").ok().and_then(|walks| walks.parse().ok()).unwrap_or(WALKS);
-    if let Some(failure) = first_failure(walks) {
-        panic!("{failure}");
-    }
+    property::hold(WALKS, |seed| {
+        if let Some(failure) = failure_of(seed) {
+            panic!("{failure}");
+        }
+    });
 }
 
 /// Of the planted bugs, those that random commands find in as many walks as every run of the tests makes. The others need
@@ -35,20 +36,18 @@ fn random_commands_break_no_truth() {
 fn random_commands_find_planted_bugs() {
     for bug in [17, 18, 19, 23, 31, 51] {
         crate::planted::switch_on(bug);
-        let failure = first_failure(WALKS);
+        let failure = (0..WALKS).find_map(failure_of);
         crate::planted::switch_on(0);
         assert!(failure.is_some(), "bug {bug} is found in {WALKS} walks");
     }
 }
 
-/// The first walk that fails, and its lines.
-fn first_failure(walks: u64) -> Option<String> {
-    (1..=walks).find_map(|seed| {
-        let mut lines = Vec::new();
-        let walked = catch_unwind(AssertUnwindSafe(|| walk(seed, &mut lines)));
-        let reason = walked.unwrap_or_else(|panic| Err(panic_text(panic.as_ref()))).err()?;
-        Some(format!("walk {seed} failed: {reason}\n\n{}", lines.join("\n")))
-    })
+/// How a walk failed, and its lines.
+fn failure_of(seed: u64) -> Option<String> {
+    let mut lines = Vec::new();
+    let walked = catch_unwind(AssertUnwindSafe(|| walk(seed, &mut lines)));
+    let reason = walked.unwrap_or_else(|panic| Err(panic_text(panic.as_ref()))).err()?;
+    Some(format!("walk {seed} failed: {reason}\n\n{}", lines.join("\n")))
 }
 
 fn walk(seed: u64, lines: &mut Vec<String>) -> Result<(), String> {

@@ -23,18 +23,18 @@ fn misdirect(rig: &mut Rig, state: &mut u64, frame: usize) -> bool {
 #[test]
 fn a_frame_written_behind_the_end_takes_back_no_vote_and_no_entry() {
     let mut misdirected = 0;
-    for seed in 0..300 {
+    let tried = property::hold(300, |seed| {
         let mut state = seed + 3;
         let mut rig = history(seed);
         let frame = usize::try_from(seeded(&mut state)).unwrap() % (rig.frames.len() - 1);
         if !misdirect(&mut rig, &mut state, frame) {
-            continue;
+            return;
         }
         misdirected += 1;
         let found = rig.recover();
         assert_nothing_else_is_lost(&rig, &found);
-    }
-    assert!(misdirected > 100, "most histories leave room, not {misdirected}");
+    });
+    assert!(tried < 300 || misdirected > 100, "most histories leave room, not {misdirected}");
 }
 
 #[test]

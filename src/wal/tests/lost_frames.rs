@@ -121,7 +121,7 @@ fn repair(rig: &mut Rig, state: &mut u64) {
 #[test]
 fn whatever_frame_is_lost_nothing_else_is_and_peers_can_fill_the_hole() {
     let mut holes_count = 0;
-    for seed in 0..150 {
+    let tried = property::hold(150, |seed| {
         let mut state = seed + 7;
         let mut rig = history(seed);
         let frames_count = rig.frames.len();
@@ -133,20 +133,20 @@ fn whatever_frame_is_lost_nothing_else_is_and_peers_can_fill_the_hole() {
         assert_nothing_else_is_lost(&rig, &found);
         holes_count += usize::from(found.groups.values().any(|group| !group.log.islands.is_empty()));
         if found.identity.is_none() {
-            continue;
+            return;
         }
         rig.reopen();
         repair(&mut rig, &mut state);
         let found = rig.recover();
         rig.assert_whole(&found);
-    }
-    assert!(holes_count > 40, "most lost frames leave a hole, not {holes_count}");
+    });
+    assert!(tried < 150 || holes_count > 40, "most lost frames leave a hole, not {holes_count}");
 }
 
 #[test]
 fn whatever_frames_are_lost_a_group_is_sound_or_counts_for_nothing() {
     let mut counts_for_nothing = 0;
-    for seed in 0..300 {
+    let tried = property::hold(300, |seed| {
         let mut state = seed + 11;
         let mut rig = history(seed);
         let frames_count = rig.frames.len();
@@ -164,6 +164,6 @@ fn whatever_frames_are_lost_a_group_is_sound_or_counts_for_nothing() {
             assert_eq!(found.log.hard_state, truth.hard_state, "seed {seed}: no vote is lost");
             assert_eq!(found.last(), truth.last(), "seed {seed}: the end is known");
         }
-    }
-    assert!(counts_for_nothing > 5, "some damage hides a group");
+    });
+    assert!(tried < 300 || counts_for_nothing > 5, "some damage hides a group");
 }
