@@ -135,8 +135,12 @@ fn replay(
             let explanation = format!("what was committed is {:?}", committed.command);
             return Err(violation(history, Wrong::UnknownWrite, explanation, &[at]));
         }
-        if places[at].is_some() {
+        if places[at].is_some() && committed.write.has_stamp() {
             continue;
+        }
+        if places[at].is_some() {
+            let explanation = format!("write {} was done twice", committed.write);
+            return Err(violation(history, Wrong::UnknownWrite, explanation, &[at]));
         }
         let before = model.revision();
         let expected = model.apply(&committed.command);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::check::testing::*;
+use crate::ids::SessionId;
 
 fn wrong(history: &[Operation], order: &[CommittedWrite]) -> Wrong {
     check_along_revisions(history, order).expect_err("the history is impossible").wrong
@@ -151,4 +152,18 @@ fn a_serializable_read_may_be_old_but_not_wrong() {
     assert!(check_along_revisions(&history, &order).is_ok());
     history.push(serializable(read((31, 40), 2, Some(("b", 2, 1)))));
     assert_eq!(wrong(&history, &order), Wrong::Answer);
+}
+
+#[test]
+fn a_write_without_a_stamp_that_is_done_twice_is_found() {
+    let bare = WriteId { session: SessionId(0), sequence: 77 };
+    let mut history =
+        [write((0, 10), 1, put("a"), was_put(2)), write((20, 30), 2, put("b"), Answer::Unknown)];
+    let mut order = order(&[(1, put("a")), (2, put("b")), (2, put("b"))]);
+    assert!(check_along_revisions(&history, &order).is_ok(), "a retry");
+    history[1].call = Call::Write { write: bare, command: put("b") };
+    order[1].write = bare;
+    order[2].write = bare;
+    assert!(check_along_revisions(&history, &order[..2]).is_ok(), "once");
+    assert_eq!(wrong(&history, &order), Wrong::UnknownWrite);
 }

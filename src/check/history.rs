@@ -40,12 +40,22 @@ pub enum Call {
 }
 
 /// What makes two entries of the log the same write.
+///
+/// A write without a stamp has session 0, and in place of a sequence whatever tells it from all others. It has no
+/// retries: a second copy of it is another write, that nobody asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WriteId {
     /// The client's session.
     pub session: SessionId,
     /// The number of the write in it.
     pub sequence: u64,
+}
+
+impl WriteId {
+    /// Whether copies of it are retries.
+    pub fn has_stamp(self) -> bool {
+        self.session != SessionId(0)
+    }
 }
 
 /// What a client was told.
@@ -70,7 +80,11 @@ pub struct CommittedWrite {
 
 impl fmt::Display for WriteId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.session, self.sequence)
+        if self.has_stamp() {
+            write!(f, "{}/{}", self.session, self.sequence)
+        } else {
+            write!(f, "{:016x} without a stamp", self.sequence)
+        }
     }
 }
 

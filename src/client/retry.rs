@@ -216,6 +216,9 @@ impl Retry {
     }
 
     fn give_up(&self, last: Setback) -> Step {
+        if self.may_be_done && self.nature == Nature::BareWrite {
+            crate::sometimes!(BareWriteInDoubt);
+        }
         let certainty = if self.may_be_done { Certainty::OutcomeUnknown } else { Certainty::NotDone };
         Step::GiveUp(GivenUp { certainty, last, attempts: self.attempts })
     }

@@ -11,6 +11,7 @@ use super::{Output, group};
 use crate::api::{Refusal, Response, Stamp};
 use crate::ids::{LogIndex, MemberId, SessionId, Term, Ticket};
 use crate::peer::Body;
+use crate::sometimes;
 use bytes::Bytes;
 use wal_format::{EntryHeader, EntryKind};
 
@@ -69,7 +70,10 @@ impl Replica {
                 self.sessions.expire(session, LogIndex(header.low_water));
                 Response::SessionClosed
             }
-            EntryKind::Command if session == SessionId(0) => self.run(body),
+            EntryKind::Command if session == SessionId(0) => {
+                sometimes!(BareWriteApplied);
+                self.run(body)
+            }
             EntryKind::Command => {
                 let stamp = Stamp { session, sequence: header.sequence, low_water: header.low_water };
                 match self.sessions.judge(index, stamp) {

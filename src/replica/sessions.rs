@@ -53,11 +53,16 @@ impl Sessions {
 
     /// Closes a session on its client's word.
     pub(super) fn close(&mut self, session: SessionId) -> Response {
-        if self.table.remove(&session).is_some() {
-            Response::SessionClosed
-        } else {
-            Response::Refused(Refusal::SessionUnknown)
+        if !self.table.contains_key(&session) {
+            sometimes!(ClosingOfUnknownSession);
+            return Response::Refused(Refusal::SessionUnknown);
         }
+        sometimes!(SessionClosed);
+        // A session is closed for its client, and goes on to be known.
+        if !crate::planted!(108) {
+            self.table.remove(&session);
+        }
+        Response::SessionClosed
     }
 
     /// Ends a session that nothing named after `idle_since`. A write that was appended in between keeps it.
@@ -159,6 +164,14 @@ mod tests {
         let mut sessions = opened();
         assert_eq!(sessions.judge(LogIndex(2), stamp(5, 4)), Verdict::Fresh);
         assert_eq!(sessions.judge(LogIndex(3), stamp(4, 0)), Verdict::Refuse(Refusal::SequenceForgotten));
+    }
+
+    #[test]
+    fn a_closed_session_takes_no_writes_and_cannot_be_closed_again() {
+        let mut sessions = opened();
+        assert_eq!(sessions.close(SessionId(1)), Response::SessionClosed);
+        assert_eq!(sessions.judge(LogIndex(2), stamp(1, 0)), Verdict::Refuse(Refusal::SessionUnknown));
+        assert_eq!(sessions.close(SessionId(1)), Response::Refused(Refusal::SessionUnknown));
     }
 
     #[test]

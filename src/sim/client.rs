@@ -6,17 +6,20 @@
 //! sent on it, belongs to one boot of its member and is given up with whatever did not come in time. So the client
 //! pays no heed to an answer that comes later; the request that it was for still arrives, however late.
 //!
-//! Always: every write carries a stamp, the same on every attempt; a client's low-water mark passes exactly the
-//! writes that it will not ask for again; every answer that arrives is held against the others to the same write,
-//! heeded or not. About 100 operations a simulated second over all clients, over so few keys that they meet.
-//! Left out: what is right (`check` and `invariants` say that), writes without a stamp, and requests that arrive
-//! twice on one connection, which a stream rules out.
+//! How often they send a write without a stamp, close their session, or go on using one that is closed, is the seed's
+//! (`Habits`). Only a write that holds a value of its own goes without a stamp, so that the log tells which it was.
+//!
+//! Always: a stamp is the same on every attempt; a client's low-water mark passes exactly the writes that it will not
+//! ask for again; every answer that arrives is held against the others to the same write, heeded or not. About 100
+//! operations a simulated second over all clients, over so few keys that they meet.
+//! Left out: what is right (`check` and `invariants` say that), and requests that arrive twice on one connection,
+//! which a stream rules out.
 
 use super::clock::{BootClock, TrueMicros};
 use super::events::{Event, Queue};
 use super::fault_plan::FaultPlan;
-use super::random::Random;
-use super::workload::Workload;
+use super::random::{Random, fingerprint};
+use super::workload::{Habits, Workload, holds_a_value};
 use crate::api::{Certainty, EncodedCommand, ReadMode, Refusal, Request, Response, Stamp};
 use crate::check::{Answer, Call, Operation, WriteId};
 use crate::client::retry::{GivenUp, Nature, Retry, Setback, Step};
@@ -60,6 +63,7 @@ pub(super) struct Clients {
     answered_count: u64,
     /// Whether operations still begin.
     is_open: bool,
+    habits: Habits,
     workload: Workload,
     random: Random,
 }
@@ -67,13 +71,21 @@ pub(super) struct Clients {
 #[derive(Debug)]
 struct Client {
     clock: BootClock,
-    session: Option<SessionId>,
-    last_sequence: u64,
+    session: Option<Session>,
+    /// A session that it has closed and uses all the same, for so many writes.
+    closed: Option<(Session, u32)>,
     /// The members it knows of, in an order of its own.
     endpoints: Vec<Endpoint>,
     /// The endpoint that served last; most operations begin there.
     served_last: usize,
     slots: [Slot; SLOTS_COUNT],
+}
+
+/// A session as its client knows it.
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    id: SessionId,
+    last_sequence: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +105,7 @@ struct Slot {
 /// What a slot waits for.
 #[derive(Debug)]
 struct Pending {
-    /// The operation's place in the history; `None` while a session is being opened.
+    /// The operation's place in the history; `None` while a session is being opened or closed.
     operation: Option<usize>,
     request: Request,
     retry: Retry,
@@ -123,7 +135,7 @@ enum Stage {
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {
     place: Place,
-    /// The operation's place in the history; `None` for the opening of a session.
+    /// The operation's place in the history; `None` for the opening or the closing of a session.
     pub(super) operation: Option<usize>,
     /// To whom.
     pub(super) member: usize,
@@ -151,7 +163,7 @@ impl Client {
         Self {
             clock: BootClock::new(TrueMicros(0), plan.drift_ppm, random),
             session: None,
-            last_sequence: 0,
+            closed: None,
             endpoints,
             served_last: 0,
             slots: [slot(), slot()],
@@ -173,21 +185,35 @@ impl Client {
         }
     }
 
-    /// The highest sequence up to which this client will never ask for any again: whatever came to an end, were it by
-    /// being given up.
-    fn low_water(&self) -> u64 {
+    /// The stamp of the next write in `session`. Its low-water mark is the highest sequence up to which this client
+    /// will never ask for any again: whatever came to an end, were it by being given up.
+    fn stamp(&self, session: &mut Session) -> Stamp {
         let pending = self.slots.iter().filter_map(|slot| slot.pending.as_ref());
-        let waiting = pending.filter_map(|pending| match &pending.request {
-            Request::Write { stamp: Some(stamp), .. } if Some(stamp.session) == self.session => {
-                Some(stamp.sequence - 1)
-            }
-            Request::Write { .. }
-            | Request::OpenSession { .. }
-            | Request::CloseSession { .. }
-            | Request::Read { .. }
-            | Request::Status => None,
-        });
-        waiting.min().unwrap_or(self.last_sequence)
+        let waiting = pending.filter_map(Pending::stamp).filter(|stamp| stamp.session == session.id);
+        let low_water = waiting.map(|stamp| stamp.sequence - 1).min().unwrap_or(session.last_sequence);
+        session.last_sequence += 1;
+        Stamp { session: session.id, sequence: session.last_sequence, low_water }
+    }
+
+    /// The session, if it is this one, is not used for any new write but those of a client that clings to it.
+    fn leave(&mut self, id: SessionId, clings_for: u32) {
+        if let Some(session) = self.session.filter(|session| session.id == id) {
+            self.session = None;
+            self.closed = (clings_for > 0).then_some((session, clings_for));
+        }
+    }
+}
+
+impl Pending {
+    fn stamp(&self) -> Option<Stamp> {
+        if let Request::Write { stamp, .. } = &self.request { *stamp } else { None }
+    }
+}
+
+impl Attempt {
+    /// The session that it asks to be closed.
+    pub(super) fn closes(&self) -> Option<SessionId> {
+        if let Request::CloseSession { session, .. } = &self.request { Some(*session) } else { None }
     }
 }
 
@@ -208,6 +234,7 @@ impl Clients {
             members_count: plan.members_count,
             answered_count: 0,
             is_open: true,
+            habits: Habits::draw(&mut random),
             workload: Workload::new(random.fork()),
             random,
         }
@@ -330,9 +357,10 @@ impl Clients {
         response: Response,
         queue: &mut Queue,
     ) -> Result<(), Contradiction> {
-        let Some(&Attempt { place, operation, .. }) = self.attempt(attempt) else {
+        let Some(sent) = self.attempt(attempt) else {
             return Ok(());
         };
+        let (place, operation, closes) = (sent.place, sent.operation, sent.closes());
         self.check_against_others(operation, &response)?;
         let (client, slot) = place;
         let stage = self.loops[client].slots[slot].pending.as_ref().map(|pending| pending.stage);
@@ -341,8 +369,10 @@ impl Clients {
         };
         match (stage, response) {
             (Stage::Asking, Response::SessionOpened { session }) => {
-                self.loops[client].session = Some(session);
-                self.loops[client].last_sequence = 0;
+                self.loops[client].session = Some(Session { id: session, last_sequence: 0 });
+                self.serve(now, place, None, queue);
+            }
+            (Stage::Asking, Response::SessionClosed) if closes.is_some() => {
                 self.serve(now, place, None, queue);
             }
             (Stage::Asking, Response::Applied(applied)) => self.serve(now, place, Some(applied), queue),
@@ -416,15 +446,36 @@ impl Clients {
         now: TrueMicros,
         (client, slot): Place,
     ) -> Option<(Option<usize>, Request, Nature)> {
-        let Some(session) = self.loops[client].session else {
+        let this = &mut self.loops[client];
+        let Some(session) = this.session else {
+            if let Some((mut session, writes_left)) = this.closed.take() {
+                let command = self.workload.write();
+                let written = self.stamped(client, &mut session, command);
+                self.loops[client].closed = (writes_left > 1).then_some((session, writes_left - 1));
+                return Some(self.remember(now, client, written));
+            }
             let is_opening = slot == 0;
             let request = Request::OpenSession { keyspace: KEYSPACE };
             return is_opening.then_some((None, request, Nature::Read));
         };
-        let (call, request, nature) = match self.workload.next_write() {
+        if self.random.chance(self.habits.closings) {
+            let request = Request::CloseSession { keyspace: KEYSPACE, session: session.id };
+            return Some((None, request, Nature::Read));
+        }
+        let begun = match self.workload.next_write() {
             Some(command) => self.write(client, session, command),
             None => self.read(),
         };
+        Some(self.remember(now, client, begun))
+    }
+
+    /// An operation begins, and has its place in the history.
+    fn remember(
+        &mut self,
+        now: TrueMicros,
+        client: usize,
+        (call, request, nature): (Call, Request, Nature),
+    ) -> (Option<usize>, Request, Nature) {
         self.history.push(Operation {
             client: u32::try_from(client).unwrap_or(u32::MAX),
             invoked: now.0,
@@ -433,20 +484,22 @@ impl Clients {
             answer: Answer::Unknown,
         });
         self.first_answers.push(None);
-        Some((Some(self.history.len() - 1), request, nature))
+        (Some(self.history.len() - 1), request, nature)
     }
 
-    fn write(&mut self, client: usize, session: SessionId, command: Command) -> (Call, Request, Nature) {
-        let client = &mut self.loops[client];
-        let low_water = client.low_water();
-        client.last_sequence += 1;
-        let write = WriteId { session, sequence: client.last_sequence };
-        let request = Request::Write {
-            keyspace: KEYSPACE,
-            stamp: Some(Stamp { session, sequence: write.sequence, low_water }),
-            command: EncodedCommand::encode(&command)
-                .expect("the workload makes only commands within every limit"),
-        };
+    fn write(&mut self, client: usize, mut session: Session, command: Command) -> (Call, Request, Nature) {
+        if holds_a_value(&command) && self.random.chance(self.habits.bare_writes) {
+            return bare(command);
+        }
+        let written = self.stamped(client, &mut session, command);
+        self.loops[client].session = Some(session);
+        written
+    }
+
+    fn stamped(&self, client: usize, session: &mut Session, command: Command) -> (Call, Request, Nature) {
+        let stamp = self.loops[client].stamp(session);
+        let write = WriteId { session: stamp.session, sequence: stamp.sequence };
+        let request = Request::Write { keyspace: KEYSPACE, stamp: Some(stamp), command: encoded(&command) };
         (Call::Write { write, command }, request, Nature::StampedWrite)
     }
 
@@ -555,18 +608,16 @@ impl Clients {
 
     fn give_up(&mut self, now: TrueMicros, place: Place, end: &GivenUp, queue: &mut Queue) {
         let client = &mut self.loops[place.0];
-        let pending = client.slots[place.1].pending.as_ref();
-        let stamp = if let Some(Request::Write { stamp, .. }) = pending.map(|pending| &pending.request) {
-            *stamp
-        } else {
-            None
+        let Some(pending) = &client.slots[place.1].pending else {
+            return;
         };
+        let (is_write, stamp) = (matches!(pending.request, Request::Write { .. }), pending.stamp());
         if let Setback::Refused { refusal: Refusal::SessionUnknown, .. } = end.last
-            && stamp.map(|stamp| stamp.session) == client.session
+            && let Some(stamp) = stamp
         {
-            client.session = None;
+            client.leave(stamp.session, 0);
         }
-        let is_not_done = stamp.is_some() && end.certainty == Certainty::NotDone;
+        let is_not_done = is_write && end.certainty == Certainty::NotDone;
         self.resolve(now, place, if is_not_done { Answer::NotDone } else { Answer::Unknown }, queue);
     }
 
@@ -574,6 +625,12 @@ impl Clients {
         let Some(pending) = self.loops[client].slots[slot].pending.take() else {
             return;
         };
+        if let Request::CloseSession { session, .. } = pending.request {
+            // It has asked, so it counts the session as closed, however that ended.
+            let clings = self.random.chance(self.habits.clingings);
+            let clings_for = if clings { 1 + u32::from(self.random.below(2) == 0) } else { 0 };
+            self.loops[client].leave(session, clings_for);
+        }
         if let Some(operation) = pending.operation.and_then(|at| self.history.get_mut(at)) {
             if let Answer::Applied(applied) = &answer {
                 self.answered_count += 1;
@@ -609,6 +666,18 @@ impl Clients {
         let (first, second) = (brief(first), brief(applied));
         Err(Contradiction(format!("write {write} was answered {first} and later {second}")))
     }
+}
+
+/// A write without a stamp, known by the bytes of its command.
+fn bare(command: Command) -> (Call, Request, Nature) {
+    let encoded = encoded(&command);
+    let write = WriteId { session: SessionId(0), sequence: fingerprint(encoded.bytes()) };
+    let request = Request::Write { keyspace: KEYSPACE, stamp: None, command: encoded };
+    (Call::Write { write, command }, request, Nature::BareWrite)
+}
+
+fn encoded(command: &Command) -> EncodedCommand {
+    EncodedCommand::encode(command).expect("the workload makes only commands within every limit")
 }
 
 fn brief(applied: &Applied) -> String {

@@ -50,4 +50,6 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(104, "a read of the past that overlooks deletions"),
     bug(105, "a frame believed where a disk wrote it by mistake"),
     bug(106, "a founding of members that do not all know the same directories"),
+    bug(107, "a forward proposed twice when its frame comes twice"),
+    bug(108, "a closed session that still takes writes"),
 ];

@@ -26,14 +26,15 @@ use super::served::Served;
 use super::storage_faults::Harm;
 use super::tally::Tally;
 use super::trace::Trace;
-use crate::api::Response;
+use crate::api::{Refusal, Response};
 use crate::check::{Call, Violation, judge, picture};
 use crate::client::retry::Setback;
 use crate::ids::{MemberId, Ticket};
 use crate::peer::{self, Body};
 use crate::raft::{AppendResult, Message, RoleName};
 use crate::replica::{Input, Observation, Output};
-use crate::sometimes::{self, Marker};
+use crate::sometimes;
+use crate::sometimes::Marker;
 use bytes::Bytes;
 
 /// Before a segment that could not be made is tried again, as in a server.
@@ -796,10 +797,26 @@ impl Run {
                 format!("{id} told of session {session}, whose opening is not committed")
             })?;
         }
-        let (Some(attempt), Response::Applied(applied)) = (attempt, response) else {
+        let Some(attempt) = attempt else {
             return Ok(());
         };
+        if let Some(session) = attempt.closes().filter(|_| *response == Response::SessionClosed) {
+            holds(
+                self.truth.witness.has_closed(session),
+                "a_session_is_told_closed_after_its_commit",
+                || format!("{id} told that session {session} is closed, which is not committed"),
+            )?;
+        }
         let Some(operation) = attempt.operation.and_then(|at| self.clients.operation(at)) else {
+            return Ok(());
+        };
+        let Response::Applied(applied) = response else {
+            if let Call::Write { write, .. } = &operation.call
+                && self.truth.witness.has_closed(write.session)
+                && *response == Response::Refused(Refusal::SessionUnknown)
+            {
+                sometimes!(WriteAfterClosing);
+            }
             return Ok(());
         };
         match &operation.call {

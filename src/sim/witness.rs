@@ -2,12 +2,15 @@
 //!
 //! Always: only what a member called committed gets in, once, in the order of the log. A copy of a write that the
 //! rules of sessions keep from running (its session is over, its sequence is at or below the low-water mark) is left
-//! out; second copies stay in, because telling them apart is the checker's business.
+//! out; second copies stay in, because telling them apart is the checker's business. A write without a stamp is known by
+//! the bytes of its command, which no other write has, and has no second copy.
 
 use super::invariants::{Broken, holds};
+use super::random::fingerprint;
 use crate::api::decode_command;
 use crate::check::{CommittedWrite, WriteId};
 use crate::ids::{LogIndex, SessionId, Term};
+use crate::kv::Command;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use wal_format::{EntryHeader, EntryKind};
@@ -20,6 +23,8 @@ pub(super) struct Witness {
     sessions: BTreeMap<SessionId, Session>,
     /// Every session that ever was opened.
     opened: BTreeSet<SessionId>,
+    /// Every session that was closed on its client's word.
+    closed: BTreeSet<SessionId>,
     /// How many entries of the order were second copies.
     copies_count: u64,
 }
@@ -51,6 +56,11 @@ impl Witness {
         self.opened.contains(&session)
     }
 
+    /// Whether the session was open, and its closing is committed.
+    pub(super) fn has_closed(&self, session: SessionId) -> bool {
+        self.closed.contains(&session)
+    }
+
     /// The entry at `index` is committed; returns its term.
     ///
     /// # Errors
@@ -72,7 +82,9 @@ impl Witness {
                 self.opened.insert(SessionId(index.0));
             }
             EntryKind::CloseSession => {
-                self.sessions.remove(&session);
+                if self.sessions.remove(&session).is_some() {
+                    self.closed.insert(session);
+                }
             }
             EntryKind::ExpireSession => {
                 let is_idle = |found: &Session| found.last_named.0 <= header.low_water;
@@ -93,6 +105,9 @@ impl Witness {
                 explanation: format!("the command of entry {index} does not decode"),
             });
         };
+        if header.session == 0 {
+            return self.commit_bare_write(body, command);
+        }
         let write = WriteId { session: SessionId(header.session), sequence: header.sequence };
         let Some(session) = self.sessions.get_mut(&write.session) else {
             return Ok(());
@@ -104,5 +119,14 @@ impl Witness {
             self.order.push(CommittedWrite { write, command });
         }
         Ok(())
+    }
+
+    /// A write without a stamp runs as often as it is in the log.
+    fn commit_bare_write(&mut self, body: &Bytes, command: Command) -> Result<(), Broken> {
+        let write = WriteId { session: SessionId(0), sequence: fingerprint(body) };
+        self.order.push(CommittedWrite { write, command });
+        holds(self.committed.insert(write), "a_write_without_a_stamp_is_done_once", || {
+            format!("write {write} is in the log a second time")
+        })
     }
 }

@@ -15,6 +15,32 @@ use bytes::Bytes;
 /// Keys that clients meet on.
 const KEYS_COUNT: usize = 7;
 
+/// How often the clients of a run do what they seldom do, in parts per million.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Habits {
+    /// Writes without a stamp, of those that can go without: as a client sends them that has no session.
+    pub(super) bare_writes: u32,
+    /// Operations in place of which a client closes its session.
+    pub(super) closings: u32,
+    /// Closed sessions that their client goes on using for a while, as if it had not asked.
+    pub(super) clingings: u32,
+}
+
+impl Habits {
+    /// The habits of one seed's clients: each is off in half of the seeds.
+    pub(super) fn draw(random: &mut Random) -> Self {
+        let mut chance = |low, high| {
+            let is_on = random.below(2) == 0;
+            if is_on { u32::try_from(random.magnitude(low, high)).unwrap_or(0) } else { 0 }
+        };
+        Self {
+            bare_writes: chance(10_000, 500_000),
+            closings: chance(1_000, 30_000),
+            clingings: chance(200_000, 1_000_000),
+        }
+    }
+}
+
 /// A stream of commands and queries.
 #[derive(Debug)]
 pub(super) struct Workload {
@@ -34,13 +60,17 @@ impl Workload {
 
     /// The next operation, if it is a write; if not, `next_read` says which read.
     pub(super) fn next_write(&mut self) -> Option<Command> {
-        Some(match self.random.below(100) {
+        (self.random.below(100) < 66).then(|| self.write())
+    }
+
+    /// A write.
+    pub(super) fn write(&mut self) -> Command {
+        match self.random.below(66) {
             0..38 => Command::Put(self.put()),
             38..46 => Command::DeleteRange(self.delete()),
             46..62 => Command::Txn(self.swap()),
-            62..66 => Command::Txn(self.mixed()),
-            _ => return None,
-        })
+            _ => Command::Txn(self.mixed()),
+        }
     }
 
     /// The next read.
@@ -181,5 +211,32 @@ impl Workload {
         };
         let range = if self.random.below(5) == 0 { self.span() } else { KeyRange::Key(key) };
         Compare { range, operator, target }
+    }
+}
+
+/// Whether no other write of the run has the bytes of this one, because it holds a value.
+pub(super) fn holds_a_value(command: &Command) -> bool {
+    match command {
+        Command::Put(_) => true,
+        Command::DeleteRange(_) | Command::Compact(_) => false,
+        Command::Txn(txn) => {
+            txn.success.iter().chain(&txn.failure).any(|part| matches!(part, Operation::Put(_)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_habit_is_on_in_some_seeds_and_off_in_others() {
+        let all: Vec<_> = (0..100).map(|seed| Habits::draw(&mut Random::new(seed))).collect();
+        let chances: [fn(&Habits) -> u32; 3] =
+            [|habits| habits.bare_writes, |habits| habits.closings, |habits| habits.clingings];
+        for chance in chances {
+            assert!(all.iter().any(|habits| chance(habits) == 0));
+            assert!(all.iter().any(|habits| chance(habits) > 0));
+        }
     }
 }
