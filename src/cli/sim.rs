@@ -320,7 +320,7 @@ impl Work {
                     tell(self.task(seed), &outcome);
                 }
                 Ok(Report::Panicked(seed, message)) => {
-                    campaign.fail(seed);
+                    campaign.fail(seed, &message.replace('\n', " "));
                     eprintln!("{} panicked: {message}", self.task(seed));
                     if self.bug == 0 {
                         tell_reproduction(self.task(seed), self.minutes);
@@ -448,6 +448,8 @@ struct Hunt {
     found: bool,
     seed: Option<u64>,
     seeds_tried: u64,
+    /// What the first seed that failed broke.
+    broken: Option<String>,
 }
 
 #[cfg(feature = "planted")]
@@ -474,6 +476,7 @@ fn find(arguments: &SimArgs, bug: crate::sim::PlantedBug) -> Hunt {
         found: seed.is_some(),
         seed,
         seeds_tried: seed.map_or(campaign.seeds, |seed| seed - arguments.first + 1),
+        broken: campaign.first_broken,
     };
     match seed {
         Some(seed) => {

@@ -15,6 +15,8 @@ pub struct Campaign {
     pub failures: u64,
     /// The lowest seed that failed.
     pub first_failed_seed: Option<u64>,
+    /// What that seed broke: an invariant, or an assertion in the words of its panic.
+    pub first_broken: Option<String>,
     /// Everything that happened.
     pub counts: Counts,
     /// Faults by kind.
@@ -30,18 +32,20 @@ impl Campaign {
         self.counts = self.counts.plus(outcome.counts);
         self.faults.add(&outcome.faults);
         self.markers.add(&outcome.markers);
-        if outcome.failure.is_some() {
-            self.fail(seed);
-        } else {
-            self.seeds += 1;
+        match &outcome.failure {
+            Some(failure) => self.fail(seed, failure.invariant),
+            None => self.seeds += 1,
         }
     }
 
-    /// Adds a run that ended in a panic, so that nothing else is known of it.
-    pub fn fail(&mut self, seed: u64) {
+    /// Adds a run that broke something; if that was a panic, nothing else is known of it.
+    pub fn fail(&mut self, seed: u64, broken: &str) {
         self.seeds += 1;
         self.failures += 1;
-        self.first_failed_seed = Some(self.first_failed_seed.map_or(seed, |first| first.min(seed)));
+        if self.first_failed_seed.is_none_or(|first| seed < first) {
+            self.first_failed_seed = Some(seed);
+            self.first_broken = Some(broken.to_owned());
+        }
     }
 }
 

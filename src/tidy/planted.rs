@@ -45,6 +45,58 @@ fn rows_nobody_planted(sources: &[Source]) -> Vec<String> {
     breaches
 }
 
+/// The beginnings of the rows that the catalogue asks of the table for people: `| N | what is wrong | `.
+fn rows_of(catalogue: &Source) -> Vec<String> {
+    let marker = "bug(";
+    let bugs = catalogue.code.match_indices(marker).filter_map(|(offset, _)| {
+        let (number, rest) = catalogue.text[offset + marker.len()..].split_once(", \"")?;
+        let (name, _) = rest.split_once('"')?;
+        Some(format!("| {} | {name} | ", number.parse::<u32>().ok()?))
+    });
+    bugs.collect()
+}
+
+/// Where the table of planted bugs is not the catalogue's, or names what nothing in the simulator is called.
+fn untrue_rows(table: &str, sources: &[Source]) -> Vec<String> {
+    let in_sim = || sources.iter().filter(|source| source.room() == "sim");
+    let mut expected = in_sim().filter(|source| source.path.contains(CATALOGUE)).flat_map(rows_of);
+    let mut breaches = Vec::new();
+    for row in table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| bug ")) {
+        let begin = expected.next().unwrap_or_default();
+        if begin.is_empty() || !row.starts_with(&begin) {
+            breaches.push(format!("expected a row that begins with {begin:?}, found {row}"));
+        }
+        for name in row.split('`').skip(1).step_by(2) {
+            if !in_sim().any(|source| source.text.contains(name)) {
+                breaches.push(format!("nothing in the simulator is called {name}"));
+            }
+        }
+    }
+    breaches.extend(expected.map(|begin| format!("there is no row that begins with {begin:?}")));
+    breaches
+}
+
+#[test]
+fn the_table_of_planted_bugs_is_the_catalogue_and_names_only_what_there_is() {
+    assert_none(&untrue_rows(include_str!("../sim/PLANTED.md"), &Source::all()));
+}
+
+#[test]
+fn a_missing_row_another_name_and_an_unknown_invariant_are_caught() {
+    let source = |text| Source::new("src/sim/planted_bugs.rs", text);
+    let one = || {
+        source("fn bug(number: u32) {} const ALL: [PlantedBug; 1] = [bug(1, \"wrong\")]; const HELD: u8 = 0;")
+    };
+    let two =
+        || source("const HELD: u8 = 0; const ALL: [PlantedBug; 2] = [bug(1, \"wrong\"), bug(2, \"bad\")];");
+    let table = "| bug | what is wrong | broken first |\n|---|---|---|\n| 1 | wrong | `HELD` |\n";
+    assert_none(&untrue_rows(table, &[one()]));
+    assert_caught(&untrue_rows(table, &[two()]), 1, "bug 2 has no row");
+    assert_caught(&untrue_rows(&format!("{table}| 2 | bad | |\n"), &[one()]), 1, "no bug 2 is planted");
+    assert_caught(&untrue_rows(&table.replace("wrong |", "right |"), &[one()]), 1, "another name");
+    assert_caught(&untrue_rows(&table.replace("HELD", "KEPT"), &[one()]), 1, "nothing is called so");
+}
+
 #[test]
 fn every_row_of_the_catalogue_is_planted() {
     assert_none(&rows_nobody_planted(&Source::all()));
