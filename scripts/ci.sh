@@ -125,6 +125,16 @@ real_processes() {
     fi
 }
 
+# Members with a bug that clients can see: the run must fail, say that the history is impossible, and draw it.
+nemesis_finds_a_planted_bug() {
+    local status=0
+    timeout --kill-after=10 "$STEP_SECONDS_MAX" \
+        cargo run --quiet --release -p bench-harness --features mainstay/planted -- nemesis --rounds 1 \
+        --only kill-follower --planted 102 --history "$scratch/seen.jsonl" --json >"$scratch/nemesis.json" || status=$?
+    cat "$scratch/nemesis.json"
+    [[ $status -eq 1 && -s $scratch/seen.html ]] && grep -q '"verdict":"impossible"' "$scratch/nemesis.json"
+}
+
 tree_before=$(tree_state)
 
 step "toolchain" toolchain
@@ -145,6 +155,7 @@ step "simulator, every crash point" "${MAINSTAY[@]}" sim --crash-points --json
 step "every schedule up to a bound" "${MAINSTAY[@]}" sim --explore --states "$EXPLORED_STATES" --json
 step "planted bugs are found" cargo run --quiet --release --bin mainstay --features planted -- \
     sim --planted all --budget "$BUG_BUDGET"
+step "nemesis finds a planted bug" nemesis_finds_a_planted_bug
 
 diff <(printf '%s\n' "$tree_before") <(printf '%s\n' "$(tree_state)") || fail "the run changed the tree (see above)"
 

@@ -24,8 +24,8 @@ const LONG_ABOUT: &str = "\
 Measurements and faults on real machines, for mainstay.
 
 It puts clusters of real processes under load, ours and etcd, and says what that took; it measures the one thing that
-bounds a durable write from below, the disk; and it breaks clusters of ours under load and checks that nothing
-acknowledged is lost.";
+bounds a durable write from below, the disk; and it breaks clusters of ours under load and judges whether
+what their clients saw is possible.";
 
 #[derive(Debug, Parser)]
 #[command(name = "bench-harness", version, about = "Measurements on real machines, for mainstay")]
@@ -45,7 +45,7 @@ enum Command {
     JudgeHistory(judge_history::Options),
     /// Put a cluster under load, of mainstay or etcd, and measure it
     Load(Box<load::Options>),
-    /// Kill, pause and end members of a cluster under load, round after round; nothing acknowledged may be lost
+    /// Kill, pause and end members of a cluster under load, round after round, and judge what its clients saw
     Nemesis(nemesis::Options),
     /// Time durable writes as a write-ahead log makes them: `O_DIRECT`, `RWF_DSYNC`, into zero-filled files
     RawDsync(raw_dsync::Options),

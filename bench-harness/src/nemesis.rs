@@ -1,18 +1,28 @@
-//! Rounds of faults against a cluster of real processes under load, and the check that nothing acknowledged was lost.
+//! Rounds of faults against a cluster of real processes under load, and the judgement of everything its clients saw.
 //!
-//! Each round starts writers, does one thing to the members, waits until writes are acknowledged again, and reads
-//! everything of that round and the one before it back; the end reads back every round. What always holds: the faults follow from the
-//! seed, which is printed; a kill is SIGKILL and a restart uses the same command line. What it leaves out: lost syncs (the
-//! kernel keeps what a killed process gave it; `mainstay sim` looks there), and partitions, which need namespaces.
+//! Each round starts clients, does one thing to the members, and waits until writes are acknowledged again. At the end
+//! every member is read whole, all must be equal, and two judges look for anything impossible in what anybody was told
+//! (`nemesis/judgement.rs`). What always holds: the faults follow from the seed, which is printed; a kill is SIGKILL and a
+//! restart uses the same command line. What it leaves out: lost syncs (the kernel keeps what a killed process gave it;
+//! `mainstay sim` looks there), and partitions, which need namespaces.
 
+mod clients;
+mod judgement;
+mod recorder;
+mod witness;
+
+use self::clients::{Clients, Written};
+use self::judgement::Judgement;
+use self::recorder::Recorder;
 use crate::{program, raw_dsync};
 use clap::{Args, ValueEnum};
+use mainstay::check::{Operation, picture, to_lines};
 use mainstay::cli::cluster::{ClusterError, ClusterOptions, LocalCluster};
-use mainstay::cli::workload::{Ledgers, Verdict, Workload, Written, client};
+use mainstay::ids::Revision;
 use rustix::process::Signal;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +35,10 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// How long one look at the writes takes at the most, so that Ctrl-C is heard.
 const GLANCE: Duration = Duration::from_millis(100);
 
+/// Members and clients at a time, at the most.
+const MEMBERS_MAX: u32 = 9;
+const CLIENTS_MAX: u32 = 64;
+
 /// Writes acknowledged before and after each fault.
 const WRITES: usize = 100;
 
@@ -34,11 +48,11 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// The arguments of `bench-harness nemesis`.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// How many faults, one after the other
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    /// How many faults, one after the other; a thousand need a few gigabytes for what was seen
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=2_000))]
     rounds: u32,
     /// Members of the cluster
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(3..=9))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(3..=i64::from(MEMBERS_MAX)))]
     members: u16,
     /// Which faults, in which order [default: drawn, and printed]
     #[arg(long, value_name = "N")]
@@ -46,15 +60,21 @@ pub(crate) struct Options {
     /// One fault only, in every round
     #[arg(long, value_enum, value_name = "FAULT")]
     only: Option<Fault>,
-    /// Threads that write
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
-    writers: u16,
+    /// Clients at a time, which write and read
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=i64::from(CLIENTS_MAX)))]
+    clients: u16,
     /// Their election timeout
     #[arg(long, default_value_t = 700, value_parser = clap::value_parser!(u64).range(100..=10_000))]
     election_ms: u64,
     /// This binary instead of the one built from this tree
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
+    /// Write down what the clients did and were told, as JSON lines; what is wrong is drawn beside it
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
+    /// Plant this bug in every member, to see it found (needs a build with `--features mainstay/planted`)
+    #[arg(long, value_name = "BUG")]
+    planted: Option<u32>,
     /// Where the members' data goes [default: a temporary directory]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -112,8 +132,18 @@ enum NemesisError {
     Cluster(#[from] ClusterError),
     #[error(transparent)]
     Machine(#[from] std::io::Error),
-    #[error("what was written cannot be read back: {0}")]
+    #[error("the past cannot be read: {0}")]
     Unread(#[from] mainstay::client::Failure),
+    #[error("{}: {error}", path.display())]
+    File { path: PathBuf, error: std::io::Error },
+    #[error("this build has no bugs to plant; build it with --features mainstay/planted")]
+    NothingPlanted,
+    #[error("member {name} cannot be read: {why}")]
+    MemberUnread { name: String, why: String },
+    #[error("members {} and {} hold different pairs at revision {revision}", names[0], names[1])]
+    Unequal { names: [String; 2], revision: Revision },
+    #[error("the members came to no common revision in {} s, but to {revisions:?}", PATIENCE.as_secs())]
+    Apart { revisions: Vec<Option<Revision>> },
     #[error("nobody leads after {} s", PATIENCE.as_secs())]
     NoLeader,
     #[error("no write was acknowledged for {seconds} s; the last failure: {last}", seconds = PATIENCE.as_secs())]
@@ -127,7 +157,9 @@ enum NemesisError {
 /// What all rounds came to.
 #[derive(Debug, Default)]
 struct Tally {
-    verdict: Verdict,
+    judgement: Judgement,
+    /// Whether all members were read in the end, and were equal.
+    are_equal: bool,
     gaps_ms: Vec<u64>,
     /// For each round, the longest time from the fault on in which no write was acknowledged.
     silences_ms: Vec<u64>,
@@ -141,25 +173,46 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         .unwrap_or_else(|| u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32);
     eprintln!("nemesis: {} rounds, --seed {seed}", options.rounds);
     let mut tally = Tally::default();
-    let result = rounds(options, seed, &mut tally);
+    let result = rounds_and_judgement(options, seed, &mut tally);
     report(options, seed, &mut tally, result.as_ref().err());
     match result {
-        Ok(()) if tally.verdict.is_kept() => ExitCode::SUCCESS,
+        Ok(()) if tally.judgement.is_possible() => ExitCode::SUCCESS,
         Ok(()) | Err(_) => ExitCode::FAILURE,
     }
 }
 
-fn rounds(options: &Options, seed: u64, tally: &mut Tally) -> Result<(), NemesisError> {
+fn rounds_and_judgement(options: &Options, seed: u64, tally: &mut Tally) -> Result<(), NemesisError> {
+    let recorder = Recorder::new(options.history.as_deref()).map_err(|error| {
+        let path = options.history.clone().unwrap_or_default();
+        NemesisError::File { path, error }
+    })?;
+    let recorder = Arc::new(recorder);
+    let result = rounds(options, seed, tally, &recorder);
+    let history = recorder.history();
+    if result.is_err() {
+        // What was seen until then may say why, or be wrong as well.
+        tally.judgement = Judgement::by_search(&history);
+    }
+    if result.is_err() || !tally.judgement.is_possible() {
+        keep(options, seed, &tally.judgement, &history)?;
+    }
+    if let (Some(path), Some(error)) = (&options.history, recorder.broken()) {
+        return Err(NemesisError::File { path: path.clone(), error });
+    }
+    result
+}
+
+fn rounds(
+    options: &Options,
+    seed: u64,
+    tally: &mut Tally,
+    recorder: &Arc<Recorder>,
+) -> Result<(), NemesisError> {
     let is_interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&is_interrupted))?;
     }
-    let mut cluster_options =
-        ClusterOptions::new(program::find(options.program.as_deref())?, options.members);
-    cluster_options.election_ms = options.election_ms;
-    cluster_options.heartbeat_ms = options.election_ms / 10;
-    cluster_options.directory.clone_from(&options.data);
-    let mut cluster = LocalCluster::prepare(cluster_options)?;
+    let mut cluster = LocalCluster::prepare(cluster_options(options)?)?;
     eprintln!(
         "noise floor of {}: {}",
         cluster.directory().display(),
@@ -173,32 +226,62 @@ fn rounds(options: &Options, seed: u64, tally: &mut Tally) -> Result<(), Nemesis
     }
     // Every run writes, so no two runs on one directory begin at the same revision.
     let first_revision = leader(&cluster)?.1;
-    let mut nemesis = Nemesis { cluster, writers: options.writers.into(), state: seed, is_interrupted };
-    let mut all: Vec<Ledgers> = Vec::new();
+    let (clients_count, recorder) = (options.clients, Arc::clone(recorder));
+    let mut nemesis = Nemesis { cluster, clients_count, recorder, state: seed, is_interrupted };
     for round in 1..=options.rounds {
         let fault = options.only.unwrap_or(FAULTS[nemesis.below(FAULTS.len())]);
-        let (ledgers, gap, silence) =
-            nemesis.round(fault, &format!("nemesis/{first_revision}/{round:06}"))?;
+        let (gap, silence) = nemesis.round(fault, round, &format!("nemesis/{first_revision}/{round:06}"))?;
         let [gap_ms, silence_ms] = [gap, silence].map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
-        all.push(ledgers);
-        let verdict = nemesis.verify(all.iter().rev().take(2))?;
         eprintln!(
-            "round {round}: {}, over after {gap_ms} ms, {silence_ms} ms of them without a write; {} acknowledged in \
-             the last two rounds, {} lost",
-            fault.name(),
-            verdict.acked,
-            verdict.lost
+            "round {round}: {}, over after {gap_ms} ms, {silence_ms} ms of them without a write",
+            fault.name()
         );
         tally.gaps_ms.push(gap_ms);
         tally.silences_ms.push(silence_ms);
         *tally.faults.entry(fault).or_default() += 1;
-        if !verdict.is_kept() {
-            tally.verdict = verdict;
-            return Ok(());
-        }
     }
-    tally.verdict = nemesis.verify(all.iter())?;
+    tally.judgement = judgement::pass(&nemesis.cluster, &nemesis.recorder, first_revision == 1)?;
+    tally.are_equal = true;
     nemesis.cluster.end(PATIENCE);
+    Ok(())
+}
+
+fn cluster_options(options: &Options) -> Result<ClusterOptions, NemesisError> {
+    let mut cluster = ClusterOptions::new(program::find(options.program.as_deref())?, options.members);
+    cluster.election_ms = options.election_ms;
+    cluster.heartbeat_ms = options.election_ms / 10;
+    cluster.directory.clone_from(&options.data);
+    if let Some(bug) = options.planted {
+        if !mainstay::planted::IS_COMPILED {
+            return Err(NemesisError::NothingPlanted);
+        }
+        cluster.variables.push(("MAINSTAY_PLANTED".to_owned(), bug.to_string()));
+    }
+    Ok(cluster)
+}
+
+/// Keeps a history that shows something wrong, and draws what is impossible in it.
+fn keep(
+    options: &Options,
+    seed: u64,
+    judgement: &Judgement,
+    history: &[Operation],
+) -> Result<(), NemesisError> {
+    let lines = options.history.clone().unwrap_or_else(|| {
+        std::env::temp_dir().join(format!("mainstay-nemesis-{}.jsonl", std::process::id()))
+    });
+    let write = |path: &Path, text: String| {
+        eprintln!("see {}", path.display());
+        std::fs::write(path, text).map_err(|error| NemesisError::File { path: path.to_owned(), error })
+    };
+    if options.history.is_none() {
+        write(&lines, to_lines(history))?;
+    }
+    if let Some(violation) = &judgement.violation {
+        eprintln!("{violation}");
+        let title = format!("nemesis --seed {seed}: an impossible history");
+        write(&lines.with_extension("html"), picture(&title, violation))?;
+    }
     Ok(())
 }
 
@@ -226,7 +309,8 @@ impl Silence {
 
 struct Nemesis {
     cluster: LocalCluster,
-    writers: usize,
+    clients_count: u16,
+    recorder: Arc<Recorder>,
     /// Of the chooser of faults.
     state: u64,
     is_interrupted: Arc<AtomicBool>,
@@ -241,12 +325,18 @@ impl Nemesis {
 
     /// Load, one fault, and how long it took until everybody was back and `WRITES` more writes were acknowledged; and
     /// the longest time in it without an acknowledged write.
-    fn round(&mut self, fault: Fault, prefix: &str) -> Result<(Ledgers, Duration, Duration), NemesisError> {
-        let (workload, written) = Workload::start(&self.cluster.endpoints(), self.writers, prefix);
+    fn round(
+        &mut self,
+        fault: Fault,
+        round: u32,
+        prefix: &str,
+    ) -> Result<(Duration, Duration), NemesisError> {
+        // The first numbers are those of the members, which are read in the end.
+        let numbers = (round * MEMBERS_MAX.max(CLIENTS_MAX), self.clients_count);
+        let (clients, written) = Clients::start(&self.cluster.endpoints(), numbers, prefix, &self.recorder);
         let result = self.strike_under_load(fault, &written);
-        let ledgers = workload.stop();
-        let (gap, silence) = result?;
-        Ok((ledgers, gap, silence))
+        clients.stop();
+        result
     }
 
     fn strike_under_load(
@@ -350,15 +440,6 @@ impl Nemesis {
         }
         Err(NemesisError::Stuck { last })
     }
-
-    fn verify<'a>(&self, ledgers: impl Iterator<Item = &'a Ledgers>) -> Result<Verdict, NemesisError> {
-        let mut client = client(&self.cluster.endpoints(), PATIENCE);
-        let mut sum = Verdict::default();
-        for ledgers in ledgers {
-            sum = sum.plus(ledgers.verify(&mut client)?);
-        }
-        Ok(sum)
-    }
 }
 
 fn report(options: &Options, seed: u64, tally: &mut Tally, error: Option<&NemesisError>) {
@@ -367,7 +448,8 @@ fn report(options: &Options, seed: u64, tally: &mut Tally, error: Option<&Nemesi
     }
     tally.gaps_ms.sort_unstable();
     tally.silences_ms.sort_unstable();
-    let Verdict { acked, lost, twice, unknown, unknown_there, foreign } = tally.verdict;
+    let Judgement { acked, reads, unknown, not_done, undecided, .. } = tally.judgement;
+    let verdict = tally.judgement.word();
     let fault_p50 = tally.gaps_ms.get(tally.gaps_ms.len() / 2).copied();
     let fault_max = tally.gaps_ms.last().copied();
     let silence_p50 = tally.silences_ms.get(tally.silences_ms.len() / 2).copied();
@@ -377,14 +459,17 @@ fn report(options: &Options, seed: u64, tally: &mut Tally, error: Option<&Nemesi
             tally.faults.iter().map(|(fault, count)| (fault.name(), *count)).collect();
         let summary = serde_json::json!({
             "rounds": tally.gaps_ms.len(), "members": options.members, "seed": seed, "acked": acked,
-            "acked_lost": lost, "applied_twice": twice, "foreign": foreign, "unknown": unknown,
-            "unknown_there": unknown_there, "fault_p50_ms": fault_p50, "fault_max_ms": fault_max,
+            "reads": reads, "unknown": unknown, "not_done": not_done, "verdict": verdict, "undecided": undecided,
+            "members_equal": tally.are_equal, "fault_p50_ms": fault_p50, "fault_max_ms": fault_max,
             "silence_p50_ms": silence_p50, "silence_max_ms": silence_max, "faults": faults,
             "error": error.map(ToString::to_string),
         });
         println!("{summary}");
     } else {
-        println!("{} rounds: {acked} acknowledged, {lost} lost, {twice} applied twice", tally.gaps_ms.len());
+        let rounds = tally.gaps_ms.len();
+        println!("{rounds} rounds: {acked} writes acknowledged, {reads} reads answered, {unknown} never");
+        let equal = if tally.are_equal { "all members are equal" } else { "the members were not compared" };
+        println!("the history is {verdict}; {equal}");
         if let (Some(p50), Some(max)) = (silence_p50, silence_max) {
             println!("without a write after a fault: {p50} ms in the median, {max} ms at the worst");
         }

@@ -185,19 +185,6 @@ impl Ledgers {
 }
 
 impl Verdict {
-    /// Both together.
-    #[must_use]
-    pub const fn plus(self, other: Self) -> Self {
-        Self {
-            acked: self.acked + other.acked,
-            lost: self.lost + other.lost,
-            twice: self.twice + other.twice,
-            unknown: self.unknown + other.unknown,
-            unknown_there: self.unknown_there + other.unknown_there,
-            foreign: self.foreign + other.foreign,
-        }
-    }
-
     /// Whether every promise about these writes was kept.
     pub const fn is_kept(&self) -> bool {
         self.lost == 0 && self.twice == 0 && self.foreign == 0
