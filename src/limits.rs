@@ -36,6 +36,40 @@ pub const TXN_OPERATIONS_MAX: usize = 128;
 /// (etcd's rule), so the deepest of this many may have no operations at all.
 pub const TXN_DEPTH_MAX: usize = TXN_OPERATIONS_MAX + 1;
 
+/// Milliseconds that a lease may last without a renewal.
+///
+/// Chosen: etcd's limit, 9,000,000,000 seconds, which its clients know as the largest.
+pub const LEASE_TTL_MILLIS_MAX: u64 = 9_000_000_000_000;
+
+/// Leases of one keyspace.
+///
+/// Chosen: ten times those of a very large installation; a million of them without keys take some hundred megabytes, and
+/// a list of their ids fits in one answer.
+pub const LEASES_MAX: usize = 1_000_000;
+
+/// Leases of which one entry writes down what remains.
+///
+/// Chosen: 24 bytes each, so such an entry is as long as those of large values; more leases take more entries.
+pub const LEASES_PER_CHECKPOINT_MAX: usize = 4_096;
+
+/// Microseconds for which what remains of a lease may go without being written down, at the least and at the most.
+///
+/// Chosen: half of what it was granted for, so that one which is renewed in time never is; a lease so short that this
+/// is less than the least ends within two elections anyhow, and is not written down. After the most, a failover would
+/// lengthen a long lease by more than anyone should wait (etcd's figure).
+pub const LEASE_CHECKPOINT_MICROS: (u64, u64) = (1_000_000, 300_000_000);
+
+/// Microseconds to whose next multiple the writing down of what remains is put off, so that one entry holds many.
+///
+/// Chosen: ten entries a second at the most, but for those that are full.
+pub const LEASE_CHECKPOINTS_APART_MICROS: u64 = 100_000;
+
+/// Ends of leases that are in the log of a leader and not applied.
+///
+/// Chosen: what one write to the log carries on the side of a full load; 100,000 leases that run out at once are gone
+/// after some 400 of them, and clients' writes go with each.
+pub const LEASE_ENDS_WAITING_MAX: usize = 256;
+
 /// Changes that the store forgets with each command it applies, of those that a compaction made unreadable.
 ///
 /// Chosen: some microseconds, and many times what an ordinary command leaves to be forgotten one day.
@@ -93,6 +127,8 @@ pub const STAGE_WRITES_MAX: usize = 1_024;
 ///
 /// Chosen: more voters and learners than a group can have.
 pub const STATUS_MEMBERS_MAX: usize = 64;
+
+const _: () = assert!(8 * LEASES_MAX <= RESPONSE_BYTES_MAX / 2, "a list of all leases fits in one answer");
 
 const _: () =
     assert!(REQUEST_BYTES_MAX <= RESPONSE_BYTES_MAX, "a value that could be written can be read back");

@@ -86,6 +86,11 @@ markers! {
     ForwardTimedOut "forward_timed_out",
     ForwardDoubled "forward_doubled",
     ForwardOfAnotherTerm "forward_of_another_term",
+    // Leases.
+    LeaseRanOut "lease_ran_out",
+    LeaseCheckpointed "lease_checkpointed",
+    LeaseStartedFromCheckpoint "lease_started_from_checkpoint",
+    LeaseRenewedThroughTheLog "lease_renewed_through_the_log",
     // The log on disk.
     SegmentSwitched "segment_switched",
     WriteWaitedForSegment "write_waited_for_segment",

@@ -1,7 +1,7 @@
 //! Requests and responses of clients, independent of the protocol they came by.
 
 use super::Refusal;
-use crate::ids::{ClusterId, KeyspaceId, LogIndex, MemberId, SessionId, Term};
+use crate::ids::{ClusterId, KeyspaceId, LeaseId, LogIndex, MemberId, SessionId, Term};
 use crate::kv::{Applied, Query};
 use bytes::Bytes;
 
@@ -63,6 +63,22 @@ pub enum Request {
         query: Query,
         /// How fresh.
         mode: ReadMode,
+    },
+    /// Make a lease last for all of its time again. Needs no entry of the log, as a rule.
+    KeepAlive {
+        /// Where.
+        keyspace: KeyspaceId,
+        /// Which.
+        lease: LeaseId,
+    },
+    /// How a lease stands.
+    TimeToLive {
+        /// Where.
+        keyspace: KeyspaceId,
+        /// Which.
+        lease: LeaseId,
+        /// Say its keys, too.
+        wants_keys: bool,
     },
     /// How this member sees itself and its cluster. Needs no quorum.
     Status,

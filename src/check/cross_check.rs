@@ -54,7 +54,9 @@ impl Specification for OneKey {
             }
             Call::Write { command: Command::DeleteRange(_), .. } => (deleted(before), None),
             Call::Write { command: Command::Txn(txn), .. } => swapped_if(txn, told, before),
-            Call::Write { command: Command::Compact(_), .. } => panic!("no history compacts"),
+            Call::Write { command: Command::Compact(_) | Command::Lease(_), .. } => {
+                panic!("no history compacts, and none has leases")
+            }
             Call::Read { .. } => {
                 let is_seen = told.is_some_and(|applied| is_seen(&applied.outcome, before));
                 return (is_seen, state.clone());
@@ -154,7 +156,9 @@ impl Truth {
                 self.pair = next;
                 outcome
             }
-            Call::Write { command: Command::Compact(_), .. } => panic!("no history compacts"),
+            Call::Write { command: Command::Compact(_) | Command::Lease(_), .. } => {
+                panic!("no history compacts, and none has leases")
+            }
             Call::Read { .. } => {
                 self.pair = before.cloned();
                 Outcome::Range(seen(before))
@@ -273,7 +277,7 @@ fn falsify(chance: &mut Chance, history: &mut [Operation]) {
             Some(pair) => pair.value = Bytes::from(chance.value()),
             None => {}
         },
-        Outcome::Compacted | Outcome::Refused(_) => {}
+        Outcome::Compacted | Outcome::Lease(_) | Outcome::Refused(_) => {}
     }
 }
 

@@ -18,8 +18,9 @@ use super::history::{Answer, Call, Operation, WriteId};
 use crate::ids::{LeaseId, Revision, SessionId};
 use crate::kv::{
     Applied, Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult,
-    Filter, KeyRange, KeyValue, Operation as Part, OperationResult, Outcome, Put, PutResult, Query, Range,
-    RangeResult, Sort, SortBy, SortOrder, StoreRefusal, Txn, TxnResult,
+    Filter, Grant, KeyRange, KeyValue, LeaseCommand, LeaseLife, LeaseOutcome, Operation as Part,
+    OperationResult, Outcome, Put, PutResult, Query, Range, RangeResult, Remaining, Renewed, Revoke, Sort,
+    SortBy, SortOrder, StoreRefusal, TimeToLive, Txn, TxnResult,
 };
 use bytes::Bytes;
 use core::fmt::Write;
@@ -160,6 +161,12 @@ fields! {
     Sort { by, order }
     Filter { mod_min, mod_max, create_min, create_max }
     Compact { revision }
+    Grant { lease, ttl_ms }
+    Revoke { lease }
+    LeaseLife { lease, grant }
+    Remaining { life, remaining_ms }
+    Renewed { ttl_ms }
+    TimeToLive { ttl_ms, remaining_ms, keys }
     Compare { range, operator, target }
     Txn { compares, success, failure }
     KeyValue { key, value, create_revision, mod_revision, version, lease }
@@ -170,20 +177,20 @@ fields! {
     Applied { revision, outcome }
 }
 
-/// A choice between things is an object with one name; behind the semicolon, the one that has no content.
+/// A choice between things is an object with one name; behind the semicolon, those that have no content.
 macro_rules! choices {
-    ($($type:ident { $($variant:ident = $name:literal),+ $(; $empty:ident = $word:literal)? })+) => {$(
+    ($($type:ident { $($variant:ident = $name:literal),+ $(; $($empty:ident = $word:literal),+)? })+) => {$(
         impl Json for $type {
             fn to_json(&self) -> Value {
                 match self {
                     $(Self::$variant(content) => json!({ $name: content.to_json() }),)+
-                    $(Self::$empty => json!({ $word: null }),)?
+                    $($(Self::$empty => json!({ $word: null }),)+)?
                 }
             }
             fn from_json(value: &Value) -> Result<Self, String> {
                 match variant(value)? {
                     $(($name, content) => Ok(Self::$variant(Json::from_json(content)?)),)+
-                    $(($word, _) => Ok(Self::$empty),)?
+                    $($(($word, _) => Ok(Self::$empty),)+)?
                     (other, _) => Err(format!("`{other}` is no {}", stringify!($type))),
                 }
             }
@@ -192,13 +199,20 @@ macro_rules! choices {
 }
 
 choices! {
-    Command { Put = "put", DeleteRange = "delete_range", Txn = "txn", Compact = "compact" }
-    Query { Range = "range", Txn = "txn" }
+    Command { Put = "put", DeleteRange = "delete_range", Txn = "txn", Compact = "compact", Lease = "lease" }
+    LeaseCommand {
+        Grant = "grant", Revoke = "revoke", Expire = "expire", Checkpoint = "checkpoint", Renew = "renew"
+    }
+    Query { Range = "range", Txn = "txn"; Leases = "leases" }
     Part { Put = "put", DeleteRange = "delete_range", Range = "range", Txn = "txn" }
     OperationResult { Put = "put", DeleteRange = "delete_range", Range = "range", Txn = "txn" }
     Outcome {
-        Put = "put", DeleteRange = "delete_range", Txn = "txn", Range = "range", Refused = "refused";
-        Compacted = "compacted"
+        Put = "put", DeleteRange = "delete_range", Txn = "txn", Range = "range", Lease = "lease",
+        Refused = "refused"; Compacted = "compacted"
+    }
+    LeaseOutcome {
+        Granted = "granted", Renewed = "renewed", Listed = "listed", TimeToLive = "time_to_live";
+        Revoked = "revoked", Checkpointed = "checkpointed"
     }
     CompareTarget {
         Version = "version", Create = "create", Mod = "mod", Value = "value", Lease = "lease"
@@ -230,7 +244,8 @@ words! {
         KeyMissing = "key_missing", Compacted = "compacted", FutureRevision = "future_revision",
         TooManyOperations = "too_many_operations", DuplicateKey = "duplicate_key",
         LeaseNotFound = "lease_not_found", OutOfBounds = "out_of_bounds", WriteInQuery = "write_in_query",
-        KeyNotFound = "key_not_found", ValueProvided = "value_provided", LeaseProvided = "lease_provided"
+        KeyNotFound = "key_not_found", ValueProvided = "value_provided", LeaseProvided = "lease_provided",
+        LeaseExists = "lease_exists", TtlOutOfBounds = "ttl_out_of_bounds", TooManyLeases = "too_many_leases"
     }
 }
 

@@ -5,9 +5,9 @@
 
 use crate::ids::{LeaseId, Revision};
 use crate::kv::{
-    Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult, Filter,
-    KeyRange, KeyValue, Operation, OperationResult, Outcome, Put, PutResult, Query, Range, RangeResult, Sort,
-    SortBy, SortOrder, StoreRefusal, Txn, TxnResult,
+    Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult, Filter, Grant,
+    KeyRange, KeyValue, LeaseCommand, LeaseOutcome, Operation, OperationResult, Outcome, Put, PutResult,
+    Query, Range, RangeResult, Renewed, Sort, SortBy, SortOrder, StoreRefusal, Txn, TxnResult,
 };
 use bytes::Bytes;
 use core::cmp::Ordering;
@@ -21,13 +21,24 @@ pub struct Model {
     is_changed: bool,
     /// The oldest revision that may be read, once there was a compaction.
     compacted: Option<Revision>,
+    /// Every lease that has not ended, with the number of its grant.
+    leases: BTreeMap<LeaseId, u64>,
+    /// Leases granted so far.
+    grants: u64,
     /// For each key what it became, and at which revision; `None` where it was deleted.
     versions: BTreeMap<Bytes, Vec<(Revision, Option<KeyValue>)>>,
 }
 
 impl Default for Model {
     fn default() -> Self {
-        Self { revision: Revision(1), is_changed: false, compacted: None, versions: BTreeMap::new() }
+        Self {
+            revision: Revision(1),
+            is_changed: false,
+            compacted: None,
+            leases: BTreeMap::new(),
+            grants: 0,
+            versions: BTreeMap::new(),
+        }
     }
 }
 
@@ -42,13 +53,16 @@ impl Model {
         let next = self.revision.next();
         self.is_changed = false;
         let outcome = match command {
-            Command::Put(put) if self.lacks(self.revision, put) => {
-                Outcome::Refused(StoreRefusal::KeyNotFound)
-            }
-            Command::Put(put) => Outcome::Put(self.put(next, put)),
+            Command::Put(put) => match self.put_refusal(self.revision, put) {
+                // Of a put alone, the lease is looked at first.
+                Some(_) if self.lacks_lease(put) => Outcome::Refused(StoreRefusal::LeaseNotFound),
+                Some(refusal) => Outcome::Refused(refusal),
+                None => Outcome::Put(self.put(next, put)),
+            },
             Command::DeleteRange(delete) => Outcome::DeleteRange(self.delete(next, delete)),
             Command::Txn(txn) => self.transact(next, self.revision, txn),
             Command::Compact(compact) => self.compact(compact.revision),
+            Command::Lease(command) => self.lease(next, command),
         };
         // A change of nothing makes no revision.
         if self.is_changed {
@@ -66,6 +80,7 @@ impl Model {
             },
             // Without writes, nothing can stand at the revision after the current one.
             Query::Txn(txn) => self.transact(current, current, txn),
+            Query::Leases => Outcome::Lease(LeaseOutcome::Listed(self.leases.keys().copied().collect())),
         }
     }
 
@@ -98,7 +113,7 @@ impl Model {
 
     fn refusal_in(&self, before: Revision, txn: &Txn) -> Option<StoreRefusal> {
         self.chosen(before, txn).1.iter().find_map(|operation| match operation {
-            Operation::Put(put) => self.lacks(before, put).then_some(StoreRefusal::KeyNotFound),
+            Operation::Put(put) => self.put_refusal(before, put),
             Operation::DeleteRange(_) => None,
             Operation::Range(range) => self.refusal_of(before, range),
             Operation::Txn(nested) => self.refusal_in(before, nested),
@@ -112,6 +127,53 @@ impl Model {
             asked if asked > current => Some(StoreRefusal::FutureRevision),
             _ => is_gone.then_some(StoreRefusal::Compacted),
         }
+    }
+
+    fn put_refusal(&self, before: Revision, put: &Put) -> Option<StoreRefusal> {
+        if self.lacks(before, put) {
+            return Some(StoreRefusal::KeyNotFound);
+        }
+        self.lacks_lease(put).then_some(StoreRefusal::LeaseNotFound)
+    }
+
+    /// Whether a put names a lease that is not there.
+    fn lacks_lease(&self, put: &Put) -> bool {
+        put.lease != LeaseId(0) && !self.leases.contains_key(&put.lease)
+    }
+
+    /// What is left of a lease is the replica's business; here it is there or it is not.
+    fn lease(&mut self, next: Revision, command: &LeaseCommand) -> Outcome {
+        match command {
+            LeaseCommand::Grant(grant) => self.grant(*grant),
+            LeaseCommand::Revoke(revoke) => self.end_lease(next, revoke.lease),
+            LeaseCommand::Expire(life) if self.leases.get(&life.lease) == Some(&life.grant) => {
+                self.end_lease(next, life.lease)
+            }
+            LeaseCommand::Expire(_) => Outcome::Refused(StoreRefusal::LeaseNotFound),
+            LeaseCommand::Checkpoint(_) => Outcome::Lease(LeaseOutcome::Checkpointed),
+            LeaseCommand::Renew(_) => Outcome::Lease(LeaseOutcome::Renewed(Renewed { ttl_ms: 0 })),
+        }
+    }
+
+    fn grant(&mut self, grant: Grant) -> Outcome {
+        if self.leases.contains_key(&grant.lease) {
+            return Outcome::Refused(StoreRefusal::LeaseExists);
+        }
+        self.grants += 1;
+        self.leases.insert(grant.lease, self.grants);
+        Outcome::Lease(LeaseOutcome::Granted(grant))
+    }
+
+    fn end_lease(&mut self, next: Revision, lease: LeaseId) -> Outcome {
+        if self.leases.remove(&lease).is_none() {
+            return Outcome::Refused(StoreRefusal::LeaseNotFound);
+        }
+        let everything = self.pairs(self.revision, &KeyRange::From(Bytes::new()));
+        for pair in everything.into_iter().filter(|pair| pair.lease == lease) {
+            self.versions.entry(pair.key).or_default().push((next, None));
+            self.is_changed = true;
+        }
+        Outcome::Lease(LeaseOutcome::Revoked)
     }
 
     /// Whether a put is to keep something of a key that is not there.

@@ -44,7 +44,8 @@ pub(super) fn touched(operation: &Operation, keys: &Keys<'_>) -> Vec<Range<usize
             }
             touched
         }
-        Call::Write { command: Command::Compact(_), .. } => Vec::new(),
+        Call::Write { command: Command::Compact(_) | Command::Lease(_), .. }
+        | Call::Read { query: Query::Leases, .. } => Vec::new(),
     }
 }
 
@@ -72,6 +73,7 @@ fn parts_run<'t>(txn: &'t Txn, answer: &Answer) -> impl Iterator<Item = &'t Part
             | Outcome::DeleteRange(_)
             | Outcome::Range(_)
             | Outcome::Compacted
+            | Outcome::Lease(_)
             | Outcome::Refused(_) => (&[], &[]),
         },
         Answer::NotDone | Answer::Unknown => (&txn.success, &txn.failure),

@@ -44,7 +44,10 @@ impl<'h> Keys<'h> {
                         }));
                     });
                 }
-                Call::Write { command: Command::DeleteRange(_) | Command::Compact(_), .. }
+                Call::Write {
+                    command: Command::DeleteRange(_) | Command::Compact(_) | Command::Lease(_),
+                    ..
+                }
                 | Call::Read { .. } => {}
             }
         }
@@ -205,8 +208,12 @@ impl<'k, 'h> Present<'k, 'h> {
             (Call::Read { query: Query::Range(range), .. }, Some(Outcome::Range(told))) => {
                 self.explains(range, told)
             }
-            // What the past can be asked for is not judged here.
-            (Call::Write { command: Command::Compact(_), .. }, _)
+            // What the past can be asked for is not judged here, and neither are leases.
+            (
+                Call::Write { command: Command::Compact(_) | Command::Lease(_), .. }
+                | Call::Read { query: Query::Leases, .. },
+                _,
+            )
             | (Call::Read { query: Query::Range(_), .. }, None) => true,
             // An answer to something else than what was asked.
             (Call::Write { .. } | Call::Read { .. }, Some(_)) => false,

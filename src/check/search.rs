@@ -95,7 +95,7 @@ fn is_judged(operation: &Operation) -> bool {
     match (&operation.call, &operation.answer) {
         (_, Answer::NotDone | Answer::Applied(Applied { outcome: Outcome::Refused(_), .. }))
         | (Call::Read { .. }, Answer::Unknown)
-        | (Call::Read { is_linearizable: false, .. }, _) => false,
+        | (Call::Read { is_linearizable: false, .. } | Call::Read { query: Query::Leases, .. }, _) => false,
         (Call::Read { query: Query::Range(range), .. }, Answer::Applied(_)) => range.revision.0 == 0,
         (Call::Read { query: Query::Txn(_), .. }, Answer::Applied(_))
         | (Call::Write { .. }, Answer::Applied(_) | Answer::Unknown) => true,
@@ -125,9 +125,10 @@ fn advised(history: &[Operation]) -> Vec<u64> {
             Part::Put(put) => seen.get(&(&put.key, &put.value)).copied(),
             Part::DeleteRange(_) | Part::Range(_) | Part::Txn(_) => None,
         }),
-        Call::Write { command: Command::DeleteRange(_) | Command::Compact(_), .. } | Call::Read { .. } => {
-            None
+        Call::Write {
+            command: Command::DeleteRange(_) | Command::Compact(_) | Command::Lease(_), ..
         }
+        | Call::Read { .. } => None,
     };
     let advice = |operation: &Operation| {
         let is_change = matches!(operation.call, Call::Write { .. });

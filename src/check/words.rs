@@ -5,8 +5,8 @@
 
 use super::history::{Answer, Call};
 use crate::kv::{
-    Command, Compare, CompareOperator, CompareTarget, Filter, KeyRange, KeyValue, Operation, OperationResult,
-    Outcome, Query, Range, RangeResult, Txn, TxnResult,
+    Command, Compare, CompareOperator, CompareTarget, Filter, KeyRange, KeyValue, LeaseCommand, LeaseOutcome,
+    Operation, OperationResult, Outcome, Query, Range, RangeResult, Txn, TxnResult,
 };
 use core::fmt::Write;
 
@@ -24,10 +24,12 @@ pub(super) fn asked(call: &Call) -> String {
         }
         Call::Write { command: Command::Txn(txn), .. } => transaction(txn),
         Call::Write { command: Command::Compact(compact), .. } => format!("compact to {}", compact.revision),
+        Call::Write { command: Command::Lease(command), .. } => lease(command),
         Call::Read { query, is_linearizable } => {
             let read = match query {
                 Query::Range(range) => get(range),
                 Query::Txn(txn) => transaction(txn),
+                Query::Leases => "list leases".to_owned(),
             };
             if *is_linearizable { read } else { format!("{read}, perhaps old") }
         }
@@ -51,8 +53,33 @@ pub(super) fn told(outcome: &Outcome) -> String {
         Outcome::DeleteRange(delete) => previous(&format!("{} deleted", delete.deleted), &delete.previous),
         Outcome::Range(result) => found(result),
         Outcome::Compacted => "compacted".to_owned(),
+        Outcome::Lease(outcome) => lease_told(outcome),
         Outcome::Refused(refusal) => format!("refused: {refusal:?}"),
         Outcome::Txn(result) => transacted(result),
+    }
+}
+
+fn lease(command: &LeaseCommand) -> String {
+    match command {
+        LeaseCommand::Grant(grant) => format!("grant {} for {} ms", grant.lease, grant.ttl_ms),
+        LeaseCommand::Revoke(revoke) => format!("revoke {}", revoke.lease),
+        LeaseCommand::Expire(life) => format!("expire {}", life.lease),
+        LeaseCommand::Checkpoint(all) => format!("checkpoint {} leases", all.len()),
+        LeaseCommand::Renew(life) => format!("renew {}", life.lease),
+    }
+}
+
+fn lease_told(outcome: &LeaseOutcome) -> String {
+    match outcome {
+        LeaseOutcome::Granted(grant) => format!("granted {} for {} ms", grant.lease, grant.ttl_ms),
+        LeaseOutcome::Revoked => "revoked".to_owned(),
+        LeaseOutcome::Checkpointed => "checkpointed".to_owned(),
+        LeaseOutcome::Renewed(renewed) => format!("renewed for {} ms", renewed.ttl_ms),
+        LeaseOutcome::Listed(leases) => format!("{} leases", leases.len()),
+        LeaseOutcome::TimeToLive(None) => "no such lease".to_owned(),
+        LeaseOutcome::TimeToLive(Some(known)) => {
+            format!("{} ms of {} left", known.remaining_ms, known.ttl_ms)
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod demo;
 mod dev;
 mod get;
 mod inspect;
+mod lease;
 mod output;
 mod put;
 pub mod sim;
@@ -33,7 +34,7 @@ mainstay: a strongly consistent coordination service, for configuration, service
 and metadata.
 
 This version runs clusters of members that are fixed when they are founded, over its native protocol. It does not
-have snapshots (the log grows), watches, leases, the etcd protocol or TLS yet.";
+have snapshots (the log grows), watches, the etcd protocol or TLS yet.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -68,6 +69,8 @@ enum Command {
     Txn(txn::TxnArgs),
     /// Forget the history before a revision
     Compact(compact::CompactArgs),
+    /// Grant, revoke, renew and show leases
+    Lease(lease::LeaseArgs),
     /// Show the whole cluster, and what is wrong with it
     Status(status::StatusArgs),
     /// Look at the configuration of a member
@@ -93,6 +96,7 @@ pub fn run() -> ExitCode {
         Command::Del(arguments) => del::run(arguments),
         Command::Txn(arguments) => txn::run(&arguments),
         Command::Compact(arguments) => compact::run(&arguments),
+        Command::Lease(arguments) => lease::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Config(arguments) => config::check::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
@@ -155,6 +159,7 @@ mod tests {
             (super::del::EXAMPLES, 4),
             (super::txn::EXAMPLES, 2),
             (super::compact::EXAMPLES, 2),
+            (super::lease::EXAMPLES, 8),
             (super::status::EXAMPLES, 3),
         ] {
             let commands = commands_in(text);

@@ -4,6 +4,9 @@
 //! included; keys and values are bytes, so JSON has them in base64, as etcdctl does, and `simple` prints them as they
 //! are. Left out: `status`, whose answer is not the store's.
 
+mod lease;
+
+use self::lease::LeaseJson;
 use crate::api::Certainty;
 use crate::client::{Client, Failure};
 use crate::kv::{
@@ -128,6 +131,15 @@ impl Problem {
                 "leave one of them out",
             ),
             StoreRefusal::LeaseNotFound => ("lease-not-found", "there is no such lease", "grant one first"),
+            StoreRefusal::LeaseExists => ("lease-exists", "a lease of that id exists", "choose another id"),
+            StoreRefusal::TtlOutOfBounds => (
+                "ttl-out-of-bounds",
+                "the TTL is 0 or longer than any may be",
+                "choose one from 1 ms to 9000000000 s",
+            ),
+            StoreRefusal::TooManyLeases => {
+                ("too-many-leases", "no more leases fit", "revoke some, or use one for several keys")
+            }
             StoreRefusal::OutOfBounds => ("out-of-bounds", "a key or value is too long", "shorten it"),
             StoreRefusal::KeyNotFound => (
                 "key-not-found",
@@ -182,7 +194,7 @@ fn simple_outcome(out: &mut Vec<u8>, shown: Shown, outcome: &Outcome) {
         Outcome::DeleteRange(deleted) => simple_deleted(out, deleted),
         Outcome::Range(range) => simple_range(out, shown, range),
         Outcome::Txn(txn) => simple_txn(out, shown, txn),
-        Outcome::Compacted | Outcome::Refused(_) => {}
+        Outcome::Compacted | Outcome::Lease(_) | Outcome::Refused(_) => {}
     }
 }
 
@@ -255,6 +267,7 @@ enum BodyJson {
         succeeded: bool,
         responses: Vec<OperationJson>,
     },
+    Lease(LeaseJson),
     Nothing {},
 }
 
@@ -286,6 +299,7 @@ fn outcome_json(outcome: &Outcome) -> BodyJson {
         Outcome::DeleteRange(deleted) => deleted_json(deleted),
         Outcome::Range(range) => range_json(range),
         Outcome::Txn(txn) => txn_json(txn),
+        Outcome::Lease(outcome) => BodyJson::Lease(lease::json(outcome)),
         Outcome::Compacted | Outcome::Refused(_) => BodyJson::Nothing {},
     }
 }
@@ -350,6 +364,7 @@ fn fields_outcome(outcome: &Outcome) -> String {
         Outcome::DeleteRange(deleted) => fields_deleted(deleted),
         Outcome::Range(range) => fields_range(range),
         Outcome::Txn(txn) => fields_txn(txn),
+        Outcome::Lease(outcome) => lease::fields(outcome),
         Outcome::Compacted | Outcome::Refused(_) => String::new(),
     }
 }
@@ -400,6 +415,7 @@ fn tables(outcome: &Outcome) -> String {
         Outcome::Range(range) => range_table(range),
         Outcome::Txn(txn) => txn_table(txn),
         Outcome::Compacted => table(&["COMPACT"], &[vec!["OK".to_owned()]]),
+        Outcome::Lease(outcome) => lease::in_table(outcome),
         Outcome::Refused(_) => String::new(),
     }
 }

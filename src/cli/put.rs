@@ -1,9 +1,11 @@
 //! `mainstay put`: sets one key.
 //!
-//! Always: the write is applied at most once, however often it has to be sent. Left out: leases.
+//! Always: the write is applied at most once, however often it has to be sent. Left out: granting leases (`lease`).
 
 use super::client_args::ClientArgs;
+use super::lease::parse_lease;
 use super::output::{Format, Shown, finish, usage};
+use crate::ids::LeaseId;
 use crate::kv::{Command, Put};
 use bytes::Bytes;
 use clap::Args;
@@ -16,6 +18,7 @@ Examples:
   mainstay put config/limit 100
   mainstay put config/limit 200 --prev-kv      prints what was there before, too
   mainstay put config/limit --ignore-value     touches the key: a new revision, the same value
+  mainstay put here yes --lease 7b             the key goes when that lease ends
   mainstay put a b --endpoints 10.0.0.1:2378,10.0.0.2:2378 --timeout 10s
   mainstay put -- -key -value                  after --, nothing is a flag
 
@@ -36,6 +39,10 @@ pub(super) struct PutWords {
     #[arg(long)]
     prev_kv: bool,
 
+    /// Attach the key to this lease: it goes when the lease ends
+    #[arg(long, value_name = "LEASE", value_parser = parse_lease, conflicts_with = "ignore_lease")]
+    lease: Option<LeaseId>,
+
     /// Keep the value the key has; it must exist
     #[arg(long)]
     ignore_value: bool,
@@ -51,6 +58,7 @@ impl PutWords {
             wants_previous: self.prev_kv,
             keeps_value: self.ignore_value,
             keeps_lease: self.ignore_lease,
+            lease: self.lease.unwrap_or_default(),
             ..Put::new(bytes_of(self.key), bytes_of(self.value.unwrap_or_default()))
         }
     }

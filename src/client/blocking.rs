@@ -175,6 +175,11 @@ impl Client {
         self.write(&Command::DeleteRange(DeleteRange { range, wants_previous: false }))
     }
 
+    /// Where its reads and writes go.
+    pub(super) const fn keyspace(&self) -> KeyspaceId {
+        self.options.keyspace
+    }
+
     /// The cluster, once a member has named it.
     pub const fn cluster(&self) -> Option<ClusterId> {
         self.options.cluster
@@ -207,7 +212,7 @@ impl Client {
     }
 
     /// Does what `retry` says until an answer comes or there is no further attempt.
-    fn perform(&mut self, request: &Request, nature: Nature) -> Result<Response, Failure> {
+    pub(super) fn perform(&mut self, request: &Request, nature: Nature) -> Result<Response, Failure> {
         let began = self.micros();
         let deadline = began.after(micros_of(self.options.timeout));
         let (mut retry, mut step) =
@@ -384,7 +389,7 @@ fn too_large(malformed: &Malformed) -> Failure {
 }
 
 /// A member that answers another question than the one asked cannot be believed.
-fn unfitting(nature: Nature, response: &Response) -> Failure {
+pub(super) fn unfitting(nature: Nature, response: &Response) -> Failure {
     let certainty = match nature {
         Nature::Read => Certainty::NotDone,
         Nature::StampedWrite | Nature::BareWrite => Certainty::OutcomeUnknown,

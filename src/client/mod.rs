@@ -10,12 +10,13 @@
 //! follows which is decided by [`retry`], a pure state machine without a clock or a socket, which the simulator drives
 //! too.
 //!
-//! What it leaves out: TLS, watches and leases (the protocol has none yet), threads of its own.
+//! What it leaves out: TLS, watches (the protocol has none yet), threads of its own.
 #![forbid(unsafe_code)]
 
 mod blocking;
 mod connection;
 mod failure;
+mod leases;
 pub mod retry;
 #[cfg(test)]
 mod tests;

@@ -64,6 +64,8 @@ impl Fake {
             Request::OpenSession { .. }
             | Request::CloseSession { .. }
             | Request::Read { .. }
+            | Request::KeepAlive { .. }
+            | Request::TimeToLive { .. }
             | Request::Status => None,
         };
         self.heard().iter().filter_map(stamp).collect()
@@ -100,6 +102,8 @@ fn serve(mut stream: TcpStream, member: u64, script: &Mutex<Script>) -> Option<(
                 Request::OpenSession { .. }
                 | Request::Write { .. }
                 | Request::Read { .. }
+                | Request::KeepAlive { .. }
+                | Request::TimeToLive { .. }
                 | Request::Status => script.acts.pop_front(),
             }
         };

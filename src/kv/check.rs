@@ -6,9 +6,9 @@
 //!
 //! It leaves out what depends on the state (leases, revisions): `txn.rs` looks for that.
 
-use super::command::{Command, KeyRange, Operation, Put, Query, StoreRefusal, Txn};
+use super::command::{Command, KeyRange, LeaseCommand, Operation, Put, Query, StoreRefusal, Txn};
 use crate::ids::LeaseId;
-use crate::limits::{KEY_BYTES_MAX, TXN_OPERATIONS_MAX, VALUE_BYTES_MAX};
+use crate::limits::{KEY_BYTES_MAX, LEASE_TTL_MILLIS_MAX, TXN_OPERATIONS_MAX, VALUE_BYTES_MAX};
 use bytes::Bytes;
 
 /// Whether a store would look at this command at all.
@@ -20,7 +20,11 @@ pub fn check(command: &Command) -> Result<(), StoreRefusal> {
         Command::Put(put) => check_put(put),
         Command::DeleteRange(delete) => check_range(&delete.range),
         Command::Txn(txn) => check_txn(txn),
-        Command::Compact(_) => Ok(()),
+        Command::Lease(LeaseCommand::Grant(grant)) => {
+            let is_within = (1..=LEASE_TTL_MILLIS_MAX).contains(&grant.ttl_ms);
+            refuse_if(!is_within, StoreRefusal::TtlOutOfBounds)
+        }
+        Command::Lease(_) | Command::Compact(_) => Ok(()),
     }
 }
 
@@ -35,6 +39,7 @@ pub fn check_query(query: &Query) -> Result<(), StoreRefusal> {
             check_txn(txn)?;
             refuse_if(has_write(txn), StoreRefusal::WriteInQuery)
         }
+        Query::Leases => Ok(()),
     }
 }
 

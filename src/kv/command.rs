@@ -43,7 +43,7 @@ pub struct Put {
     pub key: Bytes,
     /// The value.
     pub value: Bytes,
-    /// The lease to attach; 0 detaches any. Only 0 is accepted until leases exist.
+    /// The lease to attach; 0 detaches any.
     pub lease: LeaseId,
     /// Answer with the pair as it was before.
     pub wants_previous: bool,
@@ -221,6 +221,66 @@ pub enum Command {
     DeleteRange(DeleteRange),
     Txn(Txn),
     Compact(Compact),
+    Lease(LeaseCommand),
+}
+
+/// What is asked about leases. None of it makes a revision, but for the keys that go with a lease when it ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseCommand {
+    /// Makes a lease.
+    Grant(Grant),
+    /// Ends a lease, and deletes the keys attached to it.
+    Revoke(Revoke),
+    /// Ends a lease that has run out. Like the rest of these, only the leader that counts asks for it.
+    Expire(LeaseLife),
+    /// Writes down what remains of leases.
+    Checkpoint(Vec<Remaining>),
+    /// Everything remains again.
+    Renew(LeaseLife),
+}
+
+impl LeaseCommand {
+    /// Whether only a leader may ask for it, which counts the time.
+    pub const fn is_for_leaders(&self) -> bool {
+        match self {
+            Self::Grant(_) | Self::Revoke(_) => false,
+            Self::Expire(_) | Self::Checkpoint(_) | Self::Renew(_) => true,
+        }
+    }
+}
+
+/// A lease to be made, or that was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Its id; 0 leaves the choice to the store.
+    pub lease: LeaseId,
+    /// How long it lasts without a renewal, in milliseconds; not 0.
+    pub ttl_ms: u64,
+}
+
+/// A lease to be ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revoke {
+    /// Its id.
+    pub lease: LeaseId,
+}
+
+/// One life of a lease: its id may be granted again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeaseLife {
+    /// Its id.
+    pub lease: LeaseId,
+    /// The number of its grant among all grants of the store.
+    pub grant: u64,
+}
+
+/// What is left of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remaining {
+    /// Of which.
+    pub life: LeaseLife,
+    /// Milliseconds, when its checkpoint was proposed.
+    pub remaining_ms: u64,
 }
 
 /// Forgets what only revisions before `revision` saw. Reads at `revision` and later answer as before.
@@ -237,6 +297,8 @@ pub enum Query {
     Range(Range),
     /// A transaction without writes; it does not go through the log.
     Txn(Txn),
+    /// The ids of all leases.
+    Leases,
 }
 
 /// The answer to a `Put`.
@@ -294,8 +356,44 @@ pub enum Outcome {
     Txn(TxnResult),
     Range(RangeResult),
     Compacted,
+    Lease(LeaseOutcome),
     /// A normal, replicated outcome: nothing changed.
     Refused(StoreRefusal),
+}
+
+/// The answer to what was asked about leases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseOutcome {
+    /// The lease is made.
+    Granted(Grant),
+    /// The lease has ended, and its keys are deleted.
+    Revoked,
+    /// What remained is written down.
+    Checkpointed,
+    /// All of the lease's time remains again.
+    Renewed(Renewed),
+    /// The ids of all leases, in order.
+    Listed(Vec<LeaseId>),
+    /// What is known of one lease; None if there is none.
+    TimeToLive(Option<TimeToLive>),
+}
+
+/// A lease that was to be renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renewed {
+    /// How long it lasts from now on, in milliseconds; 0 if there is no such lease (etcd's rule).
+    pub ttl_ms: u64,
+}
+
+/// How a lease stands. Only the leader that counts can say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimeToLive {
+    /// How long a renewal makes it last, in milliseconds.
+    pub ttl_ms: u64,
+    /// How long it lasts without one, in milliseconds; 0 if it has run out and is about to end.
+    pub remaining_ms: u64,
+    /// The keys attached to it in order, if asked for.
+    pub keys: Vec<Bytes>,
 }
 
 /// Why the store did nothing. Decided from replicated state alone, so every member says the same.
@@ -323,6 +421,12 @@ pub enum StoreRefusal {
     ValueProvided,
     /// A put is to keep the lease, and brings one.
     LeaseProvided,
+    /// A lease of this id exists.
+    LeaseExists,
+    /// A lease is to last for no time, or for longer than any may.
+    TtlOutOfBounds,
+    /// No more leases fit.
+    TooManyLeases,
 }
 
 /// An outcome and the store's revision right after it.

@@ -109,13 +109,8 @@ impl Keys {
         }
     }
 
-    /// Writes a key; answers with the pair before, if `wants_previous` and there was one.
-    pub(super) fn put(
-        &mut self,
-        change: NewPair<'_>,
-        made: Moment,
-        wants_previous: bool,
-    ) -> Option<KeyValue> {
+    /// Writes a key; answers with what was there before, the pair only if `wants_previous`.
+    pub(super) fn put(&mut self, change: NewPair<'_>, made: Moment, wants_previous: bool) -> Replaced {
         self.version_count += 1;
         let NewPair { key, value, lease } = change;
         let mut pair = Pair { value, create_revision: made.revision, version: 1, lease };
@@ -126,20 +121,21 @@ impl Keys {
             let slot = self.records.insert(Record { key: key.clone(), history });
             self.points.insert(&key, slot);
             self.order.insert(key, slot);
-            return None;
+            return Replaced::default();
         };
-        let mut previous = None;
+        let mut replaced = Replaced::default();
         let record = self.records.at_mut(slot);
         if let Some(before) = record.newest() {
             pair.create_revision = before.pair.create_revision;
             pair.version = before.pair.version + 1;
-            previous = wants_previous.then(|| before.to_key_value());
+            replaced.lease = before.pair.lease;
+            replaced.pair = wants_previous.then(|| before.to_key_value());
             self.superseded.push_back((made.revision, slot));
         } else {
             self.live_count += 1;
         }
         record.history.push(Version { made, pair: Some(pair) });
-        previous
+        replaced
     }
 
     /// Deletes the keys of the range that hold a pair, each at the next order of `first`'s revision, and calls
@@ -216,6 +212,11 @@ impl Keys {
         }
     }
 
+    /// Every key that holds a pair now, in order.
+    pub(super) fn newest(&self) -> impl Iterator<Item = Seen<'_>> {
+        self.order.values().filter_map(|slot| self.records.at(*slot).newest())
+    }
+
     /// What can be said without a walk. `current` is the store's revision.
     pub(super) fn assert_invariants(&self, current: Revision, compacted: Revision) {
         assert!(self.live_count <= self.order.len(), "every live key is in the index");
@@ -284,6 +285,15 @@ pub(super) struct NewPair<'command> {
     pub(super) key: &'command Bytes,
     pub(super) value: Bytes,
     pub(super) lease: LeaseId,
+}
+
+/// What a put put an end to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Replaced {
+    /// The lease that the key was attached to; 0 if none.
+    pub(super) lease: LeaseId,
+    /// The pair, if asked for and there was one.
+    pub(super) pair: Option<KeyValue>,
 }
 
 impl<'index> Seen<'index> {

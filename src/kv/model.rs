@@ -4,20 +4,33 @@
 //! made twice to go unseen.
 
 use super::command::{
-    Applied, Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRangeResult, KeyRange,
-    KeyValue, Operation, OperationResult, Outcome, Put, PutResult, Query, Range, RangeResult, SortBy,
-    SortOrder, StoreRefusal, Txn, TxnResult,
+    Applied, Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRangeResult, Grant, KeyRange,
+    KeyValue, LeaseCommand, LeaseLife, LeaseOutcome, Operation, OperationResult, Outcome, Put, PutResult,
+    Query, Range, RangeResult, Renewed, Revoke, SortBy, SortOrder, StoreRefusal, Txn, TxnResult,
 };
 use crate::ids::{LeaseId, Revision};
-use crate::limits::{KEY_BYTES_MAX, TXN_OPERATIONS_MAX, VALUE_BYTES_MAX};
+use crate::limits::{KEY_BYTES_MAX, LEASE_TTL_MILLIS_MAX, TXN_OPERATIONS_MAX, VALUE_BYTES_MAX};
 use bytes::Bytes;
 
-/// Changes, oldest first: revision, key, and the new value or None for a deletion.
+/// Changes, oldest first: revision, key, and the new value with its lease, or None for a deletion.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Model {
-    changes: Vec<(u64, Bytes, Option<Bytes>)>,
+    changes: Vec<(u64, Bytes, Option<Held>)>,
+    /// Every lease ever granted, oldest first. Its number is its place, counted from 1.
+    leases: Vec<Lease>,
     /// The revisions of the compactions, oldest first. Nothing is forgotten here; it is only refused.
     compactions: Vec<u64>,
+}
+
+/// A value and the lease that goes with it.
+type Held = (Bytes, LeaseId);
+
+#[derive(Clone, Debug)]
+struct Lease {
+    id: LeaseId,
+    ttl_ms: u64,
+    remaining_ms: u64,
+    has_ended: bool,
 }
 
 type Answer<T> = Result<T, StoreRefusal>;
@@ -36,6 +49,13 @@ impl Model {
         let txn = match query {
             Query::Range(range) => Txn { success: vec![Operation::Range(range.clone())], ..Txn::default() },
             Query::Txn(txn) => txn.clone(),
+            Query::Leases => {
+                let mut leases: Vec<_> =
+                    self.leases.iter().filter(|lease| !lease.has_ended).map(|lease| lease.id).collect();
+                leases.sort_unstable();
+                let outcome = Outcome::Lease(LeaseOutcome::Listed(leases));
+                return Applied { revision: Revision(self.revision()), outcome };
+            }
         };
         let outcome = check(&txn).and_then(|()| {
             if has_write(&txn) {
@@ -63,13 +83,13 @@ impl Model {
         let mut pairs: Vec<KeyValue> = Vec::new();
         for (revision, key, value) in self.changes.iter().filter(|(revision, ..)| *revision <= at) {
             let old = pairs.iter().position(|pair| pair.key == key).map(|place| pairs.remove(place));
-            pairs.extend(value.clone().map(|value| KeyValue {
+            pairs.extend(value.clone().map(|(value, lease)| KeyValue {
                 key: key.clone(),
                 value,
                 create_revision: old.as_ref().map_or(Revision(*revision), |old| old.create_revision),
                 mod_revision: Revision(*revision),
                 version: old.map_or(1, |old| old.version + 1),
-                lease: LeaseId(0),
+                lease,
             }));
         }
         pairs.retain(|pair| contains(range, &pair.key));
@@ -83,7 +103,7 @@ impl Model {
             // A put on its own is asked for its lease first.
             Command::Put(put) => {
                 check(&single(Operation::Put(put.clone())))?;
-                refuse(put.lease != LeaseId(0), StoreRefusal::LeaseNotFound)?;
+                refuse(self.lacks_lease(put.lease), StoreRefusal::LeaseNotFound)?;
                 single(Operation::Put(put.clone()))
             }
             Command::DeleteRange(delete) => single(Operation::DeleteRange(delete.clone())),
@@ -94,6 +114,7 @@ impl Model {
                 self.compactions.push(*revision);
                 return Ok(Outcome::Compacted);
             }
+            Command::Lease(command) => return self.run_lease(command).map(Outcome::Lease),
         };
         check(&txn)?;
         let before = self.clone();
@@ -111,6 +132,75 @@ impl Model {
         })
     }
 
+    fn run_lease(&mut self, command: &LeaseCommand) -> Answer<LeaseOutcome> {
+        match command {
+            LeaseCommand::Grant(Grant { lease, ttl_ms }) => {
+                refuse(*ttl_ms == 0 || *ttl_ms > LEASE_TTL_MILLIS_MAX, StoreRefusal::TtlOutOfBounds)?;
+                refuse(self.living(*lease).is_some(), StoreRefusal::LeaseExists)?;
+                let ttl_ms = *ttl_ms;
+                self.leases.push(Lease { id: *lease, ttl_ms, remaining_ms: ttl_ms, has_ended: false });
+                Ok(LeaseOutcome::Granted(Grant { lease: *lease, ttl_ms }))
+            }
+            LeaseCommand::Revoke(Revoke { lease }) => {
+                let place = self.living(*lease).ok_or(StoreRefusal::LeaseNotFound)?;
+                Ok(self.end(place))
+            }
+            LeaseCommand::Expire(life) => {
+                let place = self.place(life).ok_or(StoreRefusal::LeaseNotFound)?;
+                Ok(self.end(place))
+            }
+            LeaseCommand::Checkpoint(all) => {
+                for remaining in all {
+                    if let Some(place) = self.place(&remaining.life) {
+                        let lease = &mut self.leases[place];
+                        lease.remaining_ms = remaining.remaining_ms.min(lease.ttl_ms).max(1);
+                    }
+                }
+                Ok(LeaseOutcome::Checkpointed)
+            }
+            LeaseCommand::Renew(life) => {
+                let ttl_ms = self.place(life).map_or(0, |place| {
+                    self.leases[place].remaining_ms = self.leases[place].ttl_ms;
+                    self.leases[place].ttl_ms
+                });
+                Ok(LeaseOutcome::Renewed(Renewed { ttl_ms }))
+            }
+        }
+    }
+
+    fn end(&mut self, place: usize) -> LeaseOutcome {
+        let next = self.revision() + 1;
+        for pair in self.pairs(&KeyRange::From(Bytes::new()), u64::MAX) {
+            if pair.lease == self.leases[place].id {
+                self.changes.push((next, pair.key, None));
+            }
+        }
+        self.leases[place].has_ended = true;
+        LeaseOutcome::Revoked
+    }
+
+    fn living(&self, id: LeaseId) -> Option<usize> {
+        self.leases.iter().position(|lease| lease.id == id && !lease.has_ended)
+    }
+
+    fn place(&self, life: &LeaseLife) -> Option<usize> {
+        let place = usize::try_from(life.grant).ok()?.checked_sub(1)?;
+        self.living(life.lease).filter(|living| *living == place)
+    }
+
+    fn lacks_lease(&self, lease: LeaseId) -> bool {
+        lease != LeaseId(0) && self.living(lease).is_none()
+    }
+
+    /// The leases with what remains of each, to be held against the store's.
+    pub(super) fn remaining(&self) -> Vec<(LeaseId, u64, u64)> {
+        let living = self.leases.iter().filter(|lease| !lease.has_ended);
+        let mut remaining: Vec<_> =
+            living.map(|lease| (lease.id, lease.ttl_ms, lease.remaining_ms)).collect();
+        remaining.sort_unstable();
+        remaining
+    }
+
     /// The list that runs from this state on.
     fn chosen<'txn>(&self, txn: &'txn Txn) -> (bool, &'txn [Operation]) {
         let succeeded = txn.compares.iter().all(|compare| self.holds(compare, self.revision()));
@@ -123,7 +213,7 @@ impl Model {
             Operation::Put(Put { key, lease, keeps_value, keeps_lease, .. }) => {
                 let is_missing = self.pairs(&KeyRange::Key(key.clone()), u64::MAX).is_empty();
                 refuse(is_missing && (*keeps_value || *keeps_lease), StoreRefusal::KeyNotFound)?;
-                refuse(*lease != LeaseId(0), StoreRefusal::LeaseNotFound)
+                refuse(self.lacks_lease(*lease), StoreRefusal::LeaseNotFound)
             }
             Operation::DeleteRange(_) => Ok(()),
             Operation::Range(range) => {
@@ -149,7 +239,9 @@ impl Model {
                 let previous = self.pairs(&KeyRange::Key(put.key.clone()), u64::MAX).pop();
                 let kept = previous.as_ref().filter(|_| put.keeps_value).map(|pair| pair.value.clone());
                 let value = kept.unwrap_or_else(|| put.value.clone());
-                self.changes.push((next, put.key.clone(), Some(value)));
+                let lease =
+                    previous.as_ref().filter(|_| put.keeps_lease).map_or(put.lease, |pair| pair.lease);
+                self.changes.push((next, put.key.clone(), Some((value, lease))));
                 OperationResult::Put(PutResult { previous: previous.filter(|_| put.wants_previous) })
             }
             Operation::DeleteRange(delete) => {

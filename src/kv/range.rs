@@ -5,6 +5,7 @@
 
 use super::command::{Filter, Range, RangeResult, Sort, SortBy, SortOrder, StoreRefusal};
 use super::keys::{Keys, Seen};
+use super::leases::Leases;
 use crate::ids::Revision;
 use bytes::Bytes;
 use core::cmp::Ordering;
@@ -13,6 +14,7 @@ use core::cmp::Ordering;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View<'store> {
     pub(super) keys: &'store Keys,
+    pub(super) leases: &'store Leases,
     /// The newest revision.
     pub(super) current: Revision,
     /// The oldest revision that can be read, if any was forgotten.

@@ -11,15 +11,17 @@
 //!
 //! Stanzas are divided by empty lines and share one store. `UPDATE=1 cargo test` records the answers anew.
 //! Ranges are written `a` (one key), `a..c`, `a..` and `..` (every key); `""` is an empty string, `\0` a zero
-//! byte, `x*5` is `xxxxx`. A `txn` (through the log) or `query` (not) is followed by indented lines:
+//! byte, `x*5` is `xxxxx`. `grant`, `revoke`, `expire`, `renew` and `checkpoint` are about leases, `leases` shows all;
+//! `7#2` is the life of lease 7 that was granted second. A `txn` (through the log) or `query` (not) is followed by indented lines:
 //! `if version a = 0`, `then put a 1`, `else range a`, any of them with `*5` behind its first word to be
 //! repeated five times. Lines below `then txn` or `else txn` that are indented deeper belong to that transaction.
 
 use super::command::{
-    Applied, Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRange, Filter, KeyRange,
-    KeyValue, Operation, OperationResult, Outcome, Put, Query, Range, Sort, SortBy, SortOrder, Txn,
-    TxnResult,
+    Applied, Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRange, Filter, Grant, KeyRange,
+    KeyValue, LeaseCommand, LeaseLife, LeaseOutcome, Operation, OperationResult, Outcome, Put, Query, Range,
+    Remaining, Renewed, Revoke, Sort, SortBy, SortOrder, Txn, TxnResult,
 };
+use super::leases::Lease;
 use super::store::Store;
 use crate::ids::{LeaseId, Revision};
 use bytes::Bytes;
@@ -66,6 +68,9 @@ fn run(script: &str) -> String {
             let (body, next) = behind.split_at(indented);
             text.push('\n');
             text.push_str(&show(&ask(&mut store, first, body)));
+            if *first == "leases" {
+                text.push_str(&show_leases(&store));
+            }
             rest = next;
         }
         store.assert_all_invariants();
@@ -82,6 +87,10 @@ fn ask(store: &mut Store, line: &str, body: &[&str]) -> Applied {
             let revision = Revision(number(line.split(' ').nth(1).expect("a compaction has a revision")));
             store.apply(&Command::Compact(Compact { revision }))
         }
+        Some("leases") => store.query(&Query::Leases),
+        Some("grant" | "revoke" | "expire" | "renew" | "checkpoint") => {
+            store.apply(&Command::Lease(lease_command(line)))
+        }
         _ => match operation(line) {
             Operation::Put(put) => store.apply(&Command::Put(put)),
             Operation::DeleteRange(delete) => store.apply(&Command::DeleteRange(delete)),
@@ -89,6 +98,27 @@ fn ask(store: &mut Store, line: &str, body: &[&str]) -> Applied {
             Operation::Txn(txn) => store.apply(&Command::Txn(txn)),
         },
     }
+}
+
+fn lease_command(line: &str) -> LeaseCommand {
+    let words: Vec<&str> = line.split(' ').collect();
+    let remaining = |word: &&str| {
+        let (life, remaining_ms) = word.split_once('=').expect("what remains is written 7#1=500");
+        Remaining { life: self::life(life), remaining_ms: number(remaining_ms) }
+    };
+    match words[0] {
+        "grant" => LeaseCommand::Grant(Grant { lease: LeaseId(number(words[1])), ttl_ms: number(words[2]) }),
+        "revoke" => LeaseCommand::Revoke(Revoke { lease: LeaseId(number(words[1])) }),
+        "expire" => LeaseCommand::Expire(life(words[1])),
+        "renew" => LeaseCommand::Renew(life(words[1])),
+        "checkpoint" => LeaseCommand::Checkpoint(words[1..].iter().map(remaining).collect()),
+        other => panic!("nothing about leases is called {other}"),
+    }
+}
+
+fn life(word: &str) -> LeaseLife {
+    let (lease, grant) = word.split_once('#').expect("a life is written 7#1");
+    LeaseLife { lease: LeaseId(number(lease)), grant: number(grant) }
 }
 
 fn txn(body: &[&str]) -> Txn {
@@ -212,9 +242,28 @@ fn show(applied: &Applied) -> String {
         Outcome::Range(result) => text.push_str(&show_result(&OperationResult::Range(result.clone()), "")),
         Outcome::Refused(refusal) => write!(text, "refused: {refusal:?}").expect("a string takes all"),
         Outcome::Compacted => text.push_str("compacted"),
+        Outcome::Lease(LeaseOutcome::Listed(leases)) => {
+            write!(text, "{} leases", leases.len()).expect("a string takes all");
+        }
+        Outcome::Lease(LeaseOutcome::Granted(Grant { lease, ttl_ms })) => {
+            write!(text, "granted {lease} for {ttl_ms} ms").expect("a string takes all");
+        }
+        Outcome::Lease(LeaseOutcome::Renewed(Renewed { ttl_ms })) => {
+            write!(text, "renewed for {ttl_ms} ms").expect("a string takes all");
+        }
+        Outcome::Lease(outcome) => write!(text, "{outcome:?}").expect("a string takes all"),
         Outcome::Txn(result) => text.push_str(&show_txn(result, "")),
     }
     text
+}
+
+fn show_leases(store: &Store) -> String {
+    let one = |(id, lease): (LeaseId, &Lease)| {
+        let keys: Vec<String> = lease.keys().map(|key| key.escape_ascii().to_string()).collect();
+        let keys = keys.join(" ");
+        format!("\n  {id}#{}: {} of {} ms [{keys}]", lease.grant, lease.remaining_ms, lease.ttl_ms)
+    };
+    store.leases().map(one).collect()
 }
 
 fn show_txn(result: &TxnResult, indent: &str) -> String {
@@ -244,7 +293,7 @@ fn show_result(result: &OperationResult, indent: &str) -> String {
 
 fn show_pair(pair: &KeyValue) -> String {
     let KeyValue { key, value, create_revision, mod_revision, version, lease } = pair;
-    assert_eq!(*lease, LeaseId(0), "no lease exists yet");
     let (key, value) = (key.escape_ascii(), value.escape_ascii());
-    format!("{key}={value} create={create_revision} mod={mod_revision} version={version}")
+    let lease = if *lease == LeaseId(0) { String::new() } else { format!(" {lease}") };
+    format!("{key}={value} create={create_revision} mod={mod_revision} version={version}{lease}")
 }

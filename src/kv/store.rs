@@ -7,19 +7,24 @@
 //! before a command gets here.
 
 use super::check::{check, check_query};
-use super::command::{Applied, Command, Compact, Outcome, Put, Query, StoreRefusal};
+use super::command::{
+    Applied, Command, Compact, DeleteRange, KeyRange, LeaseCommand, LeaseOutcome, Outcome, Put, Query,
+    StoreRefusal,
+};
 use super::hash::RollingHash;
 use super::keys::Keys;
+use super::leases::{Lease, Leases};
 use super::range::{self, View};
 use super::txn;
 use super::write::Writer;
-use crate::ids::Revision;
+use crate::ids::{LeaseId, Revision};
 use crate::limits::{FORGET_STEPS_PER_APPLY, FORGET_STEPS_PER_TURN};
 
 /// Every key of one keyspace with its history.
 #[derive(Clone, Debug)]
 pub struct Store {
     keys: Keys,
+    leases: Leases,
     /// The revision of the newest change; 1 before the first.
     revision: Revision,
     /// The oldest revision that can be read, once something was forgotten.
@@ -42,7 +47,13 @@ impl Store {
     /// An empty store whose index of keys is hashed with `seed`, which must be secret, so that no client can choose keys
     /// that meet in one place. Nothing that the store says depends on it.
     pub fn seeded(seed: u64) -> Self {
-        Self { keys: Keys::new(seed), revision: Revision(1), compacted: None, hash: RollingHash::new() }
+        Self {
+            keys: Keys::new(seed),
+            leases: Leases::default(),
+            revision: Revision(1),
+            compacted: None,
+            hash: RollingHash::new(),
+        }
     }
 
     /// The revision of the newest change; 1 if there was none.
@@ -65,7 +76,23 @@ impl Store {
         self.keys.live_count()
     }
 
-    /// A hash of every change ever made and of every compaction, in order: equal on all members that applied the same commands.
+    /// A lease, if there is one of this id.
+    pub fn lease(&self, lease: LeaseId) -> Option<&Lease> {
+        self.leases.get(lease)
+    }
+
+    /// All leases, in the order of their ids.
+    pub fn leases(&self) -> impl Iterator<Item = (LeaseId, &Lease)> {
+        self.leases.iter()
+    }
+
+    /// How many leases there are.
+    pub fn lease_count(&self) -> usize {
+        self.leases.count()
+    }
+
+    /// A hash of every change ever made to keys and leases and of every compaction, in order: equal on all members that
+    /// applied the same commands.
     pub fn state_hash(&self) -> u64 {
         self.hash.value()
     }
@@ -101,36 +128,74 @@ impl Store {
         assert!(self.revision >= Revision(1), "a store is born at revision 1");
         assert!(self.forgettable() <= self.revision, "the current revision is never forgotten");
         self.keys.assert_invariants(self.revision, self.forgettable());
+        self.leases.assert_invariants(self.keys.live_count());
     }
 
     /// What holds after every change and takes a walk over all history: for tests and the simulator.
     pub fn assert_all_invariants(&self) {
         self.assert_invariants();
         self.keys.assert_all_invariants(self.revision, self.forgettable());
+        self.leases.assert_all_invariants(self.keys.newest().map(|seen| (seen.key(), seen.pair.lease)));
     }
 
     fn run(&mut self, command: &Command) -> Result<Outcome, StoreRefusal> {
         check(command)?;
-        let refusal = match command {
-            Command::Put(put) => self.put_refusal(put),
-            Command::Compact(compact) => return self.compact(*compact),
-            Command::DeleteRange(_) | Command::Txn(_) => None,
-        };
-        refuse(refusal)?;
-        let mut writer = Writer::new(&mut self.keys, &mut self.hash, self.revision, self.compacted);
-        let outcome = match command {
-            Command::Put(put) => Outcome::Put(writer.put(put)),
-            Command::DeleteRange(delete) => Outcome::DeleteRange(writer.delete_range(delete)),
-            Command::Txn(txn) => Outcome::Txn(txn::run(&mut writer, txn)?),
-            Command::Compact(_) => Outcome::Compacted,
-        };
+        match command {
+            Command::Put(put) => {
+                refuse(self.put_refusal(put))?;
+                self.write(|writer| Ok(Outcome::Put(writer.put(put))))
+            }
+            Command::DeleteRange(delete) => {
+                self.write(|writer| Ok(Outcome::DeleteRange(writer.delete_range(delete))))
+            }
+            Command::Txn(txn) => self.write(|writer| Ok(Outcome::Txn(txn::run(writer, txn)?))),
+            Command::Compact(compact) => self.compact(*compact),
+            Command::Lease(command) => Ok(Outcome::Lease(self.run_lease(command)?)),
+        }
+    }
+
+    /// Runs what changes keys, as one transaction.
+    fn write<T>(
+        &mut self,
+        run: impl FnOnce(&mut Writer<'_>) -> Result<T, StoreRefusal>,
+    ) -> Result<T, StoreRefusal> {
+        let (keys, leases) = (&mut self.keys, &mut self.leases);
+        let mut writer = Writer::new(keys, leases, &mut self.hash, self.revision, self.compacted);
+        let result = run(&mut writer)?;
         self.revision = writer.revision();
-        Ok(outcome)
+        Ok(result)
+    }
+
+    fn run_lease(&mut self, command: &LeaseCommand) -> Result<LeaseOutcome, StoreRefusal> {
+        Ok(match command {
+            LeaseCommand::Grant(grant) => LeaseOutcome::Granted(self.leases.grant(*grant, &mut self.hash)?),
+            LeaseCommand::Revoke(revoke) => self.end_lease(revoke.lease)?,
+            LeaseCommand::Expire(life) if self.leases.lives(*life) => self.end_lease(life.lease)?,
+            LeaseCommand::Expire(_) => return Err(StoreRefusal::LeaseNotFound),
+            LeaseCommand::Checkpoint(all) => {
+                for remaining in all {
+                    self.leases.checkpoint(*remaining, &mut self.hash);
+                }
+                LeaseOutcome::Checkpointed
+            }
+            LeaseCommand::Renew(life) => LeaseOutcome::Renewed(self.leases.renew(*life, &mut self.hash)),
+        })
+    }
+
+    /// Ends a lease and deletes its keys, in order, as one transaction (etcd's rule).
+    fn end_lease(&mut self, lease: LeaseId) -> Result<LeaseOutcome, StoreRefusal> {
+        let keys = self.leases.end(lease, &mut self.hash).ok_or(StoreRefusal::LeaseNotFound)?;
+        self.write(|writer| {
+            for key in keys {
+                writer.delete_range(&DeleteRange { range: KeyRange::Key(key), wants_previous: false });
+            }
+            Ok(LeaseOutcome::Revoked)
+        })
     }
 
     /// A put on its own is asked for its lease first, one in a transaction last (etcd's order).
     fn put_refusal(&self, put: &Put) -> Option<StoreRefusal> {
-        txn::lease_refusal(put.lease).or_else(|| txn::put_refusal(self.view(), put))
+        txn::lease_refusal(self.view(), put.lease).or_else(|| txn::put_refusal(self.view(), put))
     }
 
     /// Moves the oldest readable revision. What that makes unreadable is forgotten later, slice by slice.
@@ -155,11 +220,15 @@ impl Store {
                 Ok(Outcome::Range(range::read(view.keys, range, view.current)))
             }
             Query::Txn(txn) => Ok(Outcome::Txn(txn::read(view, txn)?)),
+            Query::Leases => {
+                let leases = self.leases.iter().map(|(lease, _)| lease);
+                Ok(Outcome::Lease(LeaseOutcome::Listed(leases.collect())))
+            }
         }
     }
 
     const fn view(&self) -> View<'_> {
-        View { keys: &self.keys, current: self.revision, compacted: self.compacted }
+        View { keys: &self.keys, leases: &self.leases, current: self.revision, compacted: self.compacted }
     }
 
     /// Changes that only earlier revisions saw can be forgotten.

@@ -33,18 +33,19 @@ pub(super) fn read(view: View<'_>, txn: &Txn) -> Result<TxnResult, StoreRefusal>
     read_chosen(view, txn, &mut path.into_iter())
 }
 
-/// Why a put that depends on the state is refused, if so. No lease exists yet, and 0 is none.
+/// Why a put is refused for what depends on the state, if so.
 pub(super) fn put_refusal(view: View<'_>, put: &Put) -> Option<StoreRefusal> {
     let is_missing = || view.keys.get(&put.key, view.current).is_none();
     if (put.keeps_value || put.keeps_lease) && is_missing() {
         return Some(StoreRefusal::KeyNotFound);
     }
-    lease_refusal(put.lease)
+    lease_refusal(view, put.lease)
 }
 
-/// Why a put that names this lease is refused, if so.
-pub(super) fn lease_refusal(lease: LeaseId) -> Option<StoreRefusal> {
-    (lease != LeaseId(0)).then_some(StoreRefusal::LeaseNotFound)
+/// Why a put that names this lease is refused, if so. 0 is none, and always there.
+pub(super) fn lease_refusal(view: View<'_>, lease: LeaseId) -> Option<StoreRefusal> {
+    let is_known = lease == LeaseId(0) || view.leases.get(lease).is_some();
+    (!is_known).then_some(StoreRefusal::LeaseNotFound)
 }
 
 /// The first two walks.

@@ -7,6 +7,7 @@ use super::command::{DeleteRange, DeleteRangeResult, Put, PutResult, Range, Rang
 use super::hash::RollingHash;
 use super::history::Moment;
 use super::keys::{Keys, NewPair};
+use super::leases::Leases;
 use super::range::{self, View};
 use crate::ids::{LeaseId, Revision};
 use crate::planted;
@@ -15,6 +16,7 @@ use bytes::Bytes;
 /// One transaction being run.
 pub(super) struct Writer<'store> {
     keys: &'store mut Keys,
+    leases: &'store mut Leases,
     hash: &'store mut RollingHash,
     /// The store's revision before the transaction.
     begin: Revision,
@@ -26,11 +28,12 @@ pub(super) struct Writer<'store> {
 impl<'store> Writer<'store> {
     pub(super) const fn new(
         keys: &'store mut Keys,
+        leases: &'store mut Leases,
         hash: &'store mut RollingHash,
         begin: Revision,
         compacted: Option<Revision>,
     ) -> Self {
-        Self { keys, hash, begin, compacted, change_count: 0 }
+        Self { keys, leases, hash, begin, compacted, change_count: 0 }
     }
 
     /// The store's revision as the next operation sees it, and as it stays if no other follows.
@@ -40,7 +43,7 @@ impl<'store> Writer<'store> {
 
     /// The store as the next operation sees it.
     pub(super) fn view(&self) -> View<'_> {
-        View { keys: self.keys, current: self.revision(), compacted: self.compacted }
+        View { keys: self.keys, leases: self.leases, current: self.revision(), compacted: self.compacted }
     }
 
     pub(super) fn put(&mut self, put: &Put) -> PutResult {
@@ -62,7 +65,9 @@ impl<'store> Writer<'store> {
         absorb(self.hash, made, &put.key, Some((&value, lease)));
         self.change_count += 1;
         let change = NewPair { key: &put.key, value, lease };
-        PutResult { previous: self.keys.put(change, made, put.wants_previous) }
+        let replaced = self.keys.put(change, made, put.wants_previous);
+        self.leases.move_key(&put.key, replaced.lease, lease);
+        PutResult { previous: replaced.pair }
     }
 
     pub(super) fn delete_range(&mut self, delete: &DeleteRange) -> DeleteRangeResult {
@@ -70,6 +75,7 @@ impl<'store> Writer<'store> {
         let mut previous = Vec::new();
         let deleted = self.keys.delete(&delete.range, first, |seen, made| {
             absorb(self.hash, made, seen.key(), None);
+            self.leases.move_key(seen.key(), seen.pair.lease, LeaseId(0));
             if delete.wants_previous {
                 previous.push(seen.to_key_value());
             }

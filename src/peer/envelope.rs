@@ -28,6 +28,7 @@ pub(super) enum Content {
     Raft(WireMessage),
     Forward { request: u64, term: u64, kind: u8, keyspace: u32, stamp: Option<WireStamp> },
     ForwardReply { request: u64 },
+    AskLease { request: u64, term: u64, keyspace: u32, lease: u64, is_renewal: bool, wants_keys: bool },
     Hello { incarnation: u64, is_started: bool, recorded: Vec<WireRecorded>, your_directory: u64 },
 }
 

@@ -3,7 +3,7 @@
 //! What always holds and what the layout is: see `mod.rs`.
 
 use super::envelope::{self, ArchivedContent, ArchivedEnvelope, Content, Envelope, WireRecorded, WireStamp};
-use crate::ids::{ClusterId, DirectoryId, GroupId, KeyspaceId, MemberId, SessionId, Term};
+use crate::ids::{ClusterId, DirectoryId, GroupId, KeyspaceId, LeaseId, MemberId, SessionId, Term};
 use crate::limits::{
     LOG_INDEX_MAX, PEER_ENVELOPE_BYTES_MAX, PEER_PAYLOAD_BYTES_MAX, RAFT_VOTERS_MAX, TERM_MAX,
 };
@@ -80,7 +80,22 @@ pub enum Body {
         /// The body its log entry will have.
         body: Bytes,
     },
-    /// What became of a `Forward`.
+    /// A question about the time of a lease, handed to the leader, which counts it.
+    AskLease {
+        /// Pairs the answer with it.
+        request: u64,
+        /// As in a `Forward`.
+        term: Term,
+        /// Which store.
+        keyspace: KeyspaceId,
+        /// Which lease.
+        lease: LeaseId,
+        /// Whether it is to be renewed.
+        is_renewal: bool,
+        /// Whether its keys are asked for.
+        wants_keys: bool,
+    },
+    /// What became of a `Forward`, or the answer to an `AskLease`.
     ForwardReply {
         /// Echo of its number.
         request: u64,
@@ -278,6 +293,17 @@ fn body(content: &ArchivedContent, payload: Bytes) -> Result<Body, PeerDamage> {
             }),
             body: payload,
         }),
+        ArchivedContent::AskLease { request, term, keyspace, lease, is_renewal, wants_keys } => {
+            records(&[], &payload)?;
+            Ok(Body::AskLease {
+                request: request.to_native(),
+                term: Term(term.to_native()),
+                keyspace: KeyspaceId(keyspace.to_native()),
+                lease: LeaseId(lease.to_native()),
+                is_renewal: *is_renewal,
+                wants_keys: *wants_keys,
+            })
+        }
         ArchivedContent::ForwardReply { request } => {
             Ok(Body::ForwardReply { request: request.to_native(), response: payload })
         }
@@ -372,6 +398,11 @@ fn content(body: &Body) -> (Content, usize) {
             let (request, term, kind, keyspace) = (*request, term.0, *kind, keyspace.0);
             (Content::Forward { request, term, kind, keyspace, stamp }, 0)
         }
+        Body::AskLease { request, term, keyspace, lease, is_renewal, wants_keys } => {
+            let (request, term, keyspace, lease) = (*request, term.0, keyspace.0, lease.0);
+            let (is_renewal, wants_keys) = (*is_renewal, *wants_keys);
+            (Content::AskLease { request, term, keyspace, lease, is_renewal, wants_keys }, 0)
+        }
         Body::ForwardReply { request, response: _ } => (Content::ForwardReply { request: *request }, 0),
         Body::Hello { incarnation, is_started, recorded, your_directory } => {
             let mirror = |(member, directory): &(MemberId, DirectoryId)| WireRecorded {
@@ -395,7 +426,7 @@ impl Body {
             Self::Raft { message: _, records } => records,
             Self::Forward { body, .. } => core::slice::from_ref(body),
             Self::ForwardReply { request: _, response } => core::slice::from_ref(response),
-            Self::Hello { .. } => &[],
+            Self::AskLease { .. } | Self::Hello { .. } => &[],
         }
     }
 

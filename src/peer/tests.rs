@@ -1,7 +1,7 @@
 //! Peer frames against themselves, against damage and against garbage.
 
 use super::{Body, ForwardStamp, Frame, Greeting, HEADER_BYTES, PeerDamage, decode, encode, frame_length};
-use crate::ids::{ClusterId, DirectoryId, GroupId, KeyspaceId, LogIndex, MemberId, SessionId, Term};
+use crate::ids::{ClusterId, DirectoryId, GroupId, KeyspaceId, LeaseId, LogIndex, MemberId, SessionId, Term};
 use crate::limits::{
     LOG_INDEX_MAX, PEER_ENVELOPE_BYTES_MAX, PEER_PAYLOAD_BYTES_MAX, RAFT_VOTERS_MAX, TERM_MAX,
 };
@@ -69,7 +69,7 @@ impl Random {
 }
 
 /// How many kinds of bodies `body` can make.
-const KINDS: usize = 14;
+const KINDS: usize = 15;
 
 fn body(kind: usize, random: &mut Random) -> Body {
     match kind {
@@ -96,6 +96,14 @@ fn body(kind: usize, random: &mut Random) -> Body {
         },
         3 => append_request(random),
         4 => fill_reply(random),
+        14 => Body::AskLease {
+            request: random.number(),
+            term: Term(random.number()),
+            keyspace: KeyspaceId(u32::from(random.byte())),
+            lease: LeaseId(random.number()),
+            is_renewal: random.flag(),
+            wants_keys: random.flag(),
+        },
         other => Body::Raft { message: message_without_entries(other, random), records: Vec::new() },
     }
 }
@@ -396,7 +404,7 @@ fn a_frame_is_written_into_one_allocation() {
         let listed = match &frame.body {
             Body::Raft { records, .. } => records.len(),
             Body::Hello { recorded, .. } => recorded.len(),
-            Body::Forward { .. } | Body::ForwardReply { .. } => 0,
+            Body::Forward { .. } | Body::AskLease { .. } | Body::ForwardReply { .. } => 0,
         };
         let bytes = encode(&frame);
         let envelope_bytes = usize::try_from(u32::from_le_bytes(bytes[12..16].try_into().unwrap())).unwrap();

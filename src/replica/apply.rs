@@ -1,7 +1,7 @@
 //! Apply: committed entries, in order, become changes of the store and answers to whoever waits.
 //!
 //! Always: apply looks at nothing but the entry and the replicated state, so every member comes to the same state
-//! and the same response; it cannot fail; an answer leaves only for an entry of the very term in which it was
+//! and the same response (a leader's countdown of leases, which is its own affair, learns of it); it cannot fail; an answer leaves only for an entry of the very term in which it was
 //! proposed. Left out: whether an entry is committed (`raft`), and what a command means (`kv`).
 
 use super::bootstrap::mix;
@@ -9,7 +9,8 @@ use super::group::Replica;
 use super::sessions::Verdict;
 use super::{Output, group};
 use crate::api::{Refusal, Response, Stamp};
-use crate::ids::{LogIndex, MemberId, SessionId, Term, Ticket};
+use crate::ids::{BootMicros, LogIndex, MemberId, SessionId, Term, Ticket};
+use crate::kv::Command;
 use crate::peer::Body;
 use crate::sometimes;
 use bytes::Bytes;
@@ -41,7 +42,7 @@ pub(super) struct Waiting {
 
 impl Replica {
     /// Applies everything that is committed, and answers whoever waited for it.
-    pub(super) fn apply_committed(&mut self, outputs: &mut Vec<Output>) {
+    pub(super) fn apply_committed(&mut self, now: BootMicros, outputs: &mut Vec<Output>) {
         while self.applied < self.node.commit() {
             let index = self.applied.next();
             let record = self.entries.get(index).expect("what is committed is held").clone();
@@ -50,17 +51,18 @@ impl Replica {
             assert!(header.index == index.0, "a record stands at the index it names");
             let body = record.slice_ref(body);
             let term = Term(header.term);
-            let response = self.apply(index, &header, &body);
+            let response = self.apply(now, index, &header, &body);
             self.applied = index;
+            self.start_counting_if_due(now, term);
             self.state_hash =
                 mix(self.state_hash ^ mix(header.index) ^ mix(header.term << 1) ^ self.store.state_hash());
             self.settle(index, term, response, outputs);
         }
-        self.serve_ready_reads(outputs);
+        self.serve_ready_reads(now, outputs);
     }
 
     /// Runs one entry. The response is the same on every member.
-    fn apply(&mut self, index: LogIndex, header: &EntryHeader, body: &Bytes) -> Response {
+    fn apply(&mut self, now: BootMicros, index: LogIndex, header: &EntryHeader, body: &Bytes) -> Response {
         let session = SessionId(header.session);
         match header.kind {
             EntryKind::NoOp | EntryKind::Configuration => Response::SessionClosed,
@@ -72,13 +74,13 @@ impl Replica {
             }
             EntryKind::Command if session == SessionId(0) => {
                 sometimes!(BareWriteApplied);
-                self.run(body)
+                self.run(now, index, body)
             }
             EntryKind::Command => {
                 let stamp = Stamp { session, sequence: header.sequence, low_water: header.low_water };
                 match self.sessions.judge(index, stamp) {
                     Verdict::Fresh => {
-                        let response = self.run(body);
+                        let response = self.run(now, index, body);
                         self.sessions.remember(stamp, &response);
                         response
                     }
@@ -89,9 +91,15 @@ impl Replica {
         }
     }
 
-    fn run(&mut self, body: &Bytes) -> Response {
+    fn run(&mut self, now: BootMicros, index: LogIndex, body: &Bytes) -> Response {
         match crate::api::decode_command(body) {
-            Ok(command) => Response::Applied(self.store.apply(&command)),
+            Ok(command) => {
+                let applied = self.store.apply(&command);
+                if let Command::Lease(command) = &command {
+                    self.lease_applied(now, index, command, &applied.outcome);
+                }
+                Response::Applied(applied)
+            }
             // The leader decoded it before proposing, so this is another version's command: refused by all alike.
             Err(_) => Response::Refused(Refusal::Malformed),
         }

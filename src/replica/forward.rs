@@ -113,12 +113,26 @@ impl Replica {
         proposal: Proposal,
         outputs: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
+        let request = self.await_answer(now, ticket)?;
+        self.send_proposal(leader, request, proposal, outputs);
+        Ok(())
+    }
+
+    /// The number under which the leader's answer to `ticket` is awaited.
+    ///
+    /// # Errors
+    /// `Overloaded`: too many wait already.
+    pub(super) fn await_answer(&mut self, now: BootMicros, ticket: Ticket) -> Result<u64, Refusal> {
         if self.forwards.waiting.len() >= PROPOSALS_WAITING_MAX {
             return Err(Refusal::Overloaded);
         }
         let request = self.forwards.next_request();
         let deadline = now.after(4 * self.setup.election_micros);
         self.forwards.waiting.insert(request, (ticket, deadline));
+        Ok(request)
+    }
+
+    fn send_proposal(&self, leader: MemberId, request: u64, proposal: Proposal, outputs: &mut Vec<Output>) {
         let stamp = proposal.stamp.map(|stamp| ForwardStamp {
             session: stamp.session,
             sequence: stamp.sequence,
@@ -133,7 +147,15 @@ impl Replica {
             body: proposal.body,
         };
         self.send(leader, body, outputs);
-        Ok(())
+    }
+
+    /// Whether what a peer handed to us was not seen before.
+    pub(super) fn is_new_forward(&mut self, from: MemberId, request: u64) -> bool {
+        let is_new = self.seen_forwards.is_new(from, request);
+        if !is_new {
+            sometimes!(ForwardDoubled);
+        }
+        is_new
     }
 
     /// A peer handed its client's proposal to us.
@@ -144,12 +166,9 @@ impl Replica {
         forwarded: Forwarded,
         outputs: &mut Vec<Output>,
     ) {
-        if !self.seen_forwards.is_new(from, forwarded.request) {
-            sometimes!(ForwardDoubled);
-            // A frame that came twice is proposed twice, as if sessions would tell the copies apart.
-            if !crate::planted!(107) {
-                return;
-            }
+        // A frame that came twice is proposed twice, as if sessions would tell the copies apart.
+        if !self.is_new_forward(from, forwarded.request) && !crate::planted!(107) {
+            return;
         }
         let asker = Asker::Peer { member: from, request: forwarded.request };
         let proposal = EntryKind::from_number(forwarded.kind).map(|kind| Proposal {

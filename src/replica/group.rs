@@ -12,6 +12,7 @@ use super::apply::Waiting;
 use super::bootstrap::mix;
 use super::entries::Entries;
 use super::forward::{Forwards, SeenForwards};
+use super::leases::Countdown;
 use super::read::Reads;
 use super::sessions::Sessions;
 use super::{Observation, Output, Queue};
@@ -19,8 +20,8 @@ use crate::api::{Response, Role, Status};
 use crate::ids::{BootMicros, ClusterId, DirectoryId, GroupId, KeyspaceId, LogIndex, MemberId, Ticket};
 use crate::kv::Store;
 use crate::limits::{
-    FORWARD_BOOTS_MAX, PROPOSALS_WAITING_BYTES_MAX, PROPOSALS_WAITING_MAX, RAFT_VOTERS_MAX,
-    READS_WAITING_MAX, SESSIONS_MAX,
+    FORWARD_BOOTS_MAX, LEASE_ENDS_WAITING_MAX, LEASES_MAX, PROPOSALS_WAITING_BYTES_MAX,
+    PROPOSALS_WAITING_MAX, RAFT_VOTERS_MAX, READS_WAITING_MAX, SESSIONS_MAX,
 };
 use crate::peer::{Body, Frame};
 use crate::raft::{self, Mark, Message, Node, RoleName};
@@ -66,6 +67,8 @@ pub(super) struct Replica {
     /// When each session was last named, by this leader's own clock.
     pub(super) session_seen: BTreeMap<crate::ids::SessionId, (LogIndex, BootMicros)>,
     pub(super) next_session_sweep: BootMicros,
+    /// The time of leases; only on a leader, from the first committed entry of its term on.
+    pub(super) countdown: Option<Countdown>,
     /// What raft wants done; empty between calls.
     scratch: Vec<raft::Output>,
 }
@@ -97,6 +100,7 @@ impl Replica {
             seen_forwards: SeenForwards::default(),
             session_seen: BTreeMap::new(),
             next_session_sweep: now,
+            countdown: None,
             scratch: Vec::new(),
             setup,
         }
@@ -140,7 +144,12 @@ impl Replica {
         self.begin_reads(now, outputs);
         self.consensus(now, outputs, Received::NOTHING, |node, out| node.flush(now, out));
         self.give_up_forwards(now, outputs);
-        self.apply_committed(outputs);
+        self.apply_committed(now, outputs);
+        if self.lease_deadline().is_some_and(|due| due <= now) {
+            // After apply, because an end that was applied makes room for the next; so it is sent on its own.
+            self.count_leases_down(now);
+            self.consensus(now, outputs, Received::NOTHING, |node, out| node.flush(now, out));
+        }
         self.store.forget_some();
         self.assert_invariants();
     }
@@ -167,6 +176,9 @@ impl Replica {
         }
         if self.node.role() == RoleName::Leader {
             deadline = deadline.min(self.next_session_sweep);
+        }
+        if let Some(lease) = self.lease_deadline() {
+            deadline = deadline.min(lease);
         }
         deadline
     }
@@ -210,13 +222,17 @@ impl Replica {
                 let record = self.encode_noop(noop);
                 self.entries.put(noop.index, record);
                 self.restart_session_clocks(now);
+                self.stop_counting();
             }
-            raft::Output::Deposed { term } => self.abandon_proposals(term, outputs),
+            raft::Output::Deposed { term } => {
+                self.stop_counting();
+                self.abandon_proposals(term, outputs);
+            }
             raft::Output::LeaderChanged { .. } => self.lose_forwards(outputs),
             raft::Output::Committed { upto } => {
                 assert!(upto <= self.node.last().index, "what is committed is in the log");
             }
-            raft::Output::ReadReady { request, index } => self.read_ready(request, index, outputs),
+            raft::Output::ReadReady { request, index } => self.read_ready(now, request, index, outputs),
             raft::Output::ReadFailed { request } => self.read_failed(request, outputs),
         }
     }
@@ -285,7 +301,7 @@ impl Replica {
         }
     }
 
-    fn queues(&self) -> [Queue; 6] {
+    fn queues(&self) -> [Queue; 8] {
         [
             ("proposals that wait", self.proposals.len(), PROPOSALS_WAITING_MAX),
             ("bytes of proposals that wait", self.proposals_bytes, PROPOSALS_WAITING_BYTES_MAX),
@@ -297,6 +313,12 @@ impl Replica {
                 RAFT_VOTERS_MAX * FORWARD_BOOTS_MAX,
             ),
             ("sessions", self.sessions.count(), SESSIONS_MAX),
+            ("leases", self.store.lease_count(), LEASES_MAX),
+            (
+                "ends of leases that wait",
+                self.countdown.as_ref().map_or(0, Countdown::ends_waiting),
+                LEASE_ENDS_WAITING_MAX,
+            ),
         ]
     }
 

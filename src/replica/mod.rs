@@ -11,6 +11,7 @@
 //! | `propose`, `forward` | from a request to an entry, here or by way of the leader |
 //! | `apply`, `sessions` | from a committed entry to a response, exactly once |
 //! | `read` | linearizable reads |
+//! | `leases` | the time of leases: counted by the leader, ended through the log |
 //! | `entries` | the encoded records of the log, by index |
 //! | `bootstrap` | how a cluster is founded, and why a wiped disk does not vote |
 #![forbid(unsafe_code)]
@@ -23,6 +24,7 @@ mod forward;
 mod fuzz;
 mod group;
 mod input;
+mod leases;
 mod observation;
 mod output;
 mod propose;

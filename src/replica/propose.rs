@@ -6,9 +6,11 @@
 
 use super::apply::{Asker, Waiting};
 use super::group::Replica;
+use super::leases::LeaseQuestion;
 use super::{Output, group};
 use crate::api::{EncodedCommand, ReadMode, Refusal, Request, Response, Stamp};
 use crate::ids::{BootMicros, KeyspaceId, LogIndex, SessionId, Term, Ticket};
+use crate::kv::Command;
 use crate::limits::{PROPOSALS_WAITING_BYTES_MAX, PROPOSALS_WAITING_MAX};
 use crate::raft::{Position, RoleName};
 use crate::sometimes;
@@ -57,6 +59,15 @@ impl Replica {
                         outputs.push(group::reply(ticket, Response::Applied(self.store.query(&query))));
                     }
                 }
+                return;
+            }
+            Request::KeepAlive { lease, .. } => {
+                let question = LeaseQuestion { lease, is_renewal: true, wants_keys: false };
+                self.ask_lease(now, ticket, question, outputs);
+                return;
+            }
+            Request::TimeToLive { lease, wants_keys, .. } => {
+                self.ask_lease(now, ticket, LeaseQuestion { lease, is_renewal: false, wants_keys }, outputs);
                 return;
             }
             Request::OpenSession { keyspace } => {
@@ -215,7 +226,12 @@ fn write_proposal(keyspace: KeyspaceId, stamp: Option<Stamp>, command: &EncodedC
 pub(super) fn check(proposal: &Proposal) -> Result<(), Refusal> {
     match proposal.kind {
         EntryKind::Command => {
-            crate::api::decode_command(&proposal.body).map_err(|_| Refusal::Malformed)?;
+            let command = crate::api::decode_command(&proposal.body).map_err(|_| Refusal::Malformed)?;
+            // What a leader says of leases it says itself.
+            let is_for_leaders = matches!(&command, Command::Lease(command) if command.is_for_leaders());
+            if is_for_leaders {
+                return Err(Refusal::Malformed);
+            }
             if proposal.stamp.is_some_and(|stamp| stamp.session == SessionId(0)) {
                 return Err(Refusal::Malformed);
             }

@@ -5,8 +5,10 @@
 //! same code serves on leader and follower: raft knows whom to ask. Left out: serializable reads, which need none of
 //! this.
 
+use super::Output;
+use super::apply::Asker;
 use super::group::Replica;
-use super::{Output, group};
+use super::leases::LeaseQuestion;
 use crate::api::{Refusal, Response};
 use crate::ids::{BootMicros, LogIndex, Ticket};
 use crate::kv::Query;
@@ -18,8 +20,17 @@ use std::collections::BTreeMap;
 /// One read that waits.
 #[derive(Debug)]
 struct Read {
-    ticket: Ticket,
-    query: Query,
+    asker: Asker,
+    question: Question,
+}
+
+/// What a read is about.
+#[derive(Debug)]
+enum Question {
+    /// The store, as any member has it that has applied the confirmed index.
+    Store(Query),
+    /// The time of a lease, which only the confirmed leader knows.
+    Lease(LeaseQuestion),
 }
 
 /// All reads of one replica that wait for something.
@@ -45,12 +56,26 @@ impl Reads {
 impl Replica {
     /// Takes in a linearizable read; it joins the round that this turn begins.
     pub(super) fn gather_read(&mut self, ticket: Ticket, query: Query, outputs: &mut Vec<Output>) {
+        self.gather(Read { asker: Asker::Client(ticket), question: Question::Store(query) }, outputs);
+    }
+
+    /// Takes in a question about the time of a lease; it joins the same round. Only for a leader.
+    pub(super) fn gather_question(
+        &mut self,
+        asker: Asker,
+        question: LeaseQuestion,
+        outputs: &mut Vec<Output>,
+    ) {
+        self.gather(Read { asker, question: Question::Lease(question) }, outputs);
+    }
+
+    fn gather(&mut self, read: Read, outputs: &mut Vec<Output>) {
         if self.reads.count >= READS_WAITING_MAX {
-            outputs.push(group::reply(ticket, Response::Refused(Refusal::Overloaded)));
+            self.answer(read.asker, Response::Refused(Refusal::Overloaded), outputs);
             return;
         }
         self.reads.count += 1;
-        self.reads.turn.push(Read { ticket, query });
+        self.reads.turn.push(read);
     }
 
     /// Asks raft for one confirmation for all reads of the turn.
@@ -72,13 +97,19 @@ impl Replica {
     }
 
     /// Raft has confirmed: these reads may be answered once `index` is applied.
-    pub(super) fn read_ready(&mut self, request: u64, index: LogIndex, outputs: &mut Vec<Output>) {
+    pub(super) fn read_ready(
+        &mut self,
+        now: BootMicros,
+        request: u64,
+        index: LogIndex,
+        outputs: &mut Vec<Output>,
+    ) {
         if let Some(reads) = self.reads.confirming.remove(&request) {
             if index > self.applied {
                 sometimes!(ReadWaitedForApply);
             }
             self.reads.ready.entry(index).or_default().extend(reads);
-            self.serve_ready_reads(outputs);
+            self.serve_ready_reads(now, outputs);
         }
     }
 
@@ -91,15 +122,20 @@ impl Replica {
     }
 
     /// Answers every confirmed read whose index is applied.
-    pub(super) fn serve_ready_reads(&mut self, outputs: &mut Vec<Output>) {
+    pub(super) fn serve_ready_reads(&mut self, now: BootMicros, outputs: &mut Vec<Output>) {
         while let Some(entry) = self.reads.ready.first_entry() {
             if *entry.key() > self.applied {
                 break;
             }
             for read in entry.remove() {
                 self.reads.count -= 1;
-                let applied = self.store.query(&read.query);
-                outputs.push(group::reply(read.ticket, Response::Applied(applied)));
+                match read.question {
+                    Question::Store(query) => {
+                        let applied = self.store.query(&query);
+                        self.answer(read.asker, Response::Applied(applied), outputs);
+                    }
+                    Question::Lease(question) => self.answer_question(now, read.asker, question, outputs),
+                }
             }
         }
     }
@@ -107,7 +143,7 @@ impl Replica {
     fn refuse_reads(&mut self, reads: Vec<Read>, refusal: Refusal, outputs: &mut Vec<Output>) {
         for read in reads {
             self.reads.count -= 1;
-            outputs.push(group::reply(read.ticket, Response::Refused(refusal)));
+            self.answer(read.asker, Response::Refused(refusal), outputs);
         }
     }
 }

@@ -11,6 +11,7 @@
 use super::bootstrap::{self, Bootstrap, Heard, Progress, Record, mix};
 use super::forward::Forwarded;
 use super::group::{self, Replica, Setup};
+use super::leases::{ForwardedQuestion, LeaseQuestion};
 use super::{Input, Observation, Output};
 use crate::api::{Refusal, Request, Response, Status};
 use crate::ids::{
@@ -395,7 +396,10 @@ impl Shard {
                 self.heard(from, heard, outputs);
                 return;
             }
-            body @ (Body::Raft { .. } | Body::Forward { .. } | Body::ForwardReply { .. }) => body,
+            body @ (Body::Raft { .. }
+            | Body::Forward { .. }
+            | Body::AskLease { .. }
+            | Body::ForwardReply { .. }) => body,
         };
         let Some(replica) = self.replicas.get_mut(&frame.group) else {
             return;
@@ -415,6 +419,11 @@ impl Shard {
             Body::Forward { request, term, kind, keyspace, stamp, body } => {
                 let forwarded = Forwarded { request, term, kind, keyspace, stamp, body };
                 replica.forwarded(now, from, forwarded, outputs);
+            }
+            Body::AskLease { request, term, keyspace, lease, is_renewal, wants_keys } => {
+                let question = LeaseQuestion { lease, is_renewal, wants_keys };
+                let forwarded = ForwardedQuestion { request, term, keyspace, question };
+                replica.forwarded_question(from, forwarded, outputs);
             }
             Body::ForwardReply { request, response } => replica.forward_answered(request, &response, outputs),
             Body::Hello { .. } => {}
@@ -440,6 +449,8 @@ impl Shard {
             Request::OpenSession { keyspace }
             | Request::CloseSession { keyspace, .. }
             | Request::Write { keyspace, .. }
+            | Request::KeepAlive { keyspace, .. }
+            | Request::TimeToLive { keyspace, .. }
             | Request::Read { keyspace, .. } => *keyspace,
             Request::Status => KeyspaceId::FIRST,
         };

@@ -687,6 +687,7 @@ fn brief(applied: &Applied) -> String {
         Outcome::Txn(_) => "transaction",
         Outcome::Range(_) => "range",
         Outcome::Compacted => "compacted",
+        Outcome::Lease(_) => "lease",
         Outcome::Refused(_) => "refused",
     };
     format!("{kind} at revision {}", applied.revision)

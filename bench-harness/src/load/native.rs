@@ -130,7 +130,8 @@ impl NativeConversation {
                 | Outcome::DeleteRange(_)
                 | Outcome::Txn(_)
                 | Outcome::Range(_)
-                | Outcome::Compacted => Ok(()),
+                | Outcome::Compacted
+                | Outcome::Lease(_) => Ok(()),
             },
             Response::Refused(refusal) => Err(Cow::from(word(refusal))),
             Response::SessionOpened { .. } | Response::SessionClosed | Response::Status(_) => {

@@ -126,10 +126,19 @@ class Reader:
     def command(self):
         return self.union({1: ("put", self.put), 2: ("delete_range", self.delete_range),
                            3: ("txn", self.transaction), 5: ("compact", lambda: self.struct(revision=self.u64)),
+                           8: ("lease_grant", self.grant), 9: ("lease_revoke", lambda: self.struct(lease=self.u64)),
+                           10: ("lease_expire", self.life), 12: ("lease_renew", self.life),
+                           11: ("lease_checkpoint", lambda: self.list(lambda: {**self.life(), "remaining_ms": self.u64()})),
                            16: ("put", self.put_with_options)})
 
+    def grant(self):
+        return self.struct(lease=self.u64, ttl_ms=self.u64)
+
+    def life(self):
+        return self.struct(lease=self.u64, grant=self.u64)
+
     def query(self):
-        return self.union({3: ("txn", self.transaction), 4: ("range", self.range),
+        return self.union({3: ("txn", self.transaction), 4: ("range", self.range), 13: ("leases", lambda: {}),
                            17: ("range", lambda: {**self.range(), **self.range_with_options()})})
 
     # Section 7.
@@ -151,7 +160,12 @@ class Reader:
         return self.struct(succeeded=self.bool, results=lambda: self.list(lambda: self.union(self.results())))
 
     def outcome(self):
-        return self.union({**self.results(), 5: ("compacted", lambda: {}), 255: ("refused", self.u16)})
+        return self.union({**self.results(), 5: ("compacted", lambda: {}), 255: ("refused", self.u16),
+                           8: ("granted", self.grant), 9: ("revoked", lambda: {}), 11: ("checkpointed", lambda: {}),
+                           12: ("renewed", lambda: self.struct(ttl_ms=self.u64)),
+                           13: ("leases", lambda: self.list(self.u64)),
+                           14: ("time_to_live", lambda: self.optional(lambda: self.struct(
+                               ttl_ms=self.u64, remaining_ms=self.u64, keys=lambda: self.list(self.bytes))))})
 
     # Sections 3, 5, 7 and 8: each kind's body.
 
@@ -164,6 +178,8 @@ class Reader:
             0x04: lambda: self.struct(keyspace=self.u32, stamp=lambda: self.optional(stamp), command=self.command),
             0x05: lambda: self.struct(keyspace=self.u32, mode=self.u8, query=self.query),
             0x06: lambda: {},
+            0x20: lambda: self.struct(keyspace=self.u32, lease=self.u64),
+            0x21: lambda: self.struct(keyspace=self.u32, lease=self.u64, wants_keys=self.bool),
             0x81: lambda: self.struct(
                 version=self.u8, cluster=self.u64, member=self.u64, features=self.u64, request_bytes_max=self.u32,
                 response_bytes_max=self.u32, key_bytes_max=self.u32, txn_operations_max=self.u32,

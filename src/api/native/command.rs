@@ -7,10 +7,13 @@ use super::cursor::{Cursor, Fault, Malformed, put_bytes, put_count};
 use crate::api::EncodedCommand;
 use crate::ids::{LeaseId, Revision};
 use crate::kv::{
-    Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRange, Filter, KeyRange, Operation, Put,
-    Query, Range, Sort, SortBy, SortOrder, Txn,
+    Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRange, Filter, Grant, KeyRange,
+    LeaseCommand, LeaseLife, Operation, Put, Query, Range, Remaining, Revoke, Sort, SortBy, SortOrder, Txn,
 };
-use crate::limits::{COMMAND_BYTES_MAX, KEY_BYTES_MAX, TXN_DEPTH_MAX, TXN_OPERATIONS_MAX, VALUE_BYTES_MAX};
+use crate::limits::{
+    COMMAND_BYTES_MAX, KEY_BYTES_MAX, LEASES_PER_CHECKPOINT_MAX, TXN_DEPTH_MAX, TXN_OPERATIONS_MAX,
+    VALUE_BYTES_MAX,
+};
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// Tags shared by commands, queries, operations and outcomes.
@@ -20,6 +23,13 @@ pub(super) mod tag {
     pub(in super::super) const TXN: u8 = 3;
     pub(in super::super) const RANGE: u8 = 4;
     pub(in super::super) const COMPACT: u8 = 5;
+    pub(in super::super) const LEASE_GRANT: u8 = 8;
+    pub(in super::super) const LEASE_REVOKE: u8 = 9;
+    pub(in super::super) const LEASE_EXPIRE: u8 = 10;
+    pub(in super::super) const LEASE_CHECKPOINT: u8 = 11;
+    pub(in super::super) const LEASE_RENEW: u8 = 12;
+    pub(in super::super) const LEASES: u8 = 13;
+    pub(in super::super) const LEASE_TIME_TO_LIVE: u8 = 14;
     pub(in super::super) const PUT_WITH_OPTIONS: u8 = 16;
     pub(in super::super) const RANGE_WITH_OPTIONS: u8 = 17;
     pub(in super::super) const REFUSED: u8 = 255;
@@ -29,6 +39,8 @@ pub(super) mod tag {
 const COMPARE_BYTES_MIN: usize = 5 + 1 + 5;
 /// Bytes of the shortest operation: a delete of one empty key.
 const OPERATION_BYTES_MIN: usize = 1 + 5 + 1;
+/// Bytes of what remains of one lease.
+const REMAINING_BYTES: usize = 3 * 8;
 
 impl EncodedCommand {
     /// Encodes a command of our own. It is refused if it breaks a limit that `decode_from` holds it to.
@@ -79,6 +91,18 @@ pub fn decode_command(bytes: &Bytes) -> Result<Command, Malformed> {
         tag::DELETE_RANGE => Command::DeleteRange(delete_range(&mut cursor)?),
         tag::TXN => Command::Txn(txn(&mut cursor, operation, TXN_DEPTH_MAX)?),
         tag::COMPACT => Command::Compact(Compact { revision: Revision(cursor.u64("revision")?) }),
+        tag::LEASE_GRANT => Command::Lease(LeaseCommand::Grant(grant(&mut cursor)?)),
+        tag::LEASE_REVOKE => {
+            Command::Lease(LeaseCommand::Revoke(Revoke { lease: LeaseId(cursor.u64("lease")?) }))
+        }
+        tag::LEASE_EXPIRE => Command::Lease(LeaseCommand::Expire(lease_life(&mut cursor)?)),
+        tag::LEASE_CHECKPOINT => Command::Lease(LeaseCommand::Checkpoint(cursor.list(
+            "remaining",
+            LEASES_PER_CHECKPOINT_MAX,
+            REMAINING_BYTES,
+            remaining,
+        )?)),
+        tag::LEASE_RENEW => Command::Lease(LeaseCommand::Renew(lease_life(&mut cursor)?)),
         found => return Err(cursor.unknown("command tag", 1, found)),
     };
     cursor.finish()?;
@@ -91,6 +115,7 @@ pub(super) fn query(cursor: &mut Cursor<'_>) -> Result<Query, Malformed> {
         tag::RANGE => Query::Range(range(cursor)?),
         tag::RANGE_WITH_OPTIONS => Query::Range(range_with_options(cursor)?),
         tag::TXN => Query::Txn(txn(cursor, reading_operation, TXN_DEPTH_MAX)?),
+        tag::LEASES => Query::Leases,
         found => return Err(cursor.unknown("query tag", 1, found)),
     };
     cursor.finish()?;
@@ -178,6 +203,19 @@ fn require_options(has_some: bool, cursor: &Cursor<'_>) -> Result<(), Malformed>
     if has_some { Ok(()) } else { Err(cursor.fault(fault)) }
 }
 
+/// Reads a grant, asked for or made.
+pub(super) fn grant(cursor: &mut Cursor<'_>) -> Result<Grant, Malformed> {
+    Ok(Grant { lease: LeaseId(cursor.u64("lease")?), ttl_ms: cursor.u64("ttl_ms")? })
+}
+
+fn lease_life(cursor: &mut Cursor<'_>) -> Result<LeaseLife, Malformed> {
+    Ok(LeaseLife { lease: LeaseId(cursor.u64("lease")?), grant: cursor.u64("grant")? })
+}
+
+fn remaining(cursor: &mut Cursor<'_>) -> Result<Remaining, Malformed> {
+    Ok(Remaining { life: lease_life(cursor)?, remaining_ms: cursor.u64("remaining_ms")? })
+}
+
 fn key_range(cursor: &mut Cursor<'_>) -> Result<KeyRange, Malformed> {
     match cursor.u8("key range tag")? {
         1 => Ok(KeyRange::Key(cursor.bytes("key", KEY_BYTES_MAX)?)),
@@ -255,6 +293,8 @@ fn command_bytes_expected(command: &Command) -> usize {
         Command::DeleteRange(_) => 128,
         Command::Txn(_) => 1_024,
         Command::Compact(_) => 1 + 8,
+        Command::Lease(LeaseCommand::Checkpoint(all)) => 1 + 4 + REMAINING_BYTES * all.len(),
+        Command::Lease(_) => 1 + 2 * 8,
     }
 }
 
@@ -267,7 +307,46 @@ fn put_command(out: &mut BytesMut, command: &Command) {
             out.put_u8(tag::COMPACT);
             out.put_u64_le(compact.revision.0);
         }
+        Command::Lease(command) => put_lease_command(out, command),
     }
+}
+
+fn put_lease_command(out: &mut BytesMut, command: &LeaseCommand) {
+    match command {
+        LeaseCommand::Grant(grant) => put_grant(out, *grant),
+        LeaseCommand::Revoke(revoke) => {
+            out.put_u8(tag::LEASE_REVOKE);
+            out.put_u64_le(revoke.lease.0);
+        }
+        LeaseCommand::Expire(life) => {
+            out.put_u8(tag::LEASE_EXPIRE);
+            put_lease_life(out, *life);
+        }
+        LeaseCommand::Checkpoint(all) => {
+            out.put_u8(tag::LEASE_CHECKPOINT);
+            put_count(out, all.len());
+            for remaining in all {
+                put_lease_life(out, remaining.life);
+                out.put_u64_le(remaining.remaining_ms);
+            }
+        }
+        LeaseCommand::Renew(life) => {
+            out.put_u8(tag::LEASE_RENEW);
+            put_lease_life(out, *life);
+        }
+    }
+}
+
+/// Writes a grant, asked for or made.
+pub(super) fn put_grant(out: &mut BytesMut, grant: Grant) {
+    out.put_u8(tag::LEASE_GRANT);
+    out.put_u64_le(grant.lease.0);
+    out.put_u64_le(grant.ttl_ms);
+}
+
+fn put_lease_life(out: &mut BytesMut, life: LeaseLife) {
+    out.put_u64_le(life.lease.0);
+    out.put_u64_le(life.grant);
 }
 
 /// Writes a query.
@@ -275,6 +354,7 @@ pub(super) fn put_query(out: &mut BytesMut, query: &Query) {
     match query {
         Query::Range(range) => put_range(out, range),
         Query::Txn(txn) => put_txn(out, txn),
+        Query::Leases => out.put_u8(tag::LEASES),
     }
 }
 

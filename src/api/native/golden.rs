@@ -10,8 +10,9 @@ use crate::api::{
 use crate::ids::{ClusterId, KeyspaceId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term};
 use crate::kv::{
     Applied, Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult,
-    Filter, KeyRange, KeyValue, Operation, OperationResult, Outcome, Put, PutResult, Query, Range,
-    RangeResult, Sort, SortBy, SortOrder, StoreRefusal, Txn, TxnResult,
+    Filter, Grant, KeyRange, KeyValue, LeaseCommand, LeaseLife, LeaseOutcome, Operation, OperationResult,
+    Outcome, Put, PutResult, Query, Range, RangeResult, Remaining, Renewed, Revoke, Sort, SortBy, SortOrder,
+    StoreRefusal, TimeToLive, Txn, TxnResult,
 };
 use crate::limits::{KEY_BYTES_MAX, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, TXN_OPERATIONS_MAX};
 use bytes::{Bytes, BytesMut};
@@ -36,6 +37,7 @@ fn all() -> Vec<Golden> {
     all.extend(writes_and_reads());
     all.extend(options_and_nesting());
     all.extend(answers_of_the_store());
+    all.extend(leases());
     all.extend(refusals());
     all
 }
@@ -274,6 +276,74 @@ fn answers_of_the_store() -> Vec<Golden> {
     ]
 }
 
+/// Leases, which came after the first commands, too.
+fn leases() -> Vec<Golden> {
+    let (keyspace, lease) = (KeyspaceId::FIRST, LeaseId(7));
+    let grant = Grant { lease, ttl_ms: 1_500 };
+    let applied = |id, outcome| {
+        let outcome = Outcome::Lease(outcome);
+        encode_response_frame(id, &Response::Applied(Applied { revision: Revision(8), outcome }))
+    };
+    let command = |command| Command::Lease(command);
+    let known = TimeToLive { ttl_ms: 1_500, remaining_ms: 900, keys: vec!["a".into(), "b".into()] };
+    vec![
+        golden(
+            "write-lease-grant",
+            "Request 16 asks for lease 7, of a second and a half.",
+            write(16, None, &command(LeaseCommand::Grant(grant))),
+        ),
+        golden("applied-lease-granted", "It is granted.", applied(16, LeaseOutcome::Granted(grant))),
+        golden(
+            "lease-keep-alive",
+            "Request 17 renews lease 7.",
+            encode_request_frame(17, &Request::KeepAlive { keyspace, lease }),
+        ),
+        golden(
+            "applied-lease-renewed",
+            "It lasts for a second and a half again.",
+            applied(17, LeaseOutcome::Renewed(Renewed { ttl_ms: 1_500 })),
+        ),
+        golden(
+            "lease-time-to-live",
+            "Request 18 asks how lease 7 stands, with its keys.",
+            encode_request_frame(18, &Request::TimeToLive { keyspace, lease, wants_keys: true }),
+        ),
+        golden(
+            "applied-lease-time-to-live",
+            "900 ms are left of it, and a and b go with it.",
+            applied(18, LeaseOutcome::TimeToLive(Some(known))),
+        ),
+        golden(
+            "write-lease-revoke",
+            "Request 19 ends lease 7.",
+            write(19, None, &command(LeaseCommand::Revoke(Revoke { lease }))),
+        ),
+        golden("applied-lease-revoked", "It has ended.", applied(19, LeaseOutcome::Revoked)),
+        golden(
+            "read-leases",
+            "Request 20 lists all leases.",
+            read(20, ReadMode::Linearizable, Query::Leases),
+        ),
+        golden(
+            "applied-leases",
+            "There are two.",
+            applied(20, LeaseOutcome::Listed(vec![LeaseId(7), LeaseId(9)])),
+        ),
+        golden(
+            "command-lease-checkpoint",
+            "What a leader writes down of lease 7, the third that was granted.",
+            encoded(&command(LeaseCommand::Checkpoint(vec![Remaining {
+                life: LeaseLife { lease, grant: 3 },
+                remaining_ms: 900,
+            }]))),
+        ),
+    ]
+}
+
+fn encoded(command: &Command) -> Bytes {
+    EncodedCommand::encode(command).unwrap().bytes().clone()
+}
+
 fn refusals() -> Vec<Golden> {
     let refusal = Refusal::NotLeader { leader: Some(MemberId(1)) };
     let words = "at byte 14: expected a known operation tag, found 99";
@@ -353,7 +423,7 @@ fn the_frame_that_the_document_explains_is_the_golden_one() {
 fn every_kind_of_frame_has_a_golden_one() {
     let kinds: Vec<u8> = all()
         .iter()
-        .filter(|golden| golden.name != "command-put")
+        .filter(|golden| !golden.name.starts_with("command-"))
         .map(|golden| {
             let mut buffer = BytesMut::from(golden.bytes.as_ref());
             let frame: Frame = decode_frame(&mut buffer, Receiver::Client).unwrap().unwrap();
@@ -367,6 +437,8 @@ fn every_kind_of_frame_has_a_golden_one() {
         kind::WRITE,
         kind::READ,
         kind::STATUS,
+        kind::LEASE_KEEP_ALIVE,
+        kind::LEASE_TIME_TO_LIVE,
         kind::SERVER_HELLO,
         kind::SESSION_OPENED,
         kind::SESSION_CLOSED,

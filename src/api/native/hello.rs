@@ -16,8 +16,10 @@ pub struct Features(pub u64);
 impl Features {
     /// Options of puts and ranges, nested transactions, compaction.
     pub const STORE: Self = Self(1);
+    /// Leases.
+    pub const LEASES: Self = Self(4);
     /// All that this build understands.
-    pub const KNOWN: Self = Self::STORE;
+    pub const KNOWN: Self = Self(Self::STORE.0 | Self::LEASES.0);
 
     /// The features that are in both sets.
     #[must_use]

@@ -44,6 +44,10 @@ pub mod kind {
     pub const READ: u8 = 0x05;
     /// Asks how the member sees itself.
     pub const STATUS: u8 = 0x06;
+    /// Makes a lease last again.
+    pub const LEASE_KEEP_ALIVE: u8 = 0x20;
+    /// Asks how a lease stands.
+    pub const LEASE_TIME_TO_LIVE: u8 = 0x21;
     /// The server's first frame.
     pub const SERVER_HELLO: u8 = 0x81;
     /// The session is open.

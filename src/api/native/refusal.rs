@@ -116,6 +116,9 @@ pub(super) const fn store_code(refusal: StoreRefusal) -> u16 {
         StoreRefusal::KeyNotFound => 1009,
         StoreRefusal::ValueProvided => 1010,
         StoreRefusal::LeaseProvided => 1011,
+        StoreRefusal::LeaseExists => 1012,
+        StoreRefusal::TtlOutOfBounds => 1013,
+        StoreRefusal::TooManyLeases => 1014,
     }
 }
 
@@ -132,6 +135,9 @@ pub(super) fn store_refusal(cursor: &mut Cursor<'_>) -> Result<StoreRefusal, Mal
         1009 => Ok(StoreRefusal::KeyNotFound),
         1010 => Ok(StoreRefusal::ValueProvided),
         1011 => Ok(StoreRefusal::LeaseProvided),
+        1012 => Ok(StoreRefusal::LeaseExists),
+        1013 => Ok(StoreRefusal::TtlOutOfBounds),
+        1014 => Ok(StoreRefusal::TooManyLeases),
         found => Err(cursor.unknown("store refusal code", 2, found)),
     }
 }

@@ -5,7 +5,7 @@ use super::cursor::{Cursor, Fault, Malformed};
 use super::frame::{Frame, begin_frame, finish_frame};
 use super::kind;
 use crate::api::{EncodedCommand, ReadMode, Request, Stamp};
-use crate::ids::{KeyspaceId, SessionId};
+use crate::ids::{KeyspaceId, LeaseId, SessionId};
 use crate::limits::WRITE_HEAD_BYTES_MAX;
 use bytes::{BufMut, Bytes};
 
@@ -46,6 +46,19 @@ pub fn encode_request_frame(id: u64, request: &Request) -> Bytes {
             put_query(&mut out, query);
             finish_frame(out, kind::READ, id)
         }
+        Request::KeepAlive { keyspace, lease } => {
+            let mut out = begin_frame(12);
+            out.put_u32_le(keyspace.0);
+            out.put_u64_le(lease.0);
+            finish_frame(out, kind::LEASE_KEEP_ALIVE, id)
+        }
+        Request::TimeToLive { keyspace, lease, wants_keys } => {
+            let mut out = begin_frame(13);
+            out.put_u32_le(keyspace.0);
+            out.put_u64_le(lease.0);
+            out.put_u8(u8::from(*wants_keys));
+            finish_frame(out, kind::LEASE_TIME_TO_LIVE, id)
+        }
         Request::Status => finish_frame(begin_frame(0), kind::STATUS, id),
     }
 }
@@ -68,6 +81,14 @@ pub fn decode_request(frame: &Frame) -> Result<Request, Malformed> {
         kind::WRITE => write(&mut cursor)?,
         kind::READ => read(&mut cursor)?,
         kind::STATUS => Request::Status,
+        kind::LEASE_KEEP_ALIVE => {
+            Request::KeepAlive { keyspace: keyspace(&mut cursor)?, lease: LeaseId(cursor.u64("lease")?) }
+        }
+        kind::LEASE_TIME_TO_LIVE => Request::TimeToLive {
+            keyspace: keyspace(&mut cursor)?,
+            lease: LeaseId(cursor.u64("lease")?),
+            wants_keys: cursor.bool("wants_keys")?,
+        },
         found => return Err(cursor.unknown("request kind", 0, found)),
     };
     cursor.finish()?;

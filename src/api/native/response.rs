@@ -1,6 +1,6 @@
 //! Answers as frames, and as the bytes a leader hands back to the member that forwarded a request (PROTOCOL §7).
 
-use super::command::tag;
+use super::command::{grant, put_grant, tag};
 use super::cursor::{Cursor, Fault, Malformed, put_bytes, put_count};
 use super::frame::{Frame, begin_frame, finish_frame};
 use super::kind;
@@ -8,11 +8,12 @@ use super::refusal::{put_refusal, refusal, store_code, store_refusal};
 use crate::api::{Counter, MemberView, Refusal, Response, Role, Stage, Status};
 use crate::ids::{ClusterId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term};
 use crate::kv::{
-    Applied, DeleteRangeResult, KeyValue, OperationResult, Outcome, PutResult, RangeResult, TxnResult,
+    Applied, DeleteRangeResult, KeyValue, LeaseOutcome, OperationResult, Outcome, PutResult, RangeResult,
+    Renewed, TimeToLive, TxnResult,
 };
 use crate::limits::{
-    KEY_BYTES_MAX, RESPONSE_BYTES_MAX, STATUS_MEASURES_MAX, STATUS_MEMBERS_MAX, STATUS_NAME_BYTES_MAX,
-    STATUS_WORDS_BYTES_MAX, TXN_DEPTH_MAX, TXN_OPERATIONS_MAX, VALUE_BYTES_MAX,
+    KEY_BYTES_MAX, LEASES_MAX, RESPONSE_BYTES_MAX, STATUS_MEASURES_MAX, STATUS_MEMBERS_MAX,
+    STATUS_NAME_BYTES_MAX, STATUS_WORDS_BYTES_MAX, TXN_DEPTH_MAX, TXN_OPERATIONS_MAX, VALUE_BYTES_MAX,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -154,9 +155,32 @@ fn outcome(cursor: &mut Cursor<'_>) -> Result<Outcome, Malformed> {
         tag::TXN => Ok(Outcome::Txn(txn_result(cursor, TXN_DEPTH_MAX)?)),
         tag::RANGE => Ok(Outcome::Range(range_result(cursor)?)),
         tag::COMPACT => Ok(Outcome::Compacted),
+        tag::LEASE_GRANT => Ok(Outcome::Lease(LeaseOutcome::Granted(grant(cursor)?))),
+        tag::LEASE_REVOKE => Ok(Outcome::Lease(LeaseOutcome::Revoked)),
+        tag::LEASE_CHECKPOINT => Ok(Outcome::Lease(LeaseOutcome::Checkpointed)),
+        tag::LEASE_RENEW => {
+            Ok(Outcome::Lease(LeaseOutcome::Renewed(Renewed { ttl_ms: cursor.u64("ttl_ms")? })))
+        }
+        tag::LEASES => {
+            let lease = |cursor: &mut Cursor<'_>| cursor.u64("lease").map(LeaseId);
+            Ok(Outcome::Lease(LeaseOutcome::Listed(cursor.list("leases", LEASES_MAX, 8, lease)?)))
+        }
+        tag::LEASE_TIME_TO_LIVE => {
+            let is_known = cursor.bool("lease presence")?;
+            let known = if is_known { Some(time_to_live(cursor)?) } else { None };
+            Ok(Outcome::Lease(LeaseOutcome::TimeToLive(known)))
+        }
         tag::REFUSED => Ok(Outcome::Refused(store_refusal(cursor)?)),
         found => Err(cursor.unknown("outcome tag", 1, found)),
     }
+}
+
+fn time_to_live(cursor: &mut Cursor<'_>) -> Result<TimeToLive, Malformed> {
+    Ok(TimeToLive {
+        ttl_ms: cursor.u64("ttl_ms")?,
+        remaining_ms: cursor.u64("remaining_ms")?,
+        keys: cursor.list("keys", RESPONSE_BYTES_MAX / 4, 4, |cursor| cursor.bytes("key", KEY_BYTES_MAX))?,
+    })
 }
 
 /// Reads the result of a transaction of at most `levels` levels, this one included.
@@ -232,7 +256,11 @@ fn bytes_expected(response: &Response) -> usize {
             Outcome::DeleteRange(result) => pairs_bytes(&result.previous),
             Outcome::Range(result) => pairs_bytes(&result.pairs),
             Outcome::Txn(result) => result.results.iter().map(result_bytes_expected).sum(),
-            Outcome::Compacted | Outcome::Refused(_) => 0,
+            Outcome::Lease(LeaseOutcome::Listed(leases)) => 8 * leases.len(),
+            Outcome::Lease(LeaseOutcome::TimeToLive(Some(known))) => {
+                known.keys.iter().map(|key| 4 + key.len()).sum()
+            }
+            Outcome::Compacted | Outcome::Lease(_) | Outcome::Refused(_) => 0,
         },
         Response::SessionOpened { .. }
         | Response::SessionClosed
@@ -336,9 +364,41 @@ fn put_outcome(out: &mut BytesMut, outcome: &Outcome) {
         Outcome::Txn(result) => put_txn_result(out, result),
         Outcome::Range(result) => put_range_result(out, result),
         Outcome::Compacted => out.put_u8(tag::COMPACT),
+        Outcome::Lease(outcome) => put_lease_outcome(out, outcome),
         Outcome::Refused(refused) => {
             out.put_u8(tag::REFUSED);
             out.put_u16_le(store_code(*refused));
+        }
+    }
+}
+
+fn put_lease_outcome(out: &mut BytesMut, outcome: &LeaseOutcome) {
+    match outcome {
+        LeaseOutcome::Granted(grant) => put_grant(out, *grant),
+        LeaseOutcome::Revoked => out.put_u8(tag::LEASE_REVOKE),
+        LeaseOutcome::Checkpointed => out.put_u8(tag::LEASE_CHECKPOINT),
+        LeaseOutcome::Renewed(renewed) => {
+            out.put_u8(tag::LEASE_RENEW);
+            out.put_u64_le(renewed.ttl_ms);
+        }
+        LeaseOutcome::Listed(leases) => {
+            out.put_u8(tag::LEASES);
+            put_count(out, leases.len());
+            for lease in leases {
+                out.put_u64_le(lease.0);
+            }
+        }
+        LeaseOutcome::TimeToLive(known) => {
+            out.put_u8(tag::LEASE_TIME_TO_LIVE);
+            out.put_u8(u8::from(known.is_some()));
+            if let Some(known) = known {
+                out.put_u64_le(known.ttl_ms);
+                out.put_u64_le(known.remaining_ms);
+                put_count(out, known.keys.len());
+                for key in &known.keys {
+                    put_bytes(out, key);
+                }
+            }
         }
     }
 }

@@ -6,8 +6,9 @@ use crate::api::{
 use crate::ids::{ClusterId, KeyspaceId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term};
 use crate::kv::{
     Applied, Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult,
-    Filter, KeyRange, KeyValue, Operation, OperationResult, Outcome, Put, PutResult, Query, Range,
-    RangeResult, Sort, SortBy, SortOrder, StoreRefusal, Txn, TxnResult,
+    Filter, Grant, KeyRange, KeyValue, LeaseCommand, LeaseLife, LeaseOutcome, Operation, OperationResult,
+    Outcome, Put, PutResult, Query, Range, RangeResult, Remaining, Renewed, Revoke, Sort, SortBy, SortOrder,
+    StoreRefusal, TimeToLive, Txn, TxnResult,
 };
 use bytes::Bytes;
 
@@ -68,7 +69,7 @@ pub(super) const REFUSALS: [Refusal; 16] = [
     Refusal::NoCommonVersion,
 ];
 
-const STORE_REFUSALS: [StoreRefusal; 11] = [
+const STORE_REFUSALS: [StoreRefusal; 14] = [
     StoreRefusal::KeyMissing,
     StoreRefusal::Compacted,
     StoreRefusal::FutureRevision,
@@ -80,11 +81,16 @@ const STORE_REFUSALS: [StoreRefusal; 11] = [
     StoreRefusal::KeyNotFound,
     StoreRefusal::ValueProvided,
     StoreRefusal::LeaseProvided,
+    StoreRefusal::LeaseExists,
+    StoreRefusal::TtlOutOfBounds,
+    StoreRefusal::TooManyLeases,
 ];
 
 pub(super) fn request(random: &mut Random) -> Request {
     let keyspace = KeyspaceId(u32::from(random.byte()));
-    match random.below(8) {
+    match random.below(10) {
+        8 => Request::KeepAlive { keyspace, lease: LeaseId(random.number()) },
+        9 => Request::TimeToLive { keyspace, lease: LeaseId(random.number()), wants_keys: random.flag() },
         0 => Request::OpenSession { keyspace },
         1 => Request::CloseSession { keyspace, session: SessionId(random.number()) },
         2..=4 => Request::Write {
@@ -106,7 +112,8 @@ pub(super) fn request(random: &mut Random) -> Request {
 }
 
 pub(super) fn command(random: &mut Random) -> Command {
-    match random.below(7) {
+    match random.below(9) {
+        7 | 8 => Command::Lease(lease_command(random)),
         0 | 1 => Command::Put(put(random)),
         2 | 3 => Command::DeleteRange(delete_range(random)),
         4 => Command::Compact(Compact { revision: Revision(random.number()) }),
@@ -114,9 +121,30 @@ pub(super) fn command(random: &mut Random) -> Command {
     }
 }
 
+fn lease_command(random: &mut Random) -> LeaseCommand {
+    match random.below(5) {
+        0 => LeaseCommand::Grant(grant(random)),
+        1 => LeaseCommand::Revoke(Revoke { lease: LeaseId(random.number()) }),
+        2 => LeaseCommand::Expire(lease_life(random)),
+        3 => LeaseCommand::Checkpoint(
+            random.list(|random| Remaining { life: lease_life(random), remaining_ms: random.number() }),
+        ),
+        _ => LeaseCommand::Renew(lease_life(random)),
+    }
+}
+
+fn grant(random: &mut Random) -> Grant {
+    Grant { lease: LeaseId(random.number()), ttl_ms: random.number() }
+}
+
+fn lease_life(random: &mut Random) -> LeaseLife {
+    LeaseLife { lease: LeaseId(random.number()), grant: random.number() }
+}
+
 fn query(random: &mut Random) -> Query {
-    match random.below(2) {
-        0 => Query::Range(range(random)),
+    match random.below(5) {
+        0 => Query::Leases,
+        1 | 2 => Query::Range(range(random)),
         _ => Query::Txn(txn_of(random, reading)),
     }
 }
@@ -267,13 +295,29 @@ fn member_view(random: &mut Random) -> MemberView {
 }
 
 fn outcome(random: &mut Random) -> Outcome {
-    match random.below(6) {
+    match random.below(8) {
+        6 | 7 => Outcome::Lease(lease_outcome(random)),
         0 => Outcome::Put(put_result(random)),
         1 => Outcome::DeleteRange(delete_range_result(random)),
         2 => Outcome::Range(range_result(random)),
         3 => Outcome::Refused(random.one_of(&STORE_REFUSALS)),
         4 => Outcome::Compacted,
         _ => Outcome::Txn(txn_result(random)),
+    }
+}
+
+fn lease_outcome(random: &mut Random) -> LeaseOutcome {
+    match random.below(6) {
+        0 => LeaseOutcome::Granted(grant(random)),
+        1 => LeaseOutcome::Revoked,
+        2 => LeaseOutcome::Checkpointed,
+        3 => LeaseOutcome::Renewed(Renewed { ttl_ms: random.number() }),
+        4 => LeaseOutcome::Listed(random.list(|random| LeaseId(random.number()))),
+        _ => LeaseOutcome::TimeToLive(random.flag().then(|| TimeToLive {
+            ttl_ms: random.number(),
+            remaining_ms: random.number(),
+            keys: random.list(|random| random.bytes(12)),
+        })),
     }
 }
 

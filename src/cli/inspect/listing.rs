@@ -4,7 +4,7 @@
 //! headers; their values are users' and are not shown.
 
 use crate::api;
-use crate::kv::Command;
+use crate::kv::{Command, LeaseCommand};
 use bytes::Bytes;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -246,6 +246,7 @@ fn command_words(body: &[u8]) -> String {
         Ok(Command::Put(put)) => format!("put {} ({} bytes)", key_words(&put.key), put.value.len()),
         Ok(Command::DeleteRange(delete)) => format!("delete {:?}", delete.range),
         Ok(Command::Compact(compact)) => format!("compact to revision {}", compact.revision),
+        Ok(Command::Lease(command)) => lease_words(&command),
         Ok(Command::Txn(txn)) => format!(
             "txn of {} compares, {} or {} operations",
             txn.compares.len(),
@@ -253,6 +254,16 @@ fn command_words(body: &[u8]) -> String {
             txn.failure.len()
         ),
         Err(malformed) => format!("a command this build cannot read: {malformed}"),
+    }
+}
+
+fn lease_words(command: &LeaseCommand) -> String {
+    match command {
+        LeaseCommand::Grant(grant) => format!("grant lease {:x} for {} ms", grant.lease.0, grant.ttl_ms),
+        LeaseCommand::Revoke(revoke) => format!("revoke lease {:x}", revoke.lease.0),
+        LeaseCommand::Expire(life) => format!("expire lease {:x}", life.lease.0),
+        LeaseCommand::Checkpoint(all) => format!("checkpoint of {} leases", all.len()),
+        LeaseCommand::Renew(life) => format!("renew lease {:x}", life.lease.0),
     }
 }
 
