@@ -14,6 +14,7 @@ mod del;
 mod demo;
 mod dev;
 mod get;
+mod hold;
 mod inspect;
 mod lease;
 mod output;
@@ -42,6 +43,7 @@ Examples:
   mainstay dev                             one member on loopback, to try things with
   mainstay put greeting hello              in another terminal, while one runs
   mainstay get greeting
+  mainstay lock backup -- ./backup.sh      while nobody else does
   mainstay status                          the whole cluster, and what is wrong with it
   mainstay start --name n1 --data n1 --initial-cluster n1=127.0.0.1:2380
   mainstay sim --seeds 100 --minutes 1     a hundred simulated clusters, one minute each, faults and all
@@ -71,6 +73,10 @@ enum Command {
     Compact(compact::CompactArgs),
     /// Grant, revoke, renew and show leases
     Lease(lease::LeaseArgs),
+    /// Hold a lock, for as long as a command runs or until Ctrl-C
+    Lock(hold::LockArgs),
+    /// Be elected leader of something, or see who is
+    Elect(hold::ElectArgs),
     /// Show the whole cluster, and what is wrong with it
     Status(status::StatusArgs),
     /// Look at the configuration of a member
@@ -97,6 +103,8 @@ pub fn run() -> ExitCode {
         Command::Txn(arguments) => txn::run(&arguments),
         Command::Compact(arguments) => compact::run(&arguments),
         Command::Lease(arguments) => lease::run(&arguments),
+        Command::Lock(arguments) => hold::lock(arguments),
+        Command::Elect(arguments) => hold::elect(arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Config(arguments) => config::check::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
@@ -160,6 +168,8 @@ mod tests {
             (super::txn::EXAMPLES, 2),
             (super::compact::EXAMPLES, 2),
             (super::lease::EXAMPLES, 8),
+            (super::hold::LOCK_EXAMPLES, 3),
+            (super::hold::ELECT_EXAMPLES, 3),
             (super::status::EXAMPLES, 3),
         ] {
             let commands = commands_in(text);

@@ -10,6 +10,8 @@
 //! follows which is decided by [`retry`], a pure state machine without a clock or a socket, which the simulator drives
 //! too.
 //!
+//! [`Client::hold`] waits for a lock or an election, and gives a fencing token with it.
+//!
 //! What it leaves out: TLS, watches (the protocol has none yet), threads of its own.
 #![forbid(unsafe_code)]
 
@@ -17,6 +19,7 @@ mod blocking;
 mod connection;
 mod failure;
 mod leases;
+mod lock;
 pub mod retry;
 #[cfg(test)]
 mod tests;
@@ -24,3 +27,4 @@ mod tests;
 pub use blocking::{Client, ClientOptions};
 pub use connection::{Connection, Trouble};
 pub use failure::Failure;
+pub use lock::{Held, NotHeld};

@@ -9,6 +9,7 @@
 mod crashes;
 mod durability;
 mod garbage;
+mod leases;
 mod loads;
 mod mistakes;
 mod programs;

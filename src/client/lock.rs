@@ -1,0 +1,250 @@
+//! Locks and elections, on nothing but leases, transactions and reads.
+//!
+//! ```text
+//!   NAME/1f3a   created at revision 12   <- holds the lock; its fencing token is 12
+//!   NAME/07c2   created at revision 15   <- waits for the key before it
+//! ```
+//!
+//! Each candidate has one key under the name, attached to its lease and called after it (etcd's way, so that both
+//! protocols' clients queue in one line). The one that was created first holds the lock, or leads. When its lease ends,
+//! the key goes, and the next one's turn has come.
+//!
+//! What always holds: of all keys under a name at most one is the oldest, so at most one candidate holds the lock at any
+//! revision; each new holder's **fencing token**, the create revision of its key, is larger than all before it. A holder
+//! that is paused for longer than its lease does not know that it lost the lock: whatever it writes to must be given the
+//! token and refuse a smaller one than it has seen. In the store itself, compare the create revision of the key.
+//!
+//! Left out: threads. Who waits renews its own lease; who holds has to renew it ([`Held::keep_alive`]).
+
+use super::blocking::Client;
+use super::connection::now;
+use super::failure::Failure;
+use crate::api::ReadMode;
+use crate::ids::{LeaseId, Revision};
+use crate::kv::{
+    Command, Compare, CompareOperator, CompareTarget, Filter, KeyRange, KeyValue, LeaseOutcome, Operation,
+    Outcome, Put, Query, Range, RangeResult, Sort, SortBy, SortOrder, StoreRefusal, Txn,
+};
+use bytes::Bytes;
+use std::time::{Duration, Instant};
+
+/// Between two looks at whether one's turn has come.
+///
+/// Chosen: a person does not notice it, and a thousand who wait cost a member little.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A lock that is held, or an election that is won.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The key that stands for it; it goes with the lease.
+    pub key: Bytes,
+    /// The lease.
+    pub lease: LeaseId,
+    /// The fencing token: larger than that of every earlier holder of the same name.
+    pub fence: Revision,
+    ttl: Duration,
+    /// Until when the lease lasts at the least.
+    sure_until: Instant,
+}
+
+/// Why a lock is not held.
+#[derive(Debug, thiserror::Error)]
+pub enum NotHeld {
+    /// The cluster did not serve.
+    #[error(transparent)]
+    Failure(#[from] Failure),
+    /// The store refused the lease or the key.
+    #[error("the store refused it: {0:?}")]
+    Refused(StoreRefusal),
+    /// The lease ran out, or was revoked.
+    #[error("the lease has ended")]
+    Lost,
+    /// It was not free within the time.
+    #[error("it was not free in time")]
+    TimedOut,
+    /// An answer of another kind than the question.
+    #[error("the answer does not fit the request: {0}")]
+    Unfitting(String),
+}
+
+impl Held {
+    /// Whether the lease cannot have ended yet. Only a fencing token is sure for whoever is about to write elsewhere.
+    pub fn is_surely_held(&self) -> bool {
+        now() < self.sure_until
+    }
+
+    /// When to renew next, so that a failed attempt leaves time for two more.
+    pub fn renew_every(&self) -> Duration {
+        self.ttl / 3
+    }
+
+    /// Renews the lease.
+    ///
+    /// # Errors
+    /// `Lost`: it has ended, and the lock with it. `Failure`: nobody answered; try again while `is_surely_held`.
+    pub fn keep_alive(&mut self, client: &mut Client) -> Result<(), NotHeld> {
+        let sent = now();
+        match client.keep_lease_alive(self.lease)?.outcome {
+            Outcome::Lease(LeaseOutcome::Renewed(renewed)) if renewed.ttl_ms > 0 => {
+                self.sure_until = sent + Duration::from_millis(renewed.ttl_ms);
+                Ok(())
+            }
+            Outcome::Lease(LeaseOutcome::Renewed(_)) => Err(NotHeld::Lost),
+            other => Err(unfitting(&other)),
+        }
+    }
+
+    /// Changes what the key holds: what the leader of an election proclaims.
+    ///
+    /// # Errors
+    /// `Lost`: it leads no more, and nothing was changed.
+    pub fn proclaim(&self, client: &mut Client, value: Bytes) -> Result<(), NotHeld> {
+        let txn = Txn {
+            compares: vec![is_created_at(&self.key, self.fence)],
+            success: vec![put(&self.key, value, self.lease)],
+            failure: Vec::new(),
+        };
+        let succeeded = transact(client, txn)?.0;
+        if succeeded { Ok(()) } else { Err(NotHeld::Lost) }
+    }
+
+    /// Gives it up: the next one's turn has come.
+    ///
+    /// # Errors
+    /// The cluster did not serve; then it ends with the lease.
+    pub fn release(self, client: &mut Client) -> Result<(), NotHeld> {
+        match client.revoke_lease(self.lease)?.outcome {
+            Outcome::Lease(LeaseOutcome::Revoked) | Outcome::Refused(StoreRefusal::LeaseNotFound) => Ok(()),
+            other => Err(unfitting(&other)),
+        }
+    }
+}
+
+impl Client {
+    /// Waits until the lock `name` is held, or the election won with `value` proclaimed; `patience` at the most.
+    ///
+    /// # Errors
+    /// It is not held, and its key and lease are given up.
+    pub fn hold(
+        &mut self,
+        name: &Bytes,
+        value: Bytes,
+        ttl: Duration,
+        patience: Option<Duration>,
+    ) -> Result<Held, NotHeld> {
+        let asked = now();
+        let mut held = self.queue_up(name, value, ttl)?;
+        match self.wait_for_turn(name, &mut held, patience.map(|patience| asked + patience)) {
+            Ok(()) => Ok(held),
+            Err(not_held) => {
+                // If that fails, too, the lease ends by itself.
+                let _ = held.release(self);
+                Err(not_held)
+            }
+        }
+    }
+
+    /// Who holds a lock or leads an election, if anybody does: the pair of its key.
+    ///
+    /// # Errors
+    /// The read was not served.
+    pub fn holder(&mut self, name: &Bytes) -> Result<Option<KeyValue>, NotHeld> {
+        let oldest = Range { limit: 1, sort: Some(by_age(SortOrder::Ascending)), ..Range::new(under(name)) };
+        Ok(self.range(oldest)?.pairs.pop())
+    }
+
+    fn queue_up(&mut self, name: &Bytes, value: Bytes, ttl: Duration) -> Result<Held, NotHeld> {
+        let sent = now();
+        let lease = match self.grant_lease(LeaseId(0), ttl)?.outcome {
+            Outcome::Lease(LeaseOutcome::Granted(granted)) => granted.lease,
+            Outcome::Refused(refusal) => return Err(NotHeld::Refused(refusal)),
+            other => return Err(unfitting(&other)),
+        };
+        let key = Bytes::from([name.as_ref(), format!("/{:x}", lease.0).as_bytes()].concat());
+        let txn = Txn {
+            compares: vec![is_created_at(&key, Revision(0))],
+            success: vec![put(&key, value, lease)],
+            failure: Vec::new(),
+        };
+        // No key of this lease's name exists, because the store gives no id twice.
+        let (_, fence) = transact(self, txn)?;
+        Ok(Held { key, lease, fence, ttl, sure_until: sent + ttl })
+    }
+
+    /// Waits until no key that was created earlier is left.
+    fn wait_for_turn(
+        &mut self,
+        name: &Bytes,
+        held: &mut Held,
+        deadline: Option<Instant>,
+    ) -> Result<(), NotHeld> {
+        let mut renewed = now();
+        loop {
+            let earlier = Range {
+                limit: 1,
+                filter: Filter { create_max: held.fence, ..Filter::default() },
+                sort: Some(by_age(SortOrder::Ascending)),
+                keys_only: true,
+                ..Range::new(under(name))
+            };
+            match self.range(earlier)?.pairs.first() {
+                Some(oldest) if oldest.key == held.key => return Ok(()),
+                Some(_) => {}
+                None => return Err(NotHeld::Lost),
+            }
+            if deadline.is_some_and(|deadline| now() >= deadline) {
+                return Err(NotHeld::TimedOut);
+            }
+            if now().saturating_duration_since(renewed) >= held.renew_every() {
+                renewed = now();
+                held.keep_alive(self)?;
+            }
+            std::thread::park_timeout(LOOK_EVERY);
+        }
+    }
+
+    fn range(&mut self, range: Range) -> Result<RangeResult, NotHeld> {
+        match self.read(Query::Range(range), ReadMode::Linearizable)?.outcome {
+            Outcome::Range(result) => Ok(result),
+            other => Err(unfitting(&other)),
+        }
+    }
+}
+
+/// Whether a transaction's compares held, and the revision after it.
+fn transact(client: &mut Client, txn: Txn) -> Result<(bool, Revision), NotHeld> {
+    let applied = client.write(&Command::Txn(txn))?;
+    match applied.outcome {
+        Outcome::Txn(result) => Ok((result.succeeded, applied.revision)),
+        Outcome::Refused(StoreRefusal::LeaseNotFound) => Err(NotHeld::Lost),
+        Outcome::Refused(refusal) => Err(NotHeld::Refused(refusal)),
+        other => Err(unfitting(&other)),
+    }
+}
+
+/// All keys of the candidates for `name`.
+fn under(name: &Bytes) -> KeyRange {
+    // '0' comes right after '/'.
+    let start = Bytes::from([name.as_ref(), b"/"].concat());
+    KeyRange::Span { start, end: Bytes::from([name.as_ref(), b"0"].concat()) }
+}
+
+const fn by_age(order: SortOrder) -> Sort {
+    Sort { by: SortBy::Create, order }
+}
+
+fn is_created_at(key: &Bytes, revision: Revision) -> Compare {
+    Compare {
+        range: KeyRange::Key(key.clone()),
+        operator: CompareOperator::Equal,
+        target: CompareTarget::Create(revision),
+    }
+}
+
+fn put(key: &Bytes, value: Bytes, lease: LeaseId) -> Operation {
+    Operation::Put(Put { lease, ..Put::new(key.clone(), value) })
+}
+
+fn unfitting(outcome: &Outcome) -> NotHeld {
+    NotHeld::Unfitting(format!("{outcome:?}"))
+}

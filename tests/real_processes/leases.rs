@@ -1,0 +1,176 @@
+//! Leases, locks and elections across a leader that is killed.
+
+use crate::support::{PATIENCE, Scratch, binary, cluster, leader, pause, run, text};
+use mainstay::cli::cluster::LocalCluster;
+use mainstay::cli::workload::client;
+use mainstay::client::Client;
+use mainstay::ids::LeaseId;
+use mainstay::kv::{Applied, Command as Write, LeaseOutcome, Outcome, Put};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const LEASE: LeaseId = LeaseId(7);
+
+fn endpoints(cluster: &LocalCluster) -> String {
+    cluster.endpoints().iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn is_there(client: &mut Client) -> bool {
+    match client.get("key").expect("the cluster serves").outcome {
+        Outcome::Range(range) => range.count > 0,
+        other => panic!("a read was answered {other:?}"),
+    }
+}
+
+fn keep_alive(client: &mut Client) -> u64 {
+    match client.keep_lease_alive(LEASE).expect("the cluster serves").outcome {
+        Outcome::Lease(LeaseOutcome::Renewed(renewed)) => renewed.ttl_ms,
+        other => panic!("a renewal was answered {other:?}"),
+    }
+}
+
+#[test]
+fn a_lease_lives_on_when_its_leader_is_killed_and_ends_when_nobody_renews_it() {
+    let ttl = Duration::from_secs(4);
+    let mut cluster = cluster(3);
+    let mut client = client(&cluster.endpoints(), PATIENCE);
+    let granted = client.grant_lease(LEASE, ttl).expect("granted");
+    assert!(matches!(granted, Applied { outcome: Outcome::Lease(LeaseOutcome::Granted(_)), .. }));
+    let put = Put { lease: LEASE, ..Put::new("key".into(), "here".into()) };
+    client.write(&Write::Put(put)).expect("written");
+
+    // Past half of its time, so that what remains is in the log, and the renewal after that is, too.
+    let began = Instant::now();
+    while began.elapsed() < ttl * 3 / 4 {
+        pause();
+    }
+    assert_eq!(keep_alive(&mut client), 4_000);
+    let renewed = Instant::now();
+    let killed = leader(&cluster);
+    cluster.members[killed].kill();
+    while renewed.elapsed() < ttl / 2 {
+        assert!(is_there(&mut client), "it lasts from the renewal on, whoever counts");
+        pause();
+    }
+    assert_eq!(keep_alive(&mut client), 4_000);
+    cluster.restart(killed, PATIENCE).expect("the leader of before comes back");
+
+    let sent = Instant::now();
+    assert_eq!(keep_alive(&mut client), 4_000);
+    while is_there(&mut client) {
+        assert!(sent.elapsed() < PATIENCE, "a lease ends when nobody renews it");
+        pause();
+    }
+    assert!(sent.elapsed() >= ttl, "not before its time: after {:?}", sent.elapsed());
+    assert_eq!(keep_alive(&mut client), 0);
+}
+
+#[test]
+fn the_command_line_grants_shows_and_revokes() {
+    let cluster = cluster(1);
+    let at = endpoints(&cluster);
+    let ask = |arguments: &[&str]| {
+        let output = run(&[arguments, &["--endpoints", &at]].concat());
+        (output.status.code(), text(&output.stdout))
+    };
+    let said = |code, text: &str| (Some(code), text.to_owned());
+    assert_eq!(ask(&["lease", "grant", "600", "--id", "7b"]), said(0, "lease 7b granted with TTL(600s)\n"));
+    assert_eq!(ask(&["put", "a", "1", "--lease", "7b"]), said(0, "OK\n"));
+    assert_eq!(ask(&["lease", "list"]), said(0, "found 1 leases\n7b\n"));
+    assert_eq!(
+        ask(&["lease", "keep-alive", "7b", "--once"]),
+        said(0, "lease 7b keepalived with TTL(600s)\n")
+    );
+    let (code, shown) = ask(&["lease", "timetolive", "7b", "--keys", "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("one JSON object");
+    assert_eq!((code, &shown["ttl_ms"], &shown["keys"][0]), (Some(0), &600_000.into(), &"YQ==".into()));
+    assert_eq!(ask(&["lease", "revoke", "7b"]), said(0, "lease 7b revoked\n"));
+    assert_eq!(ask(&["get", "a"]), said(0, ""));
+    let gone = "lease 7b does not exist, or has expired\n";
+    assert_eq!(ask(&["lease", "timetolive", "7b"]), said(1, gone));
+    assert_eq!(ask(&["lease", "keep-alive", "7b"]), said(1, gone));
+    assert_eq!(ask(&["lease", "revoke", "7b"]).0, Some(1));
+}
+
+/// Starts `mainstay lock`, running `script` while it is held.
+fn lock(at: &str, ttl: &str, script: &str) -> Child {
+    let words =
+        ["lock", "door", "--ttl", ttl, "--timeout", "30s", "--endpoints", at, "--", "sh", "-c", script];
+    let child = Command::new(binary()).args(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    child.expect("the binary starts")
+}
+
+fn end_of(child: Child) -> Output {
+    child.wait_with_output().expect("it ends")
+}
+
+#[test]
+fn a_lock_is_held_by_one_at_a_time_with_growing_tokens_while_the_leader_is_killed() {
+    let mut cluster = cluster(3);
+    let at = endpoints(&cluster);
+    let room = Scratch::new("lock");
+    let room = room.path().display();
+    // Whoever is inside makes a directory that nobody else may find, and writes down its token.
+    let script = format!(
+        "mkdir {room}/inside || exit 9; echo $MAINSTAY_FENCE >> {room}/fences; sleep 0.3; rmdir {room}/inside"
+    );
+    let holders: Vec<Child> = (0..6).map(|_| lock(&at, "20s", &script)).collect();
+    let killed = leader(&cluster);
+    cluster.members[killed].kill();
+    for holder in holders {
+        let output = end_of(holder);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    }
+    cluster.restart(killed, PATIENCE).expect("it comes back");
+    let fences = std::fs::read_to_string(format!("{room}/fences")).expect("they wrote");
+    let fences: Vec<u64> = fences.lines().map(|line| line.parse().expect("a token is a number")).collect();
+    assert_eq!(fences.len(), 6);
+    assert!(
+        fences.windows(2).all(|pair| pair[0] < pair[1]),
+        "tokens grow in the order of holding: {fences:?}"
+    );
+}
+
+#[test]
+fn a_lock_whose_holder_is_killed_is_free_after_its_time() {
+    let cluster = cluster(1);
+    let at = endpoints(&cluster);
+    let room = Scratch::new("killed");
+    let sign = room.path().join("held");
+    let mut first = lock(&at, "2s", &format!("touch {}; exec sleep 1000", sign.display()));
+    let began = Instant::now();
+    while !sign.exists() {
+        assert!(began.elapsed() < PATIENCE, "the first holds it");
+        pause();
+    }
+    first.kill().expect("killed");
+    let killed = Instant::now();
+    let second = end_of(lock(&at, "2s", "exit 5"));
+    assert_eq!(second.status.code(), Some(5), "the exit code is the command's: {}", text(&second.stderr));
+    assert!(killed.elapsed() > Duration::from_secs(1), "the lease of the first had to end");
+    let _ = first.wait();
+    let busy = lock(&at, "30s", "sleep 3");
+    while run(&["elect", "door", "--endpoints", &at, "--wait", "100ms", "x", "--", "true"]).status.success() {
+        pause();
+    }
+    assert_eq!(end_of(busy).status.code(), Some(0));
+}
+
+#[test]
+fn an_election_is_won_once_and_the_next_candidate_follows() {
+    let cluster = cluster(1);
+    let mut first = client(&cluster.endpoints(), PATIENCE);
+    let mut second = client(&cluster.endpoints(), PATIENCE);
+    let (name, ttl) = ("post".into(), Duration::from_secs(30));
+    let leads = first.hold(&name, "one".into(), ttl, Some(PATIENCE)).expect("elected");
+    assert!(second.hold(&name, "two".into(), ttl, Some(Duration::from_millis(300))).is_err(), "there is one");
+    let holder = second.holder(&name).expect("served").expect("somebody leads");
+    assert_eq!((holder.value.as_ref(), holder.create_revision), (&b"one"[..], leads.fence));
+    leads.proclaim(&mut first, "still one".into()).expect("it leads");
+    let fence = leads.fence;
+    leads.clone().release(&mut first).expect("given up");
+    let next = second.hold(&name, "two".into(), ttl, Some(PATIENCE)).expect("elected");
+    assert!(next.fence > fence, "the fencing token grows");
+    assert!(leads.proclaim(&mut first, "late".into()).is_err(), "who was deposed changes nothing");
+    assert_eq!(second.holder(&name).expect("served").expect("somebody leads").value, "two");
+}
