@@ -162,6 +162,22 @@ const _: () = assert!(
 /// Chosen: twice the requests any sensible client has outstanding; bounds a session's memory.
 pub const SESSION_WINDOW: u64 = 1_024;
 
+/// Bytes of the responses that one session remembers; a longer one is remembered as one that was too long.
+///
+/// Chosen: a thousand ordinary answers; a client that wants long answers to writes again after a failover can read.
+pub const SESSION_BYTES_MAX: usize = 1_024 * 1_024;
+
+/// Bytes of the responses that all sessions of one group remember.
+///
+/// Chosen: 256 MiB is what a machine that runs a member can spare; a thousand clients with a thousand writes in flight
+/// each need half of it.
+pub const SESSIONS_BYTES_MAX: usize = 256 * 1_024 * 1_024;
+
+/// Responses that all sessions of one group remember.
+///
+/// Chosen: a million writes whose answers are not acknowledged yet, some hundred megabytes.
+pub const SESSIONS_RESPONSES_MAX: usize = 1_024 * 1_024;
+
 /// Open sessions in one group.
 ///
 /// Chosen: ten times the connections a large installation holds to one cluster.

@@ -80,6 +80,7 @@ markers! {
     WriteAfterClosing "write_after_closing",
     BareWriteApplied "bare_write_applied",
     BareWriteInDoubt "bare_write_in_doubt",
+    ResponseTooLongToRemember "response_too_long_to_remember",
     ProposalAbandoned "proposal_abandoned",
     ForwardAnswered "forward_answered",
     ForwardLostWithLeader "forward_lost_with_leader",

@@ -5,6 +5,6 @@ pub mod native;
 mod refusal;
 mod request;
 
-pub use native::{Malformed, decode_command, decode_response, encode_response};
+pub use native::{Malformed, decode_command, decode_response, encode_response, response_bytes_expected};
 pub use refusal::*;
 pub use request::*;

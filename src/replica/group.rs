@@ -21,7 +21,8 @@ use crate::ids::{BootMicros, ClusterId, DirectoryId, GroupId, KeyspaceId, LogInd
 use crate::kv::Store;
 use crate::limits::{
     FORWARD_BOOTS_MAX, LEASE_ENDS_WAITING_MAX, LEASES_MAX, PROPOSALS_WAITING_BYTES_MAX,
-    PROPOSALS_WAITING_MAX, RAFT_VOTERS_MAX, READS_WAITING_MAX, SESSIONS_MAX,
+    PROPOSALS_WAITING_MAX, RAFT_VOTERS_MAX, READS_WAITING_MAX, SESSIONS_BYTES_MAX, SESSIONS_MAX,
+    SESSIONS_RESPONSES_MAX,
 };
 use crate::peer::{Body, Frame};
 use crate::raft::{self, Mark, Message, Node, RoleName};
@@ -301,7 +302,7 @@ impl Replica {
         }
     }
 
-    fn queues(&self) -> [Queue; 8] {
+    fn queues(&self) -> [Queue; 10] {
         [
             ("proposals that wait", self.proposals.len(), PROPOSALS_WAITING_MAX),
             ("bytes of proposals that wait", self.proposals_bytes, PROPOSALS_WAITING_BYTES_MAX),
@@ -313,6 +314,8 @@ impl Replica {
                 RAFT_VOTERS_MAX * FORWARD_BOOTS_MAX,
             ),
             ("sessions", self.sessions.count(), SESSIONS_MAX),
+            ("responses remembered", self.sessions.remembered().0, SESSIONS_RESPONSES_MAX),
+            ("bytes of responses remembered", self.sessions.remembered().1, SESSIONS_BYTES_MAX),
             ("leases", self.store.lease_count(), LEASES_MAX),
             (
                 "ends of leases that wait",

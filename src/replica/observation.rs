@@ -32,7 +32,7 @@ pub struct Observation {
     /// Whether its log has a hole.
     pub has_hole: bool,
     /// Everything that could grow, and its bound.
-    pub queues: [Queue; 8],
+    pub queues: [Queue; 10],
     /// Rolling hash of everything applied, in order: equal on all members at equal `applied`.
     pub state_hash: u64,
 }

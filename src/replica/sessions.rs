@@ -3,12 +3,16 @@
 //! This is replicated state. It changes only in apply, from the entry alone, so every member holds the same table
 //! and gives the same answer. Always: a result is remembered from its apply until the client says, with its
 //! low-water mark, that it has it; a sequence at or below that mark is refused, never run again; a session
-//! remembers at most `SESSION_WINDOW` results. Left out: when a session is idle (the leader's own clock decides
+//! remembers at most `SESSION_WINDOW` results, and all together at most `SESSIONS_RESPONSES_MAX` of
+//! `SESSIONS_BYTES_MAX`. Of a result that is too long for that it is remembered that there was one; a write whose result
+//! could not even be that is not run. Left out: when a session is idle (the leader's own clock decides
 //! that, `expiry.rs`, and only proposes), and what a command means.
 
 use crate::api::{Refusal, Response, Stamp};
 use crate::ids::{LogIndex, SessionId};
-use crate::limits::{SESSION_WINDOW, SESSIONS_MAX};
+use crate::limits::{
+    SESSION_BYTES_MAX, SESSION_WINDOW, SESSIONS_BYTES_MAX, SESSIONS_MAX, SESSIONS_RESPONSES_MAX,
+};
 use crate::sometimes;
 use std::collections::BTreeMap;
 
@@ -30,6 +34,8 @@ struct Session {
     low_water: u64,
     /// Responses above the low-water mark, by sequence.
     responses: BTreeMap<u64, Response>,
+    /// About how many bytes they take.
+    bytes: usize,
     /// The newest entry that named this session.
     last_named: LogIndex,
 }
@@ -38,6 +44,10 @@ struct Session {
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     table: BTreeMap<SessionId, Session>,
+    /// Responses that all sessions remember.
+    responses_count: usize,
+    /// About how many bytes they take.
+    bytes: usize,
 }
 
 impl Sessions {
@@ -47,7 +57,8 @@ impl Sessions {
             return Response::Refused(Refusal::TooManySessions);
         }
         let session = SessionId(index.0);
-        self.table.insert(session, Session { low_water: 0, responses: BTreeMap::new(), last_named: index });
+        let opened = Session { low_water: 0, responses: BTreeMap::new(), bytes: 0, last_named: index };
+        self.table.insert(session, opened);
         Response::SessionOpened { session }
     }
 
@@ -60,16 +71,24 @@ impl Sessions {
         sometimes!(SessionClosed);
         // A session is closed for its client, and goes on to be known.
         if !crate::planted!(108) {
-            self.table.remove(&session);
+            self.forget(session);
         }
         Response::SessionClosed
+    }
+
+    /// A session is known no more, and with it goes what it remembers.
+    fn forget(&mut self, session: SessionId) {
+        if let Some(ended) = self.table.remove(&session) {
+            self.responses_count -= ended.responses.len();
+            self.bytes -= ended.bytes;
+        }
     }
 
     /// Ends a session that nothing named after `idle_since`. A write that was appended in between keeps it.
     pub(super) fn expire(&mut self, session: SessionId, idle_since: LogIndex) {
         if self.last_named(session).is_some_and(|named| named <= idle_since) {
             sometimes!(SessionExpired);
-            self.table.remove(&session);
+            self.forget(session);
         }
     }
 
@@ -82,7 +101,12 @@ impl Sessions {
         session.last_named = index;
         if stamp.low_water > session.low_water {
             session.low_water = stamp.low_water;
-            session.responses = session.responses.split_off(&(stamp.low_water.saturating_add(1)));
+            let kept = session.responses.split_off(&(stamp.low_water.saturating_add(1)));
+            let had = core::mem::replace(&mut session.responses, kept);
+            let freed: usize = had.values().map(remembered_bytes).sum();
+            session.bytes -= freed;
+            self.responses_count -= had.len();
+            self.bytes -= freed;
         }
         if stamp.sequence <= session.low_water {
             sometimes!(SequenceForgotten);
@@ -98,13 +122,28 @@ impl Sessions {
         if stamp.sequence - session.low_water > SESSION_WINDOW {
             return Verdict::Refuse(Refusal::SequenceBeyondWindow);
         }
+        if self.responses_count >= SESSIONS_RESPONSES_MAX {
+            return Verdict::Refuse(Refusal::Overloaded);
+        }
         Verdict::Fresh
     }
 
     /// Keeps the response of a write that `judge` called fresh.
     pub(super) fn remember(&mut self, stamp: Stamp, response: &Response) {
         let session = self.table.get_mut(&stamp.session).expect("judge found the session in this same apply");
-        session.responses.insert(stamp.sequence, response.clone());
+        let mut response = response.clone();
+        let has_room = self.bytes + remembered_bytes(&response) <= SESSIONS_BYTES_MAX
+            && session.bytes + remembered_bytes(&response) <= SESSION_BYTES_MAX;
+        if !has_room {
+            sometimes!(ResponseTooLongToRemember);
+            response = Response::Refused(Refusal::AnswerTooLong);
+        }
+        let bytes = remembered_bytes(&response);
+        session.bytes += bytes;
+        self.bytes += bytes;
+        self.responses_count += 1;
+        let was_there = session.responses.insert(stamp.sequence, response);
+        assert!(was_there.is_none() || crate::planted!(35), "a sequence is run once");
         let window = usize::try_from(SESSION_WINDOW).expect("the window is small");
         assert!(session.responses.len() <= window, "a session remembers at most its window");
     }
@@ -119,15 +158,28 @@ impl Sessions {
         self.table.len()
     }
 
+    /// How many responses are remembered, and about how many bytes they take.
+    pub(super) const fn remembered(&self) -> (usize, usize) {
+        (self.responses_count, self.bytes)
+    }
+
     /// Every open session, in order.
     pub(super) fn open_sessions(&self) -> impl Iterator<Item = SessionId> + '_ {
         self.table.keys().copied()
     }
 }
 
+/// About how many bytes it takes to remember a response. A refusal, which stands for one that is too long, takes none.
+fn remembered_bytes(response: &Response) -> usize {
+    if matches!(response, Response::Refused(_)) { 0 } else { crate::api::response_bytes_expected(response) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Revision;
+    use crate::kv::{Applied, LeaseOutcome, Outcome, TimeToLive};
+    use bytes::Bytes;
 
     fn stamp(sequence: u64, low_water: u64) -> Stamp {
         Stamp { session: SessionId(1), sequence, low_water }
@@ -182,5 +234,64 @@ mod tests {
         assert_eq!(sessions.last_named(SessionId(1)), Some(LogIndex(7)));
         sessions.expire(SessionId(1), LogIndex(7));
         assert_eq!(sessions.judge(LogIndex(9), stamp(2, 0)), Verdict::Refuse(Refusal::SessionUnknown));
+    }
+
+    /// The answer to a read of `bytes` bytes.
+    fn long(bytes: usize) -> Response {
+        let key = Bytes::from(vec![b'k'; bytes]);
+        let known = TimeToLive { ttl_ms: 1, remaining_ms: 1, keys: vec![key] };
+        let outcome = Outcome::Lease(LeaseOutcome::TimeToLive(Some(known)));
+        Response::Applied(Applied { revision: Revision(1), outcome })
+    }
+
+    #[test]
+    fn of_a_response_that_is_too_long_it_is_remembered_that_there_was_one() {
+        let mut sessions = opened();
+        for (sequence, bytes) in [(1, SESSION_BYTES_MAX / 2), (2, SESSION_BYTES_MAX), (3, 10)] {
+            assert_eq!(sessions.judge(LogIndex(sequence + 1), stamp(sequence, 0)), Verdict::Fresh);
+            sessions.remember(stamp(sequence, 0), &long(bytes));
+        }
+        let kept = |sessions: &mut Sessions, sequence| sessions.judge(LogIndex(9), stamp(sequence, 0));
+        assert_eq!(kept(&mut sessions, 1), Verdict::Seen(long(SESSION_BYTES_MAX / 2)));
+        assert_eq!(kept(&mut sessions, 2), Verdict::Seen(Response::Refused(Refusal::AnswerTooLong)));
+        assert_eq!(kept(&mut sessions, 3), Verdict::Seen(long(10)));
+        assert_eq!(sessions.remembered().0, 3);
+    }
+
+    #[test]
+    fn what_is_remembered_is_counted_and_forgotten_with_the_low_water_mark_and_the_session() {
+        let mut sessions = opened();
+        for sequence in 1..=10 {
+            assert_eq!(sessions.judge(LogIndex(2), stamp(sequence, 0)), Verdict::Fresh);
+            sessions.remember(stamp(sequence, 0), &long(1_000));
+        }
+        let (count, bytes) = sessions.remembered();
+        assert!(count == 10 && bytes > 10_000, "{count} responses of {bytes} bytes");
+        assert_eq!(sessions.judge(LogIndex(3), stamp(11, 9)), Verdict::Fresh);
+        sessions.remember(stamp(11, 9), &long(1_000));
+        assert_eq!(sessions.remembered().0, 2);
+        assert_eq!(sessions.close(SessionId(1)), Response::SessionClosed);
+        assert_eq!(sessions.remembered(), (0, 0));
+    }
+
+    #[test]
+    fn no_write_is_run_whose_result_could_not_be_remembered() {
+        let mut sessions = Sessions::default();
+        let window = usize::try_from(SESSION_WINDOW).expect("the window is small");
+        let full = SESSIONS_RESPONSES_MAX / window;
+        for index in 1..=full as u64 + 1 {
+            sessions.open(LogIndex(index));
+        }
+        for session in 1..=full as u64 {
+            for sequence in 1..=SESSION_WINDOW {
+                let stamp = Stamp { session: SessionId(session), sequence, low_water: 0 };
+                assert_eq!(sessions.judge(LogIndex(1), stamp), Verdict::Fresh);
+                sessions.remember(stamp, &Response::SessionClosed);
+            }
+        }
+        let one_more = Stamp { session: SessionId(full as u64 + 1), sequence: 1, low_water: 0 };
+        assert_eq!(sessions.judge(LogIndex(1), one_more), Verdict::Refuse(Refusal::Overloaded));
+        assert_eq!(sessions.close(SessionId(1)), Response::SessionClosed);
+        assert_eq!(sessions.judge(LogIndex(1), one_more), Verdict::Fresh);
     }
 }

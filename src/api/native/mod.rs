@@ -28,7 +28,9 @@ pub use frame::{FRAME_HEADER_BYTES, Frame, FrameDamage, Receiver, VERSION, decod
 pub use hello::{ClientHello, Features, ServerHello};
 pub use refusal::encode_refusal_frame;
 pub use request::{decode_request, encode_request_frame};
-pub use response::{decode_response, decode_response_frame, encode_response, encode_response_frame};
+pub use response::{
+    decode_response, decode_response_frame, encode_response, encode_response_frame, response_bytes_expected,
+};
 
 /// Frame kinds (PROTOCOL §3, §5, §7, §8).
 pub mod kind {

@@ -249,7 +249,7 @@ fn put_text(out: &mut BytesMut, text: &str, bytes_max: usize) {
 
 /// Bytes of the body, its pairs exactly and the rest about, so that most answers are written into one allocation
 /// and one that is far too long is never written.
-fn bytes_expected(response: &Response) -> usize {
+pub fn response_bytes_expected(response: &Response) -> usize {
     let pairs_bytes = match response {
         Response::Applied(applied) => match &applied.outcome {
             Outcome::Put(result) => pairs_bytes(result.previous.as_slice()),
@@ -270,9 +270,9 @@ fn bytes_expected(response: &Response) -> usize {
     BODY_BYTES_EXPECTED + pairs_bytes
 }
 
-/// As `bytes_expected`; `None` if the body might be longer than a frame takes.
+/// As `response_bytes_expected`; `None` if the body might be longer than a frame takes.
 fn bytes_expected_within_limit(response: &Response) -> Option<usize> {
-    let expected = bytes_expected(response);
+    let expected = response_bytes_expected(response);
     (expected <= RESPONSE_BYTES_MAX - STATUS_WORDS_BYTES_MAX).then_some(expected)
 }
 
