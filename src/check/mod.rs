@@ -10,6 +10,7 @@
 //! | `window` | the least part of a history that the search still cannot explain |
 //! | `verdict` | both judges together |
 //! | `violation`, `picture` | what is wrong, in words, and as a page to look at |
+//! | `leases` | a judge of leases: never early, and in time |
 //! | `lines` | histories as files of JSON lines |
 //!
 //! The first judge needs a *witness* of the order, the log that the simulator saw being committed, and is exact to
@@ -18,13 +19,14 @@
 //! the words of commands and answers, and no code that judges.
 //!
 //! Always: nothing here uses `kv`'s store or `replica`; only the words of commands and answers are shared. A judge that
-//! cannot decide says so. Left out: watches and leases, until the store has them.
+//! cannot decide says so. Left out: watches, until the store has them.
 #![forbid(unsafe_code)]
 
 mod along_revisions;
 #[cfg(test)]
 mod cross_check;
 mod history;
+mod leases;
 mod lines;
 mod model;
 mod partition;
@@ -42,6 +44,7 @@ mod words;
 
 pub use along_revisions::*;
 pub use history::*;
+pub use leases::*;
 pub use lines::*;
 
 pub use model::Model;

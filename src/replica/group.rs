@@ -223,7 +223,7 @@ impl Replica {
                 let record = self.encode_noop(noop);
                 self.entries.put(noop.index, record);
                 self.restart_session_clocks(now);
-                self.stop_counting();
+                self.await_counting(now);
             }
             raft::Output::Deposed { term } => {
                 self.stop_counting();
@@ -297,6 +297,7 @@ impl Replica {
             applied: self.applied,
             revision: self.store.revision(),
             has_hole: self.node.has_hole(),
+            counts_leases: self.countdown.is_some(),
             queues: self.queues(),
             state_hash: self.state_hash,
         }

@@ -33,7 +33,7 @@ use crate::limits::{
 };
 use crate::peer::Body;
 use crate::raft::RoleName;
-use crate::sometimes;
+use crate::{planted, sometimes};
 use std::collections::{BTreeMap, BTreeSet};
 use wal_format::EntryKind;
 
@@ -102,6 +102,8 @@ impl Countdown {
             if is_checkpointed {
                 sometimes!(LeaseStartedFromCheckpoint);
             }
+            // Catalogue 34: every failover gives every lease all of its time again.
+            let remaining_ms = if planted!(134) { lease.ttl_ms } else { lease.remaining_ms };
             let clock = Clock {
                 grant: lease.grant,
                 ttl_micros: lease.ttl_ms * 1_000,
@@ -111,7 +113,7 @@ impl Countdown {
                 is_ending: false,
             };
             countdown.clocks.insert(id, clock);
-            countdown.set(now, id, lease.remaining_ms * 1_000);
+            countdown.set(now, id, remaining_ms * 1_000);
         }
         countdown
     }
@@ -259,7 +261,7 @@ impl Replica {
         outputs: &mut Vec<Output>,
     ) {
         if self.node.role() == RoleName::Leader {
-            self.gather_question(Asker::Client(ticket), question, outputs);
+            self.gather_question(now, Asker::Client(ticket), question, outputs);
             return;
         }
         let refusal = match self.node.leader() {
@@ -291,6 +293,7 @@ impl Replica {
     /// A peer's client asks.
     pub(super) fn forwarded_question(
         &mut self,
+        now: BootMicros,
         from: MemberId,
         forwarded: ForwardedQuestion,
         outputs: &mut Vec<Output>,
@@ -305,7 +308,7 @@ impl Replica {
         } else if forwarded.keyspace != self.setup.keyspace {
             Refusal::NoSuchKeyspace
         } else {
-            self.gather_question(asker, forwarded.question, outputs);
+            self.gather_question(now, asker, forwarded.question, outputs);
             return;
         };
         self.answer(asker, Response::Refused(refusal), outputs);
@@ -467,9 +470,18 @@ impl Replica {
         countdown.assert_invariants(&self.store);
     }
 
-    /// This member leads anew, or no more: what it counted is void.
+    /// This member leads, and nothing of its term is committed: nobody counts.
+    pub(super) fn await_counting(&mut self, now: BootMicros) {
+        // Catalogue 56: it counts at once, without what is committed and not known here to be.
+        self.countdown = planted!(56).then(|| Countdown::start(now, &self.store));
+    }
+
+    /// This member leads no more: what it counted is void.
     pub(super) fn stop_counting(&mut self) {
-        self.countdown = None;
+        // Catalogue 34: it goes on counting, and would end what others renewed.
+        if !planted!(135) {
+            self.countdown = None;
+        }
     }
 
     /// When a lease is due.

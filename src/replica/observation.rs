@@ -31,6 +31,8 @@ pub struct Observation {
     pub revision: Revision,
     /// Whether its log has a hole.
     pub has_hole: bool,
+    /// Whether it counts the time of leases.
+    pub counts_leases: bool,
     /// Everything that could grow, and its bound.
     pub queues: [Queue; 10],
     /// Rolling hash of everything applied, in order: equal on all members at equal `applied`.

@@ -423,7 +423,7 @@ impl Shard {
             Body::AskLease { request, term, keyspace, lease, is_renewal, wants_keys } => {
                 let question = LeaseQuestion { lease, is_renewal, wants_keys };
                 let forwarded = ForwardedQuestion { request, term, keyspace, question };
-                replica.forwarded_question(from, forwarded, outputs);
+                replica.forwarded_question(now, from, forwarded, outputs);
             }
             Body::ForwardReply { request, response } => replica.forward_answered(request, &response, outputs),
             Body::Hello { .. } => {}

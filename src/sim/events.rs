@@ -76,6 +76,18 @@ pub(super) enum Event {
         /// Which of its slots.
         slot: usize,
     },
+    /// A holder of leases asks for the next, or for its renewal, or waits no longer.
+    Holder {
+        /// Which holder.
+        holder: usize,
+        /// Which of its wakings; an outdated one is left alone.
+        step: u64,
+    },
+    /// A holder's request arrives at its member.
+    HolderRequest {
+        /// Which; it says the rest.
+        ticket: u64,
+    },
     /// Something goes wrong.
     Fault(Fault),
     /// Whatever cut links at this generation of partitions is mended.

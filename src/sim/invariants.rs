@@ -119,6 +119,7 @@ impl Truth {
         }
         self.advance_commit(seen, images)?;
         self.equal_logs_make_equal_states(seen)?;
+        self.only_a_leader_with_a_commit_counts_leases(seen)?;
         self.newest_revision = self.newest_revision.max(seen.after.revision);
         Ok(())
     }
@@ -195,6 +196,21 @@ impl Truth {
         let newest = self.committed.last().map_or(Term(0), |(_, _, committed_in)| *committed_in);
         self.committed.push((term, print, newest.max(seen.after.hard_state.term)));
         Ok(())
+    }
+
+    /// A leader that counts knows of everything that was acknowledged, because an entry of its own term is committed
+    /// (catalogue 34 and 56).
+    fn only_a_leader_with_a_commit_counts_leases(&self, seen: Seen<'_>) -> Result<(), Broken> {
+        let own = seen.after.hard_state.term;
+        let at = seen.after.applied.0.checked_sub(1).and_then(|at| usize::try_from(at).ok());
+        let applied = at.and_then(|at| self.committed.get(at)).map_or(Term(0), |(term, ..)| *term);
+        let may_count = seen.after.role == RoleName::Leader && applied == own;
+        holds(may_count || !seen.after.counts_leases, "only_a_leader_with_a_commit_counts_leases", || {
+            format!(
+                "{} counts leases as {:?} of term {own}, with {applied} applied",
+                seen.member, seen.after.role
+            )
+        })
     }
 
     fn equal_logs_make_equal_states(&mut self, seen: Seen<'_>) -> Result<(), Broken> {

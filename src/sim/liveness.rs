@@ -34,6 +34,7 @@ impl Run {
     pub(super) fn become_calm(&mut self, trace: &mut Trace) -> Result<(), Broken> {
         trace.record(self.now, [20, 0, 0, 0], format_args!("the faults end"));
         self.plan = self.plan.calmed();
+        self.holders.calm_down();
         self.network.mend_links();
         self.network.mend_clients();
         self.network.unclog_links();
@@ -107,11 +108,13 @@ impl Run {
         holds(self.has_leader(), "a_leader_within_ten_election_timeouts", || self.describe())?;
         self.check_service(trace)?;
         self.clients.close();
+        self.holders.close();
         self.wait_until(RESOLVE_MICROS_MAX, trace, |run| run.clients.pending_count() == 0)?;
         let pending = self.clients.pending_count();
         holds(pending == 0, "every_operation_resolves", || format!("{pending} do not; {}", self.describe()))?;
         self.wait_until(SETTLE_MICROS_MAX, trace, Self::is_settled)?;
-        holds(self.is_settled(), "all_members_become_equal", || self.describe())
+        holds(self.is_settled(), "all_members_become_equal", || self.describe())?;
+        self.check_leases(trace)
     }
 
     /// Checks that clients are served as fast as they ask. What they asked while there were faults may wait for a
@@ -132,7 +135,7 @@ impl Run {
         }
     }
 
-    fn wait_until(
+    pub(super) fn wait_until(
         &mut self,
         micros_max: u64,
         trace: &mut Trace,

@@ -16,6 +16,7 @@
 //! | `member`, `disk`, `durable`, `clock` | one member's world; what its disk holds for certain |
 //! | `network`, `events` | what is on its way |
 //! | `client`, `workload`, `witness` | who uses the store; the committed log as the checker needs it |
+//! | `holders`, `leases` | who holds leases, and whether they last and end as promised |
 //! | `campaign`, `tally` | many seeds summed up |
 //! | `crash_points` | one script, a crash at every completion of it |
 //! | `planted_bugs` | the bugs that can be switched on, to see that the simulator finds them |
@@ -39,7 +40,9 @@ mod durable;
 mod events;
 mod fault_plan;
 mod faults;
+mod holders;
 mod invariants;
+mod leases;
 mod liveness;
 mod member;
 mod network;

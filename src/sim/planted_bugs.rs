@@ -32,6 +32,7 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(30, "positions compared index before term"),
     bug(31, "a read index confirmed by rounds that began before the read"),
     bug(33, "a read before the term's no-op is committed"),
+    bug(34, "client leases renewed by a leader that was deposed and does not know it"),
     bug(35, "a retry applied twice"),
     bug(39, "a bad frame taken for a torn tail although valid ones follow"),
     bug(42, "writes that are not synced"),
@@ -42,6 +43,7 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(48, "a wiped disk that takes up its old place"),
     bug(51, "a fill written as an append, which supersedes the entries above the hole"),
     bug(54, "a frame that does not repeat the tails of the frame before it"),
+    bug(56, "a new leader counting TTLs down before its first own-term commit"),
     bug(57, "holes that only the leader may fill"),
     bug(58, "a retry told *not done* while its first copy is still on the way"),
     bug(101, "a deletion of nothing that makes a revision"),
@@ -52,4 +54,6 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(106, "a founding of members that do not all know the same directories"),
     bug(107, "a forward proposed twice when its frame comes twice"),
     bug(108, "a closed session that still takes writes"),
+    bug(134, "a failover that resets the TTLs of client leases"),
+    bug(135, "client leases counted down by a leader that was deposed"),
 ];

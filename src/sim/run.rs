@@ -15,6 +15,7 @@ use super::disk::DiskWrite;
 use super::durable::DurableImage;
 use super::events::{Event, Fault, Queue};
 use super::fault_plan::FaultPlan;
+use super::holders::Holders;
 use super::invariants::{
     Broken, Seen, Truth, a_leader_with_a_dead_disk_steps_down, a_leader_without_a_majority_steps_down,
     a_read_sees_the_commit_floor, an_ack_names_what_the_leader_holds, holds,
@@ -129,7 +130,7 @@ pub struct Outcome {
 }
 
 /// What can befall a message between a client and a member.
-enum Mishap {
+pub(super) enum Mishap {
     /// It does not arrive.
     Lost,
     /// It arrives as late as this.
@@ -148,6 +149,7 @@ pub(super) struct Run {
     pub(super) network: Network,
     pub(super) members: Vec<Member>,
     pub(super) clients: Clients,
+    pub(super) holders: Holders,
     pub(super) truth: Truth,
     pub(super) random: Random,
     pub(super) counts: Counts,
@@ -180,6 +182,7 @@ impl Run {
             .map(|id| Member::new(MemberId(id), session_idle_micros, &mut random))
             .collect();
         let clients = Clients::new(&plan, random.fork(), &mut queue);
+        let holders = Holders::new(plan.members_count, random.fork(), &mut queue);
         Self {
             options,
             plan,
@@ -188,6 +191,7 @@ impl Run {
             network,
             members,
             clients,
+            holders,
             truth: Truth::default(),
             random,
             counts: Counts::default(),
@@ -304,6 +308,11 @@ impl Run {
                 self.clients.wake(self.now, (client, slot), &mut self.queue);
                 Ok(())
             }
+            Event::Holder { holder, step } => {
+                self.holders.wake(self.now, (holder, step), &mut self.queue);
+                Ok(())
+            }
+            Event::HolderRequest { ticket } => self.holder_request_arrives(ticket, trace),
             Event::Fault(fault) => self.fault_strikes(fault, trace),
             Event::Heal { generation } => {
                 self.network.heal(generation);
@@ -404,6 +413,7 @@ impl Run {
         };
         if !self.plan.exceeds {
             self.check_observed(member, &after)?;
+            self.note_leases()?;
         }
         let this = &self.members[member];
         let facts = [2, after.hard_state.term.0, after.commit.0, after.state_hash];
@@ -748,7 +758,7 @@ impl Run {
 
     /// What befalls a message between the client of `attempt` and a member; nothing, mostly. The connection may break
     /// with it, and a message that had left may come through all the same, even when the two are cut apart meanwhile.
-    fn mishap(&mut self, is_cut: bool, attempt: u64) -> Option<Mishap> {
+    pub(super) fn mishap(&mut self, is_cut: bool, attempt: u64) -> Option<Mishap> {
         if !is_cut && !self.random.chance(self.plan.client_loss_chance) {
             return None;
         }
@@ -782,6 +792,9 @@ impl Run {
     }
 
     fn check_reply(&mut self, member: usize, ticket: Ticket, response: &Response) -> Result<(), Broken> {
+        if Holders::is_theirs(ticket.0) {
+            return self.check_holder_reply(ticket.0, response);
+        }
         let id = self.members[member].id;
         let attempt = self.clients.attempt(ticket.0).filter(|attempt| attempt.member == member);
         holds(attempt.is_some(), "replies_answer_requests", || format!("{id} answers {ticket} unasked"))?;
@@ -840,6 +853,10 @@ impl Run {
         trace: &mut Trace,
     ) -> Result<(), Broken> {
         trace.record(self.now, [9, attempt, 0, 0], format_args!("answer to #{attempt} arrives"));
+        if Holders::is_theirs(attempt) {
+            self.holders.hear(self.now, attempt, &response, &mut self.queue);
+            return Ok(());
+        }
         match self.clients.hear(self.now, attempt, response, &mut self.queue) {
             Err(Contradiction(explanation)) if !self.plan.exceeds => {
                 Err(Broken { invariant: "a_retry_gets_the_first_answer", explanation })

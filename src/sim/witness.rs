@@ -5,12 +5,13 @@
 //! out; second copies stay in, because telling them apart is the checker's business. A write without a stamp is known by
 //! the bytes of its command, which no other write has, and has no second copy.
 
+use super::holders::LeaseNews;
 use super::invariants::{Broken, holds};
 use super::random::fingerprint;
 use crate::api::decode_command;
 use crate::check::{CommittedWrite, WriteId};
-use crate::ids::{LogIndex, SessionId, Term};
-use crate::kv::Command;
+use crate::ids::{LeaseId, LogIndex, SessionId, Term};
+use crate::kv::{Command, LeaseCommand, LeaseLife};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use wal_format::{EntryHeader, EntryKind};
@@ -27,6 +28,14 @@ pub(super) struct Witness {
     closed: BTreeSet<SessionId>,
     /// How many entries of the order were second copies.
     copies_count: u64,
+    /// The newest term of an entry.
+    newest_term: Term,
+    /// The leases that live: the number of the grant of each, and its TTL.
+    leases: BTreeMap<LeaseId, (u64, u64)>,
+    /// Leases granted so far.
+    grants: u64,
+    /// What happened to leases since somebody asked.
+    lease_news: Vec<LeaseNews>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +70,47 @@ impl Witness {
         self.closed.contains(&session)
     }
 
+    /// What happened to leases since the last time.
+    pub(super) fn take_lease_news(&mut self) -> Vec<LeaseNews> {
+        core::mem::take(&mut self.lease_news)
+    }
+
+    /// Something about leases is committed. Nobody in a run asks for it under a session, so it is not written twice.
+    fn commit_lease(&mut self, command: &LeaseCommand) {
+        let lives =
+            |life: &LeaseLife| self.leases.get(&life.lease).is_some_and(|(grant, _)| *grant == life.grant);
+        match command {
+            LeaseCommand::Grant(grant) if !self.leases.contains_key(&grant.lease) => {
+                self.grants += 1;
+                self.leases.insert(grant.lease, (self.grants, grant.ttl_ms));
+                self.lease_news.push(LeaseNews::Granted(grant.lease, grant.ttl_ms));
+            }
+            LeaseCommand::Expire(life) if lives(life) => self.end_lease(life.lease),
+            LeaseCommand::Revoke(revoke) if self.leases.contains_key(&revoke.lease) => {
+                self.end_lease(revoke.lease);
+            }
+            LeaseCommand::Checkpoint(all) => {
+                for remaining in all.iter().filter(|remaining| lives(&remaining.life)) {
+                    let news = LeaseNews::Remains(remaining.life.lease, remaining.remaining_ms);
+                    self.lease_news.push(news);
+                }
+            }
+            LeaseCommand::Renew(life) if lives(life) => {
+                let ttl_ms = self.leases.get(&life.lease).map_or(0, |(_, ttl_ms)| *ttl_ms);
+                self.lease_news.push(LeaseNews::Remains(life.lease, ttl_ms));
+            }
+            LeaseCommand::Grant(_)
+            | LeaseCommand::Expire(_)
+            | LeaseCommand::Revoke(_)
+            | LeaseCommand::Renew(_) => {}
+        }
+    }
+
+    fn end_lease(&mut self, lease: LeaseId) {
+        self.leases.remove(&lease);
+        self.lease_news.push(LeaseNews::Ended(lease));
+    }
+
     /// The entry at `index` is committed; returns its term.
     ///
     /// # Errors
@@ -74,6 +124,10 @@ impl Witness {
             });
         };
         holds(header.index == index.0, NAME, || format!("entry {index} names itself {}", header.index))?;
+        if Term(header.term) > self.newest_term {
+            self.newest_term = Term(header.term);
+            self.lease_news.push(LeaseNews::CountingBegan);
+        }
         let session = SessionId(header.session);
         match header.kind {
             EntryKind::OpenSession => {
@@ -105,6 +159,10 @@ impl Witness {
                 explanation: format!("the command of entry {index} does not decode"),
             });
         };
+        if let Command::Lease(command) = &command {
+            self.commit_lease(command);
+            return Ok(());
+        }
         if header.session == 0 {
             return self.commit_bare_write(body, command);
         }

@@ -1,0 +1,280 @@
+//! Holders of leases: clients that are granted a lease, renew it for a while, and then leave it to its end.
+//!
+//! Each asks one member at a time, any of them, and does not ask again for the same: what it was not told it does not
+//! count on. Always: what each lease was promised and when it ended are written down on the true line of time, for
+//! `check::judge_lease`. Left out: keys; leases without them make no revision, so the judges of histories see nothing of
+//! these clients.
+
+use super::clock::TrueMicros;
+use super::events::{Event, Queue};
+use super::random::Random;
+use crate::api::{Certainty, EncodedCommand, Request, Response};
+use crate::check::{Counted, LeaseHistory, Renewal, Told};
+use crate::ids::{KeyspaceId, LeaseId};
+use crate::kv::{Applied, Command, Grant, LeaseCommand, LeaseOutcome, Outcome};
+use std::collections::BTreeMap;
+
+/// Holders of one run.
+const HOLDERS_COUNT: usize = 4;
+
+/// The TTLs of their leases, at the least and at the most.
+const TTL_MILLIS: (u64, u64) = (300, 8_000);
+
+/// Mean time between the end of interest in one lease and the next.
+const THINK_MICROS: u64 = 500_000;
+
+/// How long an answer is waited for at the most.
+const PATIENCE_MICROS: u64 = 1_000_000;
+
+/// Tickets of holders are this and above; those of other clients are below.
+const TICKETS_FROM: u64 = 1 << 40;
+
+/// What happens to leases in the committed log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LeaseNews {
+    /// The first entry of a leader's term: from here on it counts.
+    CountingBegan,
+    /// A lease is made.
+    Granted(LeaseId, u64),
+    /// Something is written down of what remains of it, in milliseconds.
+    Remains(LeaseId, u64),
+    /// It has ended.
+    Ended(LeaseId),
+}
+
+/// All holders, and what became of their leases.
+#[derive(Debug)]
+pub(super) struct Holders {
+    holders: Vec<Holder>,
+    attempts: Vec<Attempt>,
+    leases: BTreeMap<LeaseId, LeaseHistory>,
+    /// What the log says remains of each lease that lives, in milliseconds.
+    remaining: BTreeMap<LeaseId, u64>,
+    members_count: usize,
+    leases_count: u64,
+    /// Whether nothing hinders clocks and members any more.
+    is_calm: bool,
+    is_open: bool,
+    random: Random,
+}
+
+#[derive(Debug, Default)]
+struct Holder {
+    /// The lease it renews, and how often it still will.
+    lease: Option<(LeaseId, u64)>,
+    /// The attempt whose answer it waits for.
+    waits_for: Option<usize>,
+    /// Counts its wakings, so that an outdated one is told.
+    step: u64,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    holder: usize,
+    member: usize,
+    lease: LeaseId,
+    /// The place of the renewal among those of its lease.
+    renewal: usize,
+    request: Request,
+}
+
+impl Holders {
+    /// Holders that are about to begin.
+    pub(super) fn new(members_count: usize, mut random: Random, queue: &mut Queue) -> Self {
+        for holder in 0..HOLDERS_COUNT {
+            let at = TrueMicros(random.below(4 * THINK_MICROS));
+            queue.plan(at, Event::Holder { holder, step: 0 });
+        }
+        Self {
+            holders: (0..HOLDERS_COUNT).map(|_| Holder::default()).collect(),
+            attempts: Vec::new(),
+            leases: BTreeMap::new(),
+            remaining: BTreeMap::new(),
+            members_count,
+            leases_count: 0,
+            is_calm: false,
+            is_open: true,
+            random,
+        }
+    }
+
+    /// Whether a ticket is that of a holder.
+    pub(super) const fn is_theirs(ticket: u64) -> bool {
+        ticket >= TICKETS_FROM
+    }
+
+    /// Where an attempt goes, and what it asks.
+    pub(super) fn asked(&self, ticket: u64) -> Option<(usize, &Request)> {
+        self.attempt(ticket).map(|attempt| (attempt.member, &attempt.request))
+    }
+
+    /// What happened to every lease that was asked for.
+    pub(super) fn histories(&self) -> impl Iterator<Item = &LeaseHistory> {
+        self.leases.values()
+    }
+
+    /// What happened to the lease of an attempt.
+    pub(super) fn history_of(&self, ticket: u64) -> Option<&LeaseHistory> {
+        self.leases.get(&self.attempt(ticket)?.lease)
+    }
+
+    /// How many leases have not ended, as far as the log says.
+    pub(super) fn living_count(&self) -> usize {
+        self.remaining.len()
+    }
+
+    /// From now on clocks go and members count without hindrance.
+    pub(super) fn calm_down(&mut self) {
+        self.is_calm = true;
+    }
+
+    /// Asks for nothing any more.
+    pub(super) fn close(&mut self) {
+        self.is_open = false;
+    }
+
+    /// A holder's time has come: for its next lease or renewal, or to wait no longer.
+    pub(super) fn wake(&mut self, now: TrueMicros, (holder, step): (usize, u64), queue: &mut Queue) {
+        let this = &mut self.holders[holder];
+        if this.step != step || !self.is_open {
+            return;
+        }
+        let was_waiting = this.waits_for.take();
+        // A grant that was not answered in time is given up: whether there is such a lease nobody knows.
+        if was_waiting.is_some_and(|at| self.attempts[at].renewal == 0) {
+            this.lease = None;
+        }
+        let (lease, request) = match this.lease {
+            Some((_, 0)) => {
+                this.lease = None;
+                let rest = self.random.waiting_time(THINK_MICROS);
+                self.wake_after(now, holder, rest, queue);
+                return;
+            }
+            Some((lease, left)) => {
+                this.lease = Some((lease, left - 1));
+                (lease, Request::KeepAlive { keyspace: KeyspaceId::FIRST, lease })
+            }
+            None => self.next_lease(holder),
+        };
+        self.ask(now, holder, lease, request, queue);
+    }
+
+    /// An answer arrives, perhaps late: what it promises counts all the same.
+    pub(super) fn hear(&mut self, now: TrueMicros, ticket: u64, response: &Response, queue: &mut Queue) {
+        let Some(at) = place_of(ticket) else {
+            return;
+        };
+        let Some(Attempt { holder, lease, renewal, .. }) = self.attempts.get(at) else {
+            return;
+        };
+        let (holder, renewal) = (*holder, *renewal);
+        let Some(history) = self.leases.get_mut(lease) else {
+            return;
+        };
+        let is_awaited = self.holders[holder].waits_for == Some(at);
+        let lasts = match response {
+            Response::Applied(Applied { outcome: Outcome::Lease(LeaseOutcome::Granted(_)), .. }) => true,
+            Response::Applied(Applied {
+                outcome: Outcome::Lease(LeaseOutcome::Renewed(renewed)), ..
+            }) => renewed.ttl_ms > 0,
+            _ => false,
+        };
+        let ttl_micros = history.ttl_micros;
+        if lasts {
+            history.renewals[renewal].told = Told::Lasts(now.0);
+        } else if let Response::Refused(refusal) = response
+            && refusal.certainty() == Certainty::NotDone
+        {
+            history.renewals[renewal].told = Told::NotDone;
+        }
+        if !is_awaited {
+            return;
+        }
+        self.holders[holder].waits_for = None;
+        let rest = if lasts {
+            ttl_micros / 3
+        } else {
+            if renewal == 0 || matches!(response, Response::Applied(_)) {
+                self.holders[holder].lease = None;
+            }
+            self.random.waiting_time(ttl_micros / 20)
+        };
+        self.wake_after(now, holder, rest, queue);
+    }
+
+    /// Something happened to leases in the committed log.
+    pub(super) fn note(&mut self, now: TrueMicros, news: LeaseNews) -> Option<&LeaseHistory> {
+        match news {
+            LeaseNews::CountingBegan => {
+                for (lease, remaining_ms) in &self.remaining {
+                    let counted = Counted { from: now.0, remaining_micros: remaining_ms * 1_000 };
+                    if let Some(history) = self.leases.get_mut(lease) {
+                        history.counted = self.is_calm.then_some(counted);
+                    }
+                }
+                None
+            }
+            LeaseNews::Granted(lease, ttl_ms) => {
+                self.remaining.insert(lease, ttl_ms);
+                let counted = Counted { from: now.0, remaining_micros: ttl_ms * 1_000 };
+                self.leases.get_mut(&lease)?.counted = self.is_calm.then_some(counted);
+                None
+            }
+            LeaseNews::Remains(lease, remaining_ms) => {
+                self.remaining.insert(lease, remaining_ms);
+                None
+            }
+            LeaseNews::Ended(lease) => {
+                self.remaining.remove(&lease);
+                let history = self.leases.get_mut(&lease)?;
+                history.ended = Some(now.0);
+                Some(history)
+            }
+        }
+    }
+
+    fn attempt(&self, ticket: u64) -> Option<&Attempt> {
+        self.attempts.get(place_of(ticket)?)
+    }
+
+    fn next_lease(&mut self, holder: usize) -> (LeaseId, Request) {
+        self.leases_count += 1;
+        let lease = LeaseId(self.leases_count);
+        let ttl_ms = self.random.magnitude(TTL_MILLIS.0, TTL_MILLIS.1);
+        let (ttl_micros, renewals) = (ttl_ms * 1_000, Vec::new());
+        let history = LeaseHistory { lease, ttl_micros, renewals, ended: None, counted: None };
+        self.leases.insert(lease, history);
+        self.holders[holder].lease = Some((lease, self.random.below(8)));
+        let grant = Command::Lease(LeaseCommand::Grant(Grant { lease, ttl_ms }));
+        let command = EncodedCommand::encode(&grant).expect("a grant is within every limit");
+        (lease, Request::Write { keyspace: KeyspaceId::FIRST, stamp: None, command })
+    }
+
+    fn ask(&mut self, now: TrueMicros, holder: usize, lease: LeaseId, request: Request, queue: &mut Queue) {
+        let Some(history) = self.leases.get_mut(&lease) else {
+            return;
+        };
+        let renewal = history.renewals.len();
+        history.renewals.push(Renewal { asked: now.0, told: Told::Nothing });
+        let patience = (history.ttl_micros / 2).min(PATIENCE_MICROS);
+        let member = self.random.position(self.members_count);
+        let ticket = TICKETS_FROM + self.attempts.len() as u64;
+        self.holders[holder].waits_for = Some(self.attempts.len());
+        self.attempts.push(Attempt { holder, member, lease, renewal, request });
+        let delay = self.random.waiting_time(300);
+        queue.plan(now.after(delay), Event::HolderRequest { ticket });
+        self.wake_after(now, holder, patience, queue);
+    }
+
+    fn wake_after(&mut self, now: TrueMicros, holder: usize, micros: u64, queue: &mut Queue) {
+        let this = &mut self.holders[holder];
+        this.step += 1;
+        queue.plan(now.after(micros + 1), Event::Holder { holder, step: this.step });
+    }
+}
+
+/// The place of the attempt with this ticket.
+fn place_of(ticket: u64) -> Option<usize> {
+    ticket.checked_sub(TICKETS_FROM).and_then(|place| usize::try_from(place).ok())
+}
