@@ -6,7 +6,6 @@
 
 use super::clock::TrueMicros;
 use super::events::Event;
-use super::holders::Holders;
 use super::invariants::{Broken, holds};
 use super::run::{Mishap, Run};
 use super::trace::Trace;

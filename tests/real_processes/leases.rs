@@ -1,11 +1,12 @@
 //! Leases, locks and elections across a leader that is killed.
 
 use crate::support::{PATIENCE, Scratch, binary, cluster, leader, pause, run, text};
+use mainstay::api::{EncodedCommand, Request, Response};
 use mainstay::cli::cluster::LocalCluster;
 use mainstay::cli::workload::client;
-use mainstay::client::Client;
-use mainstay::ids::LeaseId;
-use mainstay::kv::{Applied, Command as Write, LeaseOutcome, Outcome, Put};
+use mainstay::client::{Client, Connection};
+use mainstay::ids::{KeyspaceId, LeaseId};
+use mainstay::kv::{Applied, Command as Write, Grant, LeaseCommand, LeaseOutcome, Outcome, Put};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -90,6 +91,70 @@ fn the_command_line_grants_shows_and_revokes() {
     assert_eq!(ask(&["lease", "timetolive", "7b"]), said(1, gone));
     assert_eq!(ask(&["lease", "keep-alive", "7b"]), said(1, gone));
     assert_eq!(ask(&["lease", "revoke", "7b"]).0, Some(1));
+}
+
+/// Grants so many leases, side by side.
+fn grant_many(address: &str, count: u64, ttl: Duration) {
+    let mut connection = Connection::open(address, None, PATIENCE).expect("a connection");
+    let ttl_ms = u64::try_from(ttl.as_millis()).expect("a short time");
+    let grant = Write::Lease(LeaseCommand::Grant(Grant { lease: LeaseId(0), ttl_ms }));
+    let command = EncodedCommand::encode(&grant).expect("a small command");
+    let request = Request::Write { keyspace: KeyspaceId::FIRST, stamp: None, command };
+    let mut granted = 0;
+    let mut asked = 0;
+    while granted < count {
+        while asked < count && asked - granted < 512 {
+            connection.queue(&request).expect("room for it");
+            asked += 1;
+        }
+        connection.flush().expect("sent");
+        let (_, response) = connection.receive().expect("an answer");
+        let is_granted = matches!(
+            &response,
+            Response::Applied(Applied { outcome: Outcome::Lease(LeaseOutcome::Granted(_)), .. })
+        );
+        assert!(is_granted, "{response:?}");
+        granted += 1;
+    }
+}
+
+fn leases_count(client: &mut Client) -> usize {
+    match client.leases().expect("the cluster serves").outcome {
+        Outcome::Lease(LeaseOutcome::Listed(leases)) => leases.len(),
+        other => panic!("a list of leases was answered {other:?}"),
+    }
+}
+
+#[test]
+fn a_hundred_thousand_leases_end_and_no_write_waits_for_them() {
+    let count = 100_000;
+    let ttl = Duration::from_secs(20);
+    let cluster = cluster(3);
+    let leader_at = cluster.members[leader(&cluster)].native.to_string();
+    let began = Instant::now();
+    grant_many(&leader_at, count, ttl);
+    let granted = began.elapsed();
+    assert!(granted < ttl, "all of them were there before the first could end: {granted:?}");
+    let mut client = client(&cluster.endpoints(), PATIENCE);
+    assert_eq!(leases_count(&mut client) as u64, count);
+    let (mut longest, mut writes) = (Duration::ZERO, 0);
+    let mut left = usize::try_from(count).expect("it is small");
+    while left > 0 {
+        let write = Instant::now();
+        client.put("key", "value").expect("written");
+        if left < 100_000 {
+            longest = longest.max(write.elapsed());
+            writes += 1;
+        }
+        assert!(began.elapsed() < ttl + PATIENCE, "all of them end: {left} are left");
+        left = leases_count(&mut client);
+    }
+    eprintln!(
+        "{count} leases granted in {granted:?}; gone {:?} after the last had to end; {writes} writes on the way, the \
+         longest {longest:?}",
+        began.elapsed().saturating_sub(granted + ttl)
+    );
+    assert!(longest < Duration::from_secs(1), "a write waited for {longest:?}");
 }
 
 /// Starts `mainstay lock`, running `script` while it is held.
