@@ -7,6 +7,7 @@ use mainstay::cli::workload::client;
 use mainstay::client::{Client, Connection};
 use mainstay::ids::{KeyspaceId, LeaseId};
 use mainstay::kv::{Applied, Command as Write, Grant, LeaseCommand, LeaseOutcome, Outcome, Put};
+use rustix::process::{Pid, Signal, kill_process};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -202,13 +203,17 @@ fn a_lock_whose_holder_is_killed_is_free_after_its_time() {
     let at = endpoints(&cluster);
     let room = Scratch::new("killed");
     let sign = room.path().join("held");
-    let mut first = lock(&at, "2s", &format!("touch {}; exec sleep 1000", sign.display()));
+    let mut first =
+        lock(&at, "2s", &format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 60", sign.display()));
     let began = Instant::now();
     while !sign.exists() {
         assert!(began.elapsed() < PATIENCE, "the first holds it");
         pause();
     }
     first.kill().expect("killed");
+    // Its command is not, and knows nothing of it: that is what the token is for.
+    let orphan = std::fs::read_to_string(&sign).expect("it wrote its id").trim().parse().expect("an id");
+    kill_process(Pid::from_raw(orphan).expect("not 0"), Signal::KILL).expect("it runs");
     let killed = Instant::now();
     let second = end_of(lock(&at, "2s", "exit 5"));
     assert_eq!(second.status.code(), Some(5), "the exit code is the command's: {}", text(&second.stderr));
