@@ -107,19 +107,25 @@ struct HeldJson {
 /// Runs `mainstay lock`.
 pub(super) fn lock(arguments: LockArgs) -> ExitCode {
     let LockArgs { name, terms, client, command } = arguments;
-    hold(&client, &bytes_of(name), Bytes::new(), &terms, &command)
+    hold(&client, &bytes_of(name), &Bytes::new(), &terms, &command)
 }
 
 /// Runs `mainstay elect`.
 pub(super) fn elect(arguments: ElectArgs) -> ExitCode {
     let ElectArgs { name, value, listen: _, terms, client, command } = arguments;
     match value {
-        Some(value) => hold(&client, &bytes_of(name), bytes_of(value), &terms, &command),
+        Some(value) => hold(&client, &bytes_of(name), &bytes_of(value), &terms, &command),
         None => listen(&client, &bytes_of(name)),
     }
 }
 
-fn hold(arguments: &ClientArgs, name: &Bytes, value: Bytes, terms: &Terms, command: &[OsString]) -> ExitCode {
+fn hold(
+    arguments: &ClientArgs,
+    name: &Bytes,
+    value: &Bytes,
+    terms: &Terms,
+    command: &[OsString],
+) -> ExitCode {
     let mut client = match arguments.client() {
         Ok(client) => client,
         Err(problem) => return usage(&problem),
@@ -138,7 +144,7 @@ fn hold(arguments: &ClientArgs, name: &Bytes, value: Bytes, terms: &Terms, comma
     let format = arguments.format_or(Format::Simple);
     match command.split_first() {
         None => {
-            let told = announce(format, &held, &value);
+            let told = announce(format, &held, value);
             if told != ExitCode::SUCCESS {
                 return told;
             }

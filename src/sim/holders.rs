@@ -45,7 +45,7 @@ pub(super) enum LeaseNews {
 /// All holders, and what became of their leases.
 #[derive(Debug)]
 pub(super) struct Holders {
-    holders: Vec<Holder>,
+    loops: Vec<Holder>,
     attempts: Vec<Attempt>,
     leases: BTreeMap<LeaseId, LeaseHistory>,
     /// What the log says remains of each lease that lives, in milliseconds.
@@ -86,7 +86,7 @@ impl Holders {
             queue.plan(at, Event::Holder { holder, step: 0 });
         }
         Self {
-            holders: (0..HOLDERS_COUNT).map(|_| Holder::default()).collect(),
+            loops: (0..HOLDERS_COUNT).map(|_| Holder::default()).collect(),
             attempts: Vec::new(),
             leases: BTreeMap::new(),
             remaining: BTreeMap::new(),
@@ -135,7 +135,7 @@ impl Holders {
 
     /// A holder's time has come: for its next lease or renewal, or to wait no longer.
     pub(super) fn wake(&mut self, now: TrueMicros, (holder, step): (usize, u64), queue: &mut Queue) {
-        let this = &mut self.holders[holder];
+        let this = &mut self.loops[holder];
         if this.step != step || !self.is_open {
             return;
         }
@@ -172,7 +172,7 @@ impl Holders {
         let Some(history) = self.leases.get_mut(lease) else {
             return;
         };
-        let is_awaited = self.holders[holder].waits_for == Some(at);
+        let is_awaited = self.loops[holder].waits_for == Some(at);
         let lasts = match response {
             Response::Applied(Applied { outcome: Outcome::Lease(LeaseOutcome::Granted(_)), .. }) => true,
             Response::Applied(Applied {
@@ -191,12 +191,12 @@ impl Holders {
         if !is_awaited {
             return;
         }
-        self.holders[holder].waits_for = None;
+        self.loops[holder].waits_for = None;
         let rest = if lasts {
             ttl_micros / 3
         } else {
             if renewal == 0 || matches!(response, Response::Applied(_)) {
-                self.holders[holder].lease = None;
+                self.loops[holder].lease = None;
             }
             self.random.waiting_time(ttl_micros / 20)
         };
@@ -245,7 +245,7 @@ impl Holders {
         let (ttl_micros, renewals) = (ttl_ms * 1_000, Vec::new());
         let history = LeaseHistory { lease, ttl_micros, renewals, ended: None, counted: None };
         self.leases.insert(lease, history);
-        self.holders[holder].lease = Some((lease, self.random.below(8)));
+        self.loops[holder].lease = Some((lease, self.random.below(8)));
         let grant = Command::Lease(LeaseCommand::Grant(Grant { lease, ttl_ms }));
         let command = EncodedCommand::encode(&grant).expect("a grant is within every limit");
         (lease, Request::Write { keyspace: KeyspaceId::FIRST, stamp: None, command })
@@ -260,7 +260,7 @@ impl Holders {
         let patience = (history.ttl_micros / 2).min(PATIENCE_MICROS);
         let member = self.random.position(self.members_count);
         let ticket = TICKETS_FROM + self.attempts.len() as u64;
-        self.holders[holder].waits_for = Some(self.attempts.len());
+        self.loops[holder].waits_for = Some(self.attempts.len());
         self.attempts.push(Attempt { holder, member, lease, renewal, request });
         let delay = self.random.waiting_time(300);
         queue.plan(now.after(delay), Event::HolderRequest { ticket });
@@ -268,7 +268,7 @@ impl Holders {
     }
 
     fn wake_after(&mut self, now: TrueMicros, holder: usize, micros: u64, queue: &mut Queue) {
-        let this = &mut self.holders[holder];
+        let this = &mut self.loops[holder];
         this.step += 1;
         queue.plan(now.after(micros + 1), Event::Holder { holder, step: this.step });
     }
