@@ -92,6 +92,8 @@ markers! {
     LeaseCheckpointed "lease_checkpointed",
     LeaseStartedFromCheckpoint "lease_started_from_checkpoint",
     LeaseRenewedThroughTheLog "lease_renewed_through_the_log",
+    // Space.
+    SpaceAlarmProposed "space_alarm_proposed",
     // The log on disk.
     SegmentSwitched "segment_switched",
     WriteWaitedForSegment "write_waited_for_segment",

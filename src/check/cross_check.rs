@@ -54,8 +54,10 @@ impl Specification for OneKey {
             }
             Call::Write { command: Command::DeleteRange(_), .. } => (deleted(before), None),
             Call::Write { command: Command::Txn(txn), .. } => swapped_if(txn, told, before),
-            Call::Write { command: Command::Compact(_) | Command::Lease(_), .. } => {
-                panic!("no history compacts, and none has leases")
+            Call::Write {
+                command: Command::Compact(_) | Command::Lease(_) | Command::SpaceAlarm(_), ..
+            } => {
+                panic!("no history compacts, and none has leases or alarms")
             }
             Call::Read { .. } => {
                 let is_seen = told.is_some_and(|applied| is_seen(&applied.outcome, before));
@@ -156,8 +158,10 @@ impl Truth {
                 self.pair = next;
                 outcome
             }
-            Call::Write { command: Command::Compact(_) | Command::Lease(_), .. } => {
-                panic!("no history compacts, and none has leases")
+            Call::Write {
+                command: Command::Compact(_) | Command::Lease(_) | Command::SpaceAlarm(_), ..
+            } => {
+                panic!("no history compacts, and none has leases or alarms")
             }
             Call::Read { .. } => {
                 self.pair = before.cloned();
@@ -277,7 +281,7 @@ fn falsify(chance: &mut Chance, history: &mut [Operation]) {
             Some(pair) => pair.value = Bytes::from(chance.value()),
             None => {}
         },
-        Outcome::Compacted | Outcome::Lease(_) | Outcome::Refused(_) => {}
+        Outcome::Compacted | Outcome::Lease(_) | Outcome::SpaceAlarm(_) | Outcome::Refused(_) => {}
     }
 }
 

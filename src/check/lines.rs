@@ -20,7 +20,7 @@ use crate::kv::{
     Applied, Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult,
     Filter, Grant, KeyRange, KeyValue, LeaseCommand, LeaseLife, LeaseOutcome, Operation as Part,
     OperationResult, Outcome, Put, PutResult, Query, Range, RangeResult, Remaining, Renewed, Revoke, Sort,
-    SortBy, SortOrder, StoreRefusal, TimeToLive, Txn, TxnResult,
+    SortBy, SortOrder, SpaceAlarm, StoreRefusal, TimeToLive, Txn, TxnResult,
 };
 use bytes::Bytes;
 use core::fmt::Write;
@@ -163,6 +163,7 @@ fields! {
     Compact { revision }
     Grant { lease, ttl_ms }
     Revoke { lease }
+    SpaceAlarm { is_raised }
     LeaseLife { lease, grant }
     Remaining { life, remaining_ms }
     Renewed { ttl_ms }
@@ -199,7 +200,9 @@ macro_rules! choices {
 }
 
 choices! {
-    Command { Put = "put", DeleteRange = "delete_range", Txn = "txn", Compact = "compact", Lease = "lease" }
+    Command { Put = "put", DeleteRange = "delete_range", Txn = "txn", Compact = "compact", Lease = "lease",
+        SpaceAlarm = "space_alarm"
+    }
     LeaseCommand {
         Grant = "grant", Revoke = "revoke", Expire = "expire", Checkpoint = "checkpoint", Renew = "renew"
     }
@@ -208,7 +211,7 @@ choices! {
     OperationResult { Put = "put", DeleteRange = "delete_range", Range = "range", Txn = "txn" }
     Outcome {
         Put = "put", DeleteRange = "delete_range", Txn = "txn", Range = "range", Lease = "lease",
-        Refused = "refused"; Compacted = "compacted"
+        SpaceAlarm = "space_alarm", Refused = "refused"; Compacted = "compacted"
     }
     LeaseOutcome {
         Granted = "granted", Renewed = "renewed", Listed = "listed", TimeToLive = "time_to_live";
@@ -245,7 +248,8 @@ words! {
         TooManyOperations = "too_many_operations", DuplicateKey = "duplicate_key",
         LeaseNotFound = "lease_not_found", OutOfBounds = "out_of_bounds", WriteInQuery = "write_in_query",
         KeyNotFound = "key_not_found", ValueProvided = "value_provided", LeaseProvided = "lease_provided",
-        LeaseExists = "lease_exists", TtlOutOfBounds = "ttl_out_of_bounds", TooManyLeases = "too_many_leases"
+        LeaseExists = "lease_exists", TtlOutOfBounds = "ttl_out_of_bounds", TooManyLeases = "too_many_leases",
+        NoSpace = "no_space"
     }
 }
 

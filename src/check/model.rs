@@ -63,6 +63,8 @@ impl Model {
             Command::Txn(txn) => self.transact(next, self.revision, txn),
             Command::Compact(compact) => self.compact(compact.revision),
             Command::Lease(command) => self.lease(next, command),
+            // Nobody in a simulated run raises one.
+            Command::SpaceAlarm(alarm) => Outcome::SpaceAlarm(*alarm),
         };
         // A change of nothing makes no revision.
         if self.is_changed {

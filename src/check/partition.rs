@@ -44,7 +44,7 @@ pub(super) fn touched(operation: &Operation, keys: &Keys<'_>) -> Vec<Range<usize
             }
             touched
         }
-        Call::Write { command: Command::Compact(_) | Command::Lease(_), .. }
+        Call::Write { command: Command::Compact(_) | Command::Lease(_) | Command::SpaceAlarm(_), .. }
         | Call::Read { query: Query::Leases, .. } => Vec::new(),
     }
 }
@@ -74,6 +74,7 @@ fn parts_run<'t>(txn: &'t Txn, answer: &Answer) -> impl Iterator<Item = &'t Part
             | Outcome::Range(_)
             | Outcome::Compacted
             | Outcome::Lease(_)
+            | Outcome::SpaceAlarm(_)
             | Outcome::Refused(_) => (&[], &[]),
         },
         Answer::NotDone | Answer::Unknown => (&txn.success, &txn.failure),

@@ -45,7 +45,8 @@ impl<'h> Keys<'h> {
                     });
                 }
                 Call::Write {
-                    command: Command::DeleteRange(_) | Command::Compact(_) | Command::Lease(_),
+                    command:
+                        Command::DeleteRange(_) | Command::Compact(_) | Command::Lease(_) | Command::SpaceAlarm(_),
                     ..
                 }
                 | Call::Read { .. } => {}
@@ -210,7 +211,9 @@ impl<'k, 'h> Present<'k, 'h> {
             }
             // What the past can be asked for is not judged here, and neither are leases.
             (
-                Call::Write { command: Command::Compact(_) | Command::Lease(_), .. }
+                Call::Write {
+                    command: Command::Compact(_) | Command::Lease(_) | Command::SpaceAlarm(_), ..
+                }
                 | Call::Read { query: Query::Leases, .. },
                 _,
             )

@@ -61,7 +61,7 @@ fn write(random: &mut Random, store: &mut Store, number: u64) -> (Call, Answer) 
     let command = loop {
         let command = random.command();
         let is_flat = !matches!(&command, Command::Txn(txn) if depth(txn) > DEPTH_MAX);
-        if is_flat && !matches!(command, Command::Compact(_) | Command::Lease(_)) {
+        if is_flat && !matches!(command, Command::Compact(_) | Command::Lease(_) | Command::SpaceAlarm(_)) {
             break command;
         }
     };
@@ -99,7 +99,11 @@ fn falsified(applied: &Applied) -> Applied {
             Some(pair) => pair.version += 1,
             None => result.count += 1,
         },
-        Outcome::Put(_) | Outcome::Compacted | Outcome::Lease(_) | Outcome::Refused(_) => {
+        Outcome::Put(_)
+        | Outcome::Compacted
+        | Outcome::Lease(_)
+        | Outcome::SpaceAlarm(_)
+        | Outcome::Refused(_) => {
             wrong.outcome = Outcome::Compacted;
         }
     }

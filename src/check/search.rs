@@ -126,7 +126,9 @@ fn advised(history: &[Operation]) -> Vec<u64> {
             Part::DeleteRange(_) | Part::Range(_) | Part::Txn(_) => None,
         }),
         Call::Write {
-            command: Command::DeleteRange(_) | Command::Compact(_) | Command::Lease(_), ..
+            command:
+                Command::DeleteRange(_) | Command::Compact(_) | Command::Lease(_) | Command::SpaceAlarm(_),
+            ..
         }
         | Call::Read { .. } => None,
     };

@@ -6,7 +6,7 @@
 use super::history::{Answer, Call};
 use crate::kv::{
     Command, Compare, CompareOperator, CompareTarget, Filter, KeyRange, KeyValue, LeaseCommand, LeaseOutcome,
-    Operation, OperationResult, Outcome, Query, Range, RangeResult, Txn, TxnResult,
+    Operation, OperationResult, Outcome, Query, Range, RangeResult, SpaceAlarm, Txn, TxnResult,
 };
 use core::fmt::Write;
 
@@ -25,6 +25,7 @@ pub(super) fn asked(call: &Call) -> String {
         Call::Write { command: Command::Txn(txn), .. } => transaction(txn),
         Call::Write { command: Command::Compact(compact), .. } => format!("compact to {}", compact.revision),
         Call::Write { command: Command::Lease(command), .. } => lease(command),
+        Call::Write { command: Command::SpaceAlarm(alarm), .. } => space_alarm(*alarm),
         Call::Read { query, is_linearizable } => {
             let read = match query {
                 Query::Range(range) => get(range),
@@ -54,9 +55,14 @@ pub(super) fn told(outcome: &Outcome) -> String {
         Outcome::Range(result) => found(result),
         Outcome::Compacted => "compacted".to_owned(),
         Outcome::Lease(outcome) => lease_told(outcome),
+        Outcome::SpaceAlarm(alarm) => space_alarm(*alarm),
         Outcome::Refused(refusal) => format!("refused: {refusal:?}"),
         Outcome::Txn(result) => transacted(result),
     }
+}
+
+fn space_alarm(alarm: SpaceAlarm) -> String {
+    (if alarm.is_raised { "space alarm" } else { "no space alarm" }).to_owned()
 }
 
 fn lease(command: &LeaseCommand) -> String {

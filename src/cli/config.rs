@@ -25,6 +25,9 @@ const DEFAULT_TOKEN: &str = "mainstay";
 const DEFAULT_ELECTION_MS: u64 = 300;
 const DEFAULT_HEARTBEAT_MS: u64 = 50;
 
+/// Chosen: the most that etcd advises.
+pub(super) const DEFAULT_QUOTA_BYTES: u64 = 8 * 1_024 * 1_024 * 1_024;
+
 /// Elections slower than this would leave a cluster without a leader for minutes.
 const ELECTION_MS_MAX: u64 = 60_000;
 
@@ -91,7 +94,7 @@ pub struct StartArgs {
     #[arg(long, value_name = "MS")]
     pub heartbeat_ms: Option<u64>,
 
-    /// Bytes the store may hold (not in this version)
+    /// Bytes of memory that keys, values and their history may take before puts are refused; 0: no limit [default: 8 GiB]
     #[arg(long, value_name = "BYTES")]
     pub quota_bytes: Option<u64>,
 
@@ -216,9 +219,6 @@ fn refuse_what_is_not_built(settings: &StartArgs) -> Result<(), ConfigError> {
              found it with all its members, and restart each with the same command line (state new)",
         );
     }
-    if settings.quota_bytes.is_some() {
-        return refuse("--quota-bytes: this version has no quota; leave the flag out, and watch the disk");
-    }
     if settings.snapshot_entries.is_some() {
         return refuse(
             "--snapshot-entries: this version makes no snapshots, its log grows; leave the flag out",
@@ -262,6 +262,7 @@ fn assemble(settings: &StartArgs) -> Result<ServerConfig, ConfigError> {
         initial_cluster_token: settings.initial_cluster_token.clone().unwrap_or_else(|| DEFAULT_TOKEN.into()),
         election_ms: settings.election_ms.unwrap_or(DEFAULT_ELECTION_MS),
         heartbeat_ms: settings.heartbeat_ms.unwrap_or(DEFAULT_HEARTBEAT_MS),
+        quota_bytes: settings.quota_bytes.unwrap_or(DEFAULT_QUOTA_BYTES),
         shards: settings.shards.unwrap_or(1),
         cpus: cpus(settings.cpus.as_deref().unwrap_or(""))?,
         log_format: match settings.log_format {

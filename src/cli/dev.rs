@@ -40,6 +40,7 @@ pub(super) fn run(arguments: DevArgs) -> ExitCode {
         initial_cluster_token: "dev".to_owned(),
         election_ms: 300,
         heartbeat_ms: 50,
+        quota_bytes: super::config::DEFAULT_QUOTA_BYTES,
         shards: 1,
         cpus: Vec::new(),
         log_format: LogFormat::Text,

@@ -6,6 +6,7 @@
 //! that the question was not understood. What it leaves out: everything a command does.
 #![forbid(unsafe_code)]
 
+mod alarm;
 mod client_args;
 pub mod cluster;
 mod compact;
@@ -77,6 +78,8 @@ enum Command {
     Lock(hold::LockArgs),
     /// Be elected leader of something, or see who is
     Elect(hold::ElectArgs),
+    /// Show and call off the alarm that a keyspace is full
+    Alarm(alarm::AlarmArgs),
     /// Show the whole cluster, and what is wrong with it
     Status(status::StatusArgs),
     /// Look at the configuration of a member
@@ -105,6 +108,7 @@ pub fn run() -> ExitCode {
         Command::Lease(arguments) => lease::run(&arguments),
         Command::Lock(arguments) => hold::lock(arguments),
         Command::Elect(arguments) => hold::elect(arguments),
+        Command::Alarm(arguments) => alarm::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Config(arguments) => config::check::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
@@ -168,6 +172,7 @@ mod tests {
             (super::txn::EXAMPLES, 2),
             (super::compact::EXAMPLES, 2),
             (super::lease::EXAMPLES, 8),
+            (super::alarm::EXAMPLES, 2),
             (super::hold::LOCK_EXAMPLES, 3),
             (super::hold::ELECT_EXAMPLES, 3),
             (super::status::EXAMPLES, 3),

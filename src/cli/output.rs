@@ -140,6 +140,11 @@ impl Problem {
             StoreRefusal::TooManyLeases => {
                 ("too-many-leases", "no more leases fit", "revoke some, or use one for several keys")
             }
+            StoreRefusal::NoSpace => (
+                "no-space",
+                "the keyspace has used up its quota",
+                "delete keys and compact; the alarm goes by itself then, or with `mainstay alarm disarm`",
+            ),
             StoreRefusal::OutOfBounds => ("out-of-bounds", "a key or value is too long", "shorten it"),
             StoreRefusal::KeyNotFound => (
                 "key-not-found",
@@ -194,7 +199,7 @@ fn simple_outcome(out: &mut Vec<u8>, shown: Shown, outcome: &Outcome) {
         Outcome::DeleteRange(deleted) => simple_deleted(out, deleted),
         Outcome::Range(range) => simple_range(out, shown, range),
         Outcome::Txn(txn) => simple_txn(out, shown, txn),
-        Outcome::Compacted | Outcome::Lease(_) | Outcome::Refused(_) => {}
+        Outcome::Compacted | Outcome::Lease(_) | Outcome::SpaceAlarm(_) | Outcome::Refused(_) => {}
     }
 }
 
@@ -300,7 +305,7 @@ fn outcome_json(outcome: &Outcome) -> BodyJson {
         Outcome::Range(range) => range_json(range),
         Outcome::Txn(txn) => txn_json(txn),
         Outcome::Lease(outcome) => BodyJson::Lease(lease::json(outcome)),
-        Outcome::Compacted | Outcome::Refused(_) => BodyJson::Nothing {},
+        Outcome::Compacted | Outcome::SpaceAlarm(_) | Outcome::Refused(_) => BodyJson::Nothing {},
     }
 }
 
@@ -365,7 +370,7 @@ fn fields_outcome(outcome: &Outcome) -> String {
         Outcome::Range(range) => fields_range(range),
         Outcome::Txn(txn) => fields_txn(txn),
         Outcome::Lease(outcome) => lease::fields(outcome),
-        Outcome::Compacted | Outcome::Refused(_) => String::new(),
+        Outcome::Compacted | Outcome::SpaceAlarm(_) | Outcome::Refused(_) => String::new(),
     }
 }
 
@@ -416,7 +421,7 @@ fn tables(outcome: &Outcome) -> String {
         Outcome::Txn(txn) => txn_table(txn),
         Outcome::Compacted => table(&["COMPACT"], &[vec!["OK".to_owned()]]),
         Outcome::Lease(outcome) => lease::in_table(outcome),
-        Outcome::Refused(_) => String::new(),
+        Outcome::SpaceAlarm(_) | Outcome::Refused(_) => String::new(),
     }
 }
 

@@ -140,7 +140,21 @@ impl Cluster {
                 "one more loss stops the cluster: {answering} of {all} members answer, and {quorum} are needed"
             ));
         }
+        if self.is_full() {
+            warnings.push(
+                "the keyspace has used up its quota, and takes no puts: delete keys and compact, or start the members \
+                 with a larger --quota-bytes"
+                    .to_owned(),
+            );
+        }
         warnings
+    }
+
+    /// Whether the member that has applied most sees the alarm raised.
+    fn is_full(&self) -> bool {
+        let newest = self.statuses.values().max_by_key(|status| status.applied_index);
+        let mut counters = newest.iter().flat_map(|status| &status.counters);
+        counters.any(|counter| counter.name == "space_alarm" && counter.value > 0)
     }
 
     fn warnings_of_members(&self) -> Vec<String> {

@@ -24,7 +24,7 @@ pub fn check(command: &Command) -> Result<(), StoreRefusal> {
             let is_within = (1..=LEASE_TTL_MILLIS_MAX).contains(&grant.ttl_ms);
             refuse_if(!is_within, StoreRefusal::TtlOutOfBounds)
         }
-        Command::Lease(_) | Command::Compact(_) => Ok(()),
+        Command::Lease(_) | Command::Compact(_) | Command::SpaceAlarm(_) => Ok(()),
     }
 }
 
@@ -150,6 +150,23 @@ fn is_any_deleted(puts: &[(&Bytes, usize)], deletes: &[(&KeyRange, usize)]) -> b
             KeyRange::Span { end, .. } => *key < end,
             KeyRange::From(_) => true,
         })
+    })
+}
+
+/// Whether a command may need space, whichever way its compares go (etcd's rule).
+pub(super) fn needs_space(command: &Command) -> bool {
+    match command {
+        Command::Put(_) | Command::Lease(LeaseCommand::Grant(_)) => true,
+        Command::Txn(txn) => has_put(txn),
+        Command::DeleteRange(_) | Command::Compact(_) | Command::Lease(_) | Command::SpaceAlarm(_) => false,
+    }
+}
+
+fn has_put(txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|operation| match operation {
+        Operation::Put(_) => true,
+        Operation::DeleteRange(_) | Operation::Range(_) => false,
+        Operation::Txn(nested) => has_put(nested),
     })
 }
 

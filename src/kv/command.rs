@@ -222,6 +222,14 @@ pub enum Command {
     Txn(Txn),
     Compact(Compact),
     Lease(LeaseCommand),
+    SpaceAlarm(SpaceAlarm),
+}
+
+/// Raises the alarm that the keyspace is full, or calls it off. While it is raised nothing is taken that needs space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpaceAlarm {
+    /// Whether it is raised from now on.
+    pub is_raised: bool,
 }
 
 /// What is asked about leases. None of it makes a revision, but for the keys that go with a lease when it ends.
@@ -357,6 +365,8 @@ pub enum Outcome {
     Range(RangeResult),
     Compacted,
     Lease(LeaseOutcome),
+    /// The alarm is as asked for.
+    SpaceAlarm(SpaceAlarm),
     /// A normal, replicated outcome: nothing changed.
     Refused(StoreRefusal),
 }
@@ -427,6 +437,8 @@ pub enum StoreRefusal {
     TtlOutOfBounds,
     /// No more leases fit.
     TooManyLeases,
+    /// The keyspace has used up its quota; deleting and compacting make room.
+    NoSpace,
 }
 
 /// An outcome and the store's revision right after it.

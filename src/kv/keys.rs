@@ -62,6 +62,24 @@ pub(super) struct Keys {
     live_count: usize,
     /// Changes in all histories.
     version_count: u64,
+    /// About how much memory all of it takes.
+    bytes: u64,
+}
+
+/// About how many bytes of memory a key takes beside its letters: two indexes and its record.
+const KEY_BYTES: u64 = 128;
+
+/// About how many bytes of memory a change takes beside its value.
+const VERSION_BYTES: u64 = 112;
+
+/// About how many bytes a change takes that leaves this value.
+const fn version_bytes(value: &Bytes) -> u64 {
+    VERSION_BYTES + value.len() as u64
+}
+
+/// About how many bytes a key takes; both indexes and the record share its letters.
+const fn key_bytes(key: &Bytes) -> u64 {
+    KEY_BYTES + key.len() as u64
 }
 
 impl Keys {
@@ -74,6 +92,7 @@ impl Keys {
             superseded: VecDeque::new(),
             live_count: 0,
             version_count: 0,
+            bytes: 0,
         }
     }
 
@@ -83,6 +102,10 @@ impl Keys {
 
     pub(super) const fn version_count(&self) -> u64 {
         self.version_count
+    }
+
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The key as revision `at` saw it.
@@ -113,9 +136,11 @@ impl Keys {
     pub(super) fn put(&mut self, change: NewPair<'_>, made: Moment, wants_previous: bool) -> Replaced {
         self.version_count += 1;
         let NewPair { key, value, lease } = change;
+        self.bytes += version_bytes(&value);
         let mut pair = Pair { value, create_revision: made.revision, version: 1, lease };
         let Some(slot) = self.points.find(key, &self.records) else {
             self.live_count += 1;
+            self.bytes += key_bytes(key);
             let key = Bytes::copy_from_slice(key);
             let history = History::new(Version { made, pair: Some(pair) });
             let slot = self.records.insert(Record { key: key.clone(), history });
@@ -168,6 +193,7 @@ impl Keys {
         }
         let deleted = made.order - first.order;
         self.version_count += deleted;
+        self.bytes += deleted * VERSION_BYTES;
         self.live_count -= usize::try_from(deleted).expect("no more keys are deleted than memory holds");
         deleted
     }
@@ -195,6 +221,7 @@ impl Keys {
     /// deletion, because it leaves nothing to see. A key of which nothing is left goes.
     fn forget_one(&mut self, superseded: Revision, slot: Slot) {
         let record = self.records.at_mut(slot);
+        self.bytes -= record.history.oldest().pair.as_ref().map_or(0, |pair| version_bytes(&pair.value));
         record.history.forget_oldest();
         self.version_count -= 1;
         let oldest = record.history.oldest();
@@ -203,8 +230,10 @@ impl Keys {
             return;
         }
         self.version_count -= 1;
+        self.bytes -= VERSION_BYTES;
         if record.history.is_single() {
             let record = self.records.remove(slot);
+            self.bytes -= key_bytes(&record.key);
             self.points.remove(&record.key, slot);
             self.order.remove(&record.key);
         } else {
@@ -230,6 +259,7 @@ impl Keys {
         let mut moments = Vec::new();
         let mut live_count = 0;
         let mut superseded = Vec::new();
+        let mut bytes = 0;
         for (key, slot) in &self.order {
             let record = self.records.at(*slot);
             assert!(!key.is_empty(), "no key is empty");
@@ -238,6 +268,10 @@ impl Keys {
             assert_eq!(found, Some(*slot), "both indexes lead to the same record");
             record.history.assert_invariants(compacted);
             live_count += usize::from(record.newest().is_some());
+            bytes += key_bytes(key);
+            for version in record.history.iter() {
+                bytes += version.pair.as_ref().map_or(VERSION_BYTES, |pair| version_bytes(&pair.value));
+            }
             moments.extend(record.history.iter().map(|version| version.made));
             let pairs = record.history.iter().zip(record.history.iter().skip(1));
             let ends = pairs.filter(|(before, _)| before.pair.is_some());
@@ -247,6 +281,7 @@ impl Keys {
         assert_eq!(self.points.count(), self.order.len(), "both indexes hold the same keys");
         assert_eq!(live_count, self.live_count, "the count of live keys is right");
         assert_eq!(moments.len() as u64, self.version_count, "the count of changes is right");
+        assert_eq!(bytes, self.bytes, "the count of bytes is right");
         superseded.sort_unstable();
         let superseded = superseded.into_iter().map(|(made, slot)| (made.revision, slot));
         assert!(self.superseded.iter().copied().eq(superseded), "what ends an older change is written down");

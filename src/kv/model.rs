@@ -20,6 +20,7 @@ pub(super) struct Model {
     leases: Vec<Lease>,
     /// The revisions of the compactions, oldest first. Nothing is forgotten here; it is only refused.
     compactions: Vec<u64>,
+    is_full: bool,
 }
 
 /// A value and the lease that goes with it.
@@ -103,6 +104,7 @@ impl Model {
             // A put on its own is asked for its lease first.
             Command::Put(put) => {
                 check(&single(Operation::Put(put.clone())))?;
+                refuse(self.is_full, StoreRefusal::NoSpace)?;
                 refuse(self.lacks_lease(put.lease), StoreRefusal::LeaseNotFound)?;
                 single(Operation::Put(put.clone()))
             }
@@ -115,8 +117,17 @@ impl Model {
                 return Ok(Outcome::Compacted);
             }
             Command::Lease(command) => return self.run_lease(command).map(Outcome::Lease),
+            Command::SpaceAlarm(alarm) => {
+                self.is_full = alarm.is_raised;
+                return Ok(Outcome::SpaceAlarm(*alarm));
+            }
         };
         check(&txn)?;
+        let mut all = Vec::new();
+        writes(&txn.success, &[], &mut all);
+        writes(&txn.failure, &[], &mut all);
+        let has_put = all.iter().any(|(_, write)| matches!(write, Operation::Put(_)));
+        refuse(self.is_full && has_put, StoreRefusal::NoSpace)?;
         let before = self.clone();
         before.refusals(&txn)?;
         let mut result = self.transact(&before, &txn);
@@ -136,6 +147,7 @@ impl Model {
         match command {
             LeaseCommand::Grant(Grant { lease, ttl_ms }) => {
                 refuse(*ttl_ms == 0 || *ttl_ms > LEASE_TTL_MILLIS_MAX, StoreRefusal::TtlOutOfBounds)?;
+                refuse(self.is_full, StoreRefusal::NoSpace)?;
                 refuse(self.living(*lease).is_some(), StoreRefusal::LeaseExists)?;
                 let ttl_ms = *ttl_ms;
                 self.leases.push(Lease { id: *lease, ttl_ms, remaining_ms: ttl_ms, has_ended: false });

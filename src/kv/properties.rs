@@ -3,7 +3,7 @@
 use super::command::{
     Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRange, Filter, Grant, KeyRange,
     LeaseCommand, LeaseLife, Operation, Outcome, Put, Query, Range, Remaining, Revoke, Sort, SortBy,
-    SortOrder, Txn,
+    SortOrder, SpaceAlarm, Txn,
 };
 use super::model::Model;
 use super::{Store, StoreRefusal, check};
@@ -211,7 +211,9 @@ impl Random {
     }
 
     pub(crate) fn command(&mut self) -> Command {
-        match self.below(66) {
+        match self.below(68) {
+            // Mostly called off, so that there is life between the alarms.
+            66..68 => Command::SpaceAlarm(SpaceAlarm { is_raised: self.one_in(4) }),
             60..66 => Command::Lease(self.lease()),
             0..20 => Command::Put(self.put()),
             20..30 => Command::DeleteRange(self.delete_range()),
@@ -361,14 +363,15 @@ fn equal_commands_from_equal_states_give_equal_hashes_and_a_refusal_gives_the_ol
                 let all = store.leases().map(|(id, lease)| (id, lease.grant, lease.remaining_ms));
                 all.collect()
             };
-            let (before, leases_before) = ((one.revision(), one.compacted(), one.state_hash()), leases(&one));
+            let (before, leases_before) =
+                ((one.revision(), one.compacted(), one.state_hash()), (leases(&one), one.is_full()));
             let answer = one.apply(&command);
             assert_eq!(answer, other.apply(&command), "equal stores answer alike");
             assert_eq!(one.state_hash(), other.state_hash(), "equal stores have equal hashes");
             // One member has time for more than the other, which must not show.
             one.forget_some();
-            let has_changed =
-                (one.revision(), one.compacted()) != (before.0, before.1) || leases(&one) != leases_before;
+            let has_changed = (one.revision(), one.compacted()) != (before.0, before.1)
+                || (leases(&one), one.is_full()) != leases_before;
             // What is written down of a lease may be what was known: then the hash changes and nothing else.
             let may_repeat =
                 matches!(&command, Command::Lease(LeaseCommand::Checkpoint(_) | LeaseCommand::Renew(_)));

@@ -11,7 +11,8 @@
 //!
 //! Stanzas are divided by empty lines and share one store. `UPDATE=1 cargo test` records the answers anew.
 //! Ranges are written `a` (one key), `a..c`, `a..` and `..` (every key); `""` is an empty string, `\0` a zero
-//! byte, `x*5` is `xxxxx`. `grant`, `revoke`, `expire`, `renew` and `checkpoint` are about leases, `leases` shows all;
+//! byte, `x*5` is `xxxxx`. `grant`, `revoke`, `expire`, `renew` and `checkpoint` are about leases, `leases` shows all; `alarm on` and
+//! `alarm off` say whether the keyspace is full;
 //! `7#2` is the life of lease 7 that was granted second. A `txn` (through the log) or `query` (not) is followed by indented lines:
 //! `if version a = 0`, `then put a 1`, `else range a`, any of them with `*5` behind its first word to be
 //! repeated five times. Lines below `then txn` or `else txn` that are indented deeper belong to that transaction.
@@ -19,7 +20,7 @@
 use super::command::{
     Applied, Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRange, Filter, Grant, KeyRange,
     KeyValue, LeaseCommand, LeaseLife, LeaseOutcome, Operation, OperationResult, Outcome, Put, Query, Range,
-    Remaining, Renewed, Revoke, Sort, SortBy, SortOrder, Txn, TxnResult,
+    Remaining, Renewed, Revoke, Sort, SortBy, SortOrder, SpaceAlarm, Txn, TxnResult,
 };
 use super::leases::Lease;
 use super::store::Store;
@@ -87,6 +88,7 @@ fn ask(store: &mut Store, line: &str, body: &[&str]) -> Applied {
             let revision = Revision(number(line.split(' ').nth(1).expect("a compaction has a revision")));
             store.apply(&Command::Compact(Compact { revision }))
         }
+        Some("alarm") => store.apply(&Command::SpaceAlarm(SpaceAlarm { is_raised: line.ends_with(" on") })),
         Some("leases") => store.query(&Query::Leases),
         Some("grant" | "revoke" | "expire" | "renew" | "checkpoint") => {
             store.apply(&Command::Lease(lease_command(line)))
@@ -242,6 +244,7 @@ fn show(applied: &Applied) -> String {
         Outcome::Range(result) => text.push_str(&show_result(&OperationResult::Range(result.clone()), "")),
         Outcome::Refused(refusal) => write!(text, "refused: {refusal:?}").expect("a string takes all"),
         Outcome::Compacted => text.push_str("compacted"),
+        Outcome::SpaceAlarm(alarm) => text.push_str(if alarm.is_raised { "raised" } else { "called off" }),
         Outcome::Lease(LeaseOutcome::Listed(leases)) => {
             write!(text, "{} leases", leases.len()).expect("a string takes all");
         }

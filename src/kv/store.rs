@@ -6,10 +6,10 @@
 //! It leaves out who may ask, and whether a command was seen before: sessions and permissions are settled
 //! before a command gets here.
 
-use super::check::{check, check_query};
+use super::check::{check, check_query, needs_space};
 use super::command::{
     Applied, Command, Compact, DeleteRange, KeyRange, LeaseCommand, LeaseOutcome, Outcome, Put, Query,
-    StoreRefusal,
+    SpaceAlarm, StoreRefusal,
 };
 use super::hash::RollingHash;
 use super::keys::Keys;
@@ -25,6 +25,8 @@ use crate::limits::{FORGET_STEPS_PER_APPLY, FORGET_STEPS_PER_TURN};
 pub struct Store {
     keys: Keys,
     leases: Leases,
+    /// Whether nothing is taken that needs space.
+    is_full: bool,
     /// The revision of the newest change; 1 before the first.
     revision: Revision,
     /// The oldest revision that can be read, once something was forgotten.
@@ -50,6 +52,7 @@ impl Store {
         Self {
             keys: Keys::new(seed),
             leases: Leases::default(),
+            is_full: false,
             revision: Revision(1),
             compacted: None,
             hash: RollingHash::new(),
@@ -74,6 +77,17 @@ impl Store {
     /// How many keys hold a pair now.
     pub fn key_count(&self) -> usize {
         self.keys.live_count()
+    }
+
+    /// About how many bytes of memory the keys take, with their histories. Members that have come less far in forgetting
+    /// what was compacted have more.
+    pub const fn bytes(&self) -> u64 {
+        self.keys.bytes()
+    }
+
+    /// Whether the alarm is raised that the keyspace is full.
+    pub const fn is_full(&self) -> bool {
+        self.is_full
     }
 
     /// A lease, if there is one of this id.
@@ -140,6 +154,7 @@ impl Store {
 
     fn run(&mut self, command: &Command) -> Result<Outcome, StoreRefusal> {
         check(command)?;
+        refuse((self.is_full && needs_space(command)).then_some(StoreRefusal::NoSpace))?;
         match command {
             Command::Put(put) => {
                 refuse(self.put_refusal(put))?;
@@ -151,6 +166,7 @@ impl Store {
             Command::Txn(txn) => self.write(|writer| Ok(Outcome::Txn(txn::run(writer, txn)?))),
             Command::Compact(compact) => self.compact(*compact),
             Command::Lease(command) => Ok(Outcome::Lease(self.run_lease(command)?)),
+            Command::SpaceAlarm(alarm) => Ok(Outcome::SpaceAlarm(self.raise(*alarm))),
         }
     }
 
@@ -164,6 +180,16 @@ impl Store {
         let result = run(&mut writer)?;
         self.revision = writer.revision();
         Ok(result)
+    }
+
+    fn raise(&mut self, alarm: SpaceAlarm) -> SpaceAlarm {
+        if alarm.is_raised != self.is_full {
+            self.is_full = alarm.is_raised;
+            // No compaction is of a revision that large, so nothing else is absorbed alike.
+            self.hash.absorb_word(0);
+            self.hash.absorb_word(u64::MAX - u64::from(alarm.is_raised));
+        }
+        alarm
     }
 
     fn run_lease(&mut self, command: &LeaseCommand) -> Result<LeaseOutcome, StoreRefusal> {

@@ -16,7 +16,7 @@ use super::leases::Countdown;
 use super::read::Reads;
 use super::sessions::Sessions;
 use super::{Observation, Output, Queue};
-use crate::api::{Response, Role, Status};
+use crate::api::{Counter, Response, Role, Status};
 use crate::ids::{BootMicros, ClusterId, DirectoryId, GroupId, KeyspaceId, LogIndex, MemberId, Ticket};
 use crate::kv::Store;
 use crate::limits::{
@@ -42,6 +42,8 @@ pub(super) struct Setup {
     pub(super) election_micros: u64,
     pub(super) heartbeat_micros: u64,
     pub(super) session_idle_micros: u64,
+    /// Bytes that the keyspace may take; 0 for any number.
+    pub(super) quota_bytes: u64,
     /// Most bytes of entries that one write to the log may carry.
     pub(super) write_bytes_max: usize,
     pub(super) seed: u64,
@@ -70,6 +72,8 @@ pub(super) struct Replica {
     pub(super) next_session_sweep: BootMicros,
     /// The time of leases; only on a leader, from the first committed entry of its term on.
     pub(super) countdown: Option<Countdown>,
+    /// The entry of the alarm about space that was proposed last.
+    pub(super) space_asked: Option<LogIndex>,
     /// What raft wants done; empty between calls.
     scratch: Vec<raft::Output>,
 }
@@ -102,6 +106,7 @@ impl Replica {
             session_seen: BTreeMap::new(),
             next_session_sweep: now,
             countdown: None,
+            space_asked: None,
             scratch: Vec::new(),
             setup,
         }
@@ -142,6 +147,7 @@ impl Replica {
     pub(super) fn finish_turn(&mut self, now: BootMicros, outputs: &mut Vec<Output>) {
         self.consensus(now, outputs, Received::NOTHING, |node, out| node.tick(now, out));
         self.expire_sessions(now);
+        self.watch_space(now);
         self.begin_reads(now, outputs);
         self.consensus(now, outputs, Received::NOTHING, |node, out| node.flush(now, out));
         self.give_up_forwards(now, outputs);
@@ -224,6 +230,7 @@ impl Replica {
                 self.entries.put(noop.index, record);
                 self.restart_session_clocks(now);
                 self.await_counting(now);
+                self.space_asked = None;
             }
             raft::Output::Deposed { term } => {
                 self.stop_counting();
@@ -278,7 +285,13 @@ impl Replica {
                 String::new()
             },
             cluster: self.setup.cluster,
-            // Builds, disks and addresses are the server's to add.
+            counters: vec![
+                counter("keyspace_bytes", self.store.bytes()),
+                counter("quota_bytes", self.setup.quota_bytes),
+                counter("space_alarm", u64::from(self.store.is_full())),
+                counter("leases", self.store.lease_count() as u64),
+            ],
+            // Builds, disks, addresses and further counters are the server's to add.
             ..Status::default()
         }
     }
@@ -357,6 +370,10 @@ impl Received<'_> {
         let record = offset.and_then(|offset| self.records.get(offset));
         record.expect("raft accepts only entries that the message carries").clone()
     }
+}
+
+fn counter(name: &str, value: u64) -> Counter {
+    Counter { name: name.to_owned(), value }
 }
 
 /// A reply to a client, or to the peer that forwarded for it.

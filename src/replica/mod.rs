@@ -11,6 +11,7 @@
 //! | `propose`, `forward` | from a request to an entry, here or by way of the leader |
 //! | `apply`, `sessions` | from a committed entry to a response, exactly once |
 //! | `read` | linearizable reads |
+//! | `space` | the quota of a keyspace |
 //! | `leases` | the time of leases: counted by the leader, ended through the log |
 //! | `entries` | the encoded records of the log, by index |
 //! | `bootstrap` | how a cluster is founded, and why a wiped disk does not vote |
@@ -31,6 +32,7 @@ mod propose;
 mod read;
 mod sessions;
 mod shard;
+mod space;
 #[cfg(test)]
 mod stories;
 #[cfg(test)]

@@ -39,6 +39,8 @@ pub struct Options {
     pub heartbeat_micros: u64,
     /// A session that nothing names for this long is ended.
     pub session_idle_micros: u64,
+    /// Bytes of memory that the keys of one keyspace may take, with their histories; 0 for any number.
+    pub quota_bytes: u64,
     /// Size of a segment of the write-ahead log, in bytes.
     pub segment_bytes: u64,
     /// All randomness of this boot; another number at each.
@@ -295,6 +297,7 @@ impl Shard {
             election_micros: self.options.election_micros,
             heartbeat_micros: self.options.heartbeat_micros,
             session_idle_micros: self.options.session_idle_micros,
+            quota_bytes: self.options.quota_bytes,
             write_bytes_max: TURN_APPEND_BYTES_MAX.min(self.wal.records_bytes_max()),
             seed: mix(self.options.seed ^ u64::from(group.0)),
         };

@@ -4,8 +4,9 @@
 
 use super::test_cluster::{Cluster, ELECTION_MICROS, get, put, revision_of, value_of};
 use super::{Input, Shard};
-use crate::api::{Refusal, Request, Response, Stamp};
+use crate::api::{EncodedCommand, Refusal, Request, Response, Stamp};
 use crate::ids::{GroupId, KeyspaceId, LogIndex, MemberId, Revision, SessionId};
+use crate::kv::{Command, Compact, DeleteRange, KeyRange, Outcome, SpaceAlarm, StoreRefusal};
 use bytes::Bytes;
 use std::sync::OnceLock;
 
@@ -91,4 +92,42 @@ fn a_full_disk_stops_writes_and_neither_reads_nor_the_clock() {
     cluster.make_room();
     cluster.advance(2_000_000);
     assert!(tickets.iter().all(|ticket| cluster.replies.contains_key(ticket)));
+}
+
+fn write(command: &Command) -> Request {
+    let command = EncodedCommand::encode(command).expect("a small command");
+    Request::Write { keyspace: KeyspaceId::FIRST, stamp: None, command }
+}
+
+fn is_full(cluster: &mut Cluster, member: MemberId) -> bool {
+    let response = cluster.ask(member, put("key", "once more", None));
+    let Response::Applied(applied) = response else { panic!("the store answers, not {response:?}") };
+    applied.outcome == Outcome::Refused(StoreRefusal::NoSpace)
+}
+
+#[test]
+fn a_full_keyspace_refuses_puts_until_there_is_room_again() {
+    let mut cluster = Cluster::with_quota(3, 40_000);
+    cluster.advance(3 * ELECTION_MICROS);
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    let large = LARGE.get_or_init(|| "x".repeat(300_000));
+    assert!(!is_full(&mut cluster, leader));
+    assert!(
+        matches!(cluster.ask(leader, put("large", large, None)), Response::Applied(_)),
+        "it was not full yet"
+    );
+    assert!(is_full(&mut cluster, leader) && is_full(&mut cluster, follower), "every member says the same");
+    // Called off by hand it comes back, because there is no room.
+    let _ = cluster.ask(follower, write(&Command::SpaceAlarm(SpaceAlarm { is_raised: false })));
+    cluster.advance(200_000);
+    assert!(is_full(&mut cluster, leader));
+
+    let range = KeyRange::Key(Bytes::from_static(b"large"));
+    let deleted =
+        cluster.ask(leader, write(&Command::DeleteRange(DeleteRange { range, wants_previous: false })));
+    assert!(is_full(&mut cluster, leader), "the past of the key takes as much");
+    let revision = revision_of(&deleted);
+    let _ = cluster.ask(leader, write(&Command::Compact(Compact { revision })));
+    cluster.advance(200_000);
+    assert!(!is_full(&mut cluster, follower), "there is room again");
 }

@@ -32,6 +32,11 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub(super) fn of(count: u64) -> Self {
+        Self::with_quota(count, 0)
+    }
+
+    /// A cluster whose keyspace may take so many bytes.
+    pub(super) fn with_quota(count: u64, quota_bytes: u64) -> Self {
         let members: Vec<MemberId> = (1..=count).map(MemberId).collect();
         let shards = members.iter().map(|member| {
             let options = Options {
@@ -40,6 +45,7 @@ impl Cluster {
                 election_micros: ELECTION_MICROS,
                 heartbeat_micros: 50_000,
                 session_idle_micros: 60_000_000,
+                quota_bytes,
                 segment_bytes: 1_024 * 1_024,
                 seed: member.0,
             };

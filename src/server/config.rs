@@ -31,6 +31,8 @@ pub struct ServerConfig {
     pub election_ms: u64,
     /// How often a leader is heard from.
     pub heartbeat_ms: u64,
+    /// Bytes that a keyspace may take in memory; 0 for any number.
+    pub quota_bytes: u64,
     /// How many shards run; 1.
     pub shards: u32,
     /// The CPUs to pin threads to; empty: pinned only if the machine has more CPUs than the server has threads.

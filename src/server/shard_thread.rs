@@ -465,7 +465,7 @@ impl ShardThread {
         env!("CARGO_PKG_VERSION").clone_into(&mut status.version);
         (status.sync_p50_micros, status.sync_p99_micros) = self.stages.sync_micros();
         status.stages = self.stages.stages();
-        status.counters = self.stages.counters();
+        status.counters.extend(self.stages.counters());
         status.members = self.peers.views();
         if self.failed_order.is_some() && status.waiting_for.is_empty() {
             "space on its disk: no further segment for the log could be made"
@@ -593,6 +593,7 @@ fn shard_options(config: &ServerConfig, member: MemberId) -> Result<Options, Ser
         election_micros: config.election_ms * 1_000,
         heartbeat_micros: config.heartbeat_ms * 1_000,
         session_idle_micros: SESSION_IDLE_MICROS,
+        quota_bytes: config.quota_bytes,
         segment_bytes: WAL_SEGMENT_BYTES,
         seed: crate::io::random_seed().map_err(ServerError::Kernel)?,
     })

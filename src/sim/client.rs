@@ -688,6 +688,7 @@ fn brief(applied: &Applied) -> String {
         Outcome::Range(_) => "range",
         Outcome::Compacted => "compacted",
         Outcome::Lease(_) => "lease",
+        Outcome::SpaceAlarm(_) => "space alarm",
         Outcome::Refused(_) => "refused",
     };
     format!("{kind} at revision {}", applied.revision)

@@ -34,7 +34,7 @@ impl Served {
     fn take_in_command(&mut self, command: &Command) {
         match command {
             Command::Put(put) => self.take_in_put(put),
-            Command::DeleteRange(_) | Command::Compact(_) | Command::Lease(_) => {}
+            Command::DeleteRange(_) | Command::Compact(_) | Command::Lease(_) | Command::SpaceAlarm(_) => {}
             Command::Txn(txn) => txn.visit(&mut |txn| {
                 for operation in txn.success.iter().chain(&txn.failure) {
                     if let kv::Operation::Put(put) = operation {
@@ -72,7 +72,7 @@ fn note_outcome<'a>(outcome: &'a Outcome, found: &mut Vec<&'a kv::KeyValue>) {
         Outcome::Put(result) => found.extend(&result.previous),
         Outcome::DeleteRange(result) => found.extend(&result.previous),
         Outcome::Txn(result) => note_results(&result.results, found),
-        Outcome::Compacted | Outcome::Lease(_) | Outcome::Refused(_) => {}
+        Outcome::Compacted | Outcome::Lease(_) | Outcome::SpaceAlarm(_) | Outcome::Refused(_) => {}
     }
 }
 

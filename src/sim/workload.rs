@@ -218,7 +218,7 @@ impl Workload {
 pub(super) fn holds_a_value(command: &Command) -> bool {
     match command {
         Command::Put(_) => true,
-        Command::DeleteRange(_) | Command::Compact(_) | Command::Lease(_) => false,
+        Command::DeleteRange(_) | Command::Compact(_) | Command::Lease(_) | Command::SpaceAlarm(_) => false,
         Command::Txn(txn) => {
             txn.success.iter().chain(&txn.failure).any(|part| matches!(part, Operation::Put(_)))
         }

@@ -13,4 +13,5 @@ mod leases;
 mod loads;
 mod mistakes;
 mod programs;
+mod space;
 mod support;

@@ -131,7 +131,8 @@ impl NativeConversation {
                 | Outcome::Txn(_)
                 | Outcome::Range(_)
                 | Outcome::Compacted
-                | Outcome::Lease(_) => Ok(()),
+                | Outcome::Lease(_)
+                | Outcome::SpaceAlarm(_) => Ok(()),
             },
             Response::Refused(refusal) => Err(Cow::from(word(refusal))),
             Response::SessionOpened { .. } | Response::SessionClosed | Response::Status(_) => {

@@ -116,7 +116,9 @@ fn find(
                 let mut parts = txn.success.iter().chain(&txn.failure);
                 parts.any(|part| matches!(part, Part::Put(put) if is_put(put, &pairs)))
             }
-            Command::DeleteRange(_) | Command::Compact(_) | Command::Lease(_) => false,
+            Command::DeleteRange(_) | Command::Compact(_) | Command::Lease(_) | Command::SpaceAlarm(_) => {
+                false
+            }
         };
         if is_it {
             return Ok(Some((invoked, at)));
@@ -135,7 +137,11 @@ fn is_change(outcome: &Outcome) -> bool {
         Outcome::Put(_) => true,
         Outcome::DeleteRange(result) => result.deleted > 0,
         Outcome::Txn(result) => is_changing(result),
-        Outcome::Range(_) | Outcome::Compacted | Outcome::Lease(_) | Outcome::Refused(_) => false,
+        Outcome::Range(_)
+        | Outcome::Compacted
+        | Outcome::Lease(_)
+        | Outcome::SpaceAlarm(_)
+        | Outcome::Refused(_) => false,
     }
 }
 

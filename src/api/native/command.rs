@@ -8,7 +8,8 @@ use crate::api::EncodedCommand;
 use crate::ids::{LeaseId, Revision};
 use crate::kv::{
     Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRange, Filter, Grant, KeyRange,
-    LeaseCommand, LeaseLife, Operation, Put, Query, Range, Remaining, Revoke, Sort, SortBy, SortOrder, Txn,
+    LeaseCommand, LeaseLife, Operation, Put, Query, Range, Remaining, Revoke, Sort, SortBy, SortOrder,
+    SpaceAlarm, Txn,
 };
 use crate::limits::{
     COMMAND_BYTES_MAX, KEY_BYTES_MAX, LEASES_PER_CHECKPOINT_MAX, TXN_DEPTH_MAX, TXN_OPERATIONS_MAX,
@@ -32,6 +33,7 @@ pub(super) mod tag {
     pub(in super::super) const LEASE_TIME_TO_LIVE: u8 = 14;
     pub(in super::super) const PUT_WITH_OPTIONS: u8 = 16;
     pub(in super::super) const RANGE_WITH_OPTIONS: u8 = 17;
+    pub(in super::super) const SPACE_ALARM: u8 = 18;
     pub(in super::super) const REFUSED: u8 = 255;
 }
 
@@ -102,6 +104,7 @@ pub fn decode_command(bytes: &Bytes) -> Result<Command, Malformed> {
             REMAINING_BYTES,
             remaining,
         )?)),
+        tag::SPACE_ALARM => Command::SpaceAlarm(SpaceAlarm { is_raised: cursor.bool("is_raised")? }),
         tag::LEASE_RENEW => Command::Lease(LeaseCommand::Renew(lease_life(&mut cursor)?)),
         found => return Err(cursor.unknown("command tag", 1, found)),
     };
@@ -295,6 +298,7 @@ fn command_bytes_expected(command: &Command) -> usize {
         Command::Compact(_) => 1 + 8,
         Command::Lease(LeaseCommand::Checkpoint(all)) => 1 + 4 + REMAINING_BYTES * all.len(),
         Command::Lease(_) => 1 + 2 * 8,
+        Command::SpaceAlarm(_) => 2,
     }
 }
 
@@ -308,6 +312,7 @@ fn put_command(out: &mut BytesMut, command: &Command) {
             out.put_u64_le(compact.revision.0);
         }
         Command::Lease(command) => put_lease_command(out, command),
+        Command::SpaceAlarm(alarm) => put_space_alarm(out, *alarm),
     }
 }
 
@@ -335,6 +340,12 @@ fn put_lease_command(out: &mut BytesMut, command: &LeaseCommand) {
             put_lease_life(out, *life);
         }
     }
+}
+
+/// Writes an alarm, asked for or raised.
+pub(super) fn put_space_alarm(out: &mut BytesMut, alarm: SpaceAlarm) {
+    out.put_u8(tag::SPACE_ALARM);
+    out.put_u8(u8::from(alarm.is_raised));
 }
 
 /// Writes a grant, asked for or made.

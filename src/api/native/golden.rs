@@ -12,7 +12,7 @@ use crate::kv::{
     Applied, Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult,
     Filter, Grant, KeyRange, KeyValue, LeaseCommand, LeaseLife, LeaseOutcome, Operation, OperationResult,
     Outcome, Put, PutResult, Query, Range, RangeResult, Remaining, Renewed, Revoke, Sort, SortBy, SortOrder,
-    StoreRefusal, TimeToLive, Txn, TxnResult,
+    SpaceAlarm, StoreRefusal, TimeToLive, Txn, TxnResult,
 };
 use crate::limits::{KEY_BYTES_MAX, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, TXN_OPERATIONS_MAX};
 use bytes::{Bytes, BytesMut};
@@ -276,7 +276,7 @@ fn answers_of_the_store() -> Vec<Golden> {
     ]
 }
 
-/// Leases, which came after the first commands, too.
+/// Leases and the space alarm, which came after the first commands, too.
 fn leases() -> Vec<Golden> {
     let (keyspace, lease) = (KeyspaceId::FIRST, LeaseId(7));
     let grant = Grant { lease, ttl_ms: 1_500 };
@@ -328,6 +328,22 @@ fn leases() -> Vec<Golden> {
             "applied-leases",
             "There are two.",
             applied(20, LeaseOutcome::Listed(vec![LeaseId(7), LeaseId(9)])),
+        ),
+        golden(
+            "write-space-alarm",
+            "Request 21 calls the space alarm off.",
+            write(21, None, &Command::SpaceAlarm(SpaceAlarm { is_raised: false })),
+        ),
+        golden(
+            "applied-space-alarm",
+            "It is off.",
+            encode_response_frame(
+                21,
+                &Response::Applied(Applied {
+                    revision: Revision(8),
+                    outcome: Outcome::SpaceAlarm(SpaceAlarm { is_raised: false }),
+                }),
+            ),
         ),
         golden(
             "command-lease-checkpoint",

@@ -18,8 +18,10 @@ impl Features {
     pub const STORE: Self = Self(1);
     /// Leases.
     pub const LEASES: Self = Self(4);
+    /// The space alarm.
+    pub const SPACE_ALARM: Self = Self(8);
     /// All that this build understands.
-    pub const KNOWN: Self = Self(Self::STORE.0 | Self::LEASES.0);
+    pub const KNOWN: Self = Self(Self::STORE.0 | Self::LEASES.0 | Self::SPACE_ALARM.0);
 
     /// The features that are in both sets.
     #[must_use]

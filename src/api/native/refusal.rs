@@ -119,6 +119,7 @@ pub(super) const fn store_code(refusal: StoreRefusal) -> u16 {
         StoreRefusal::LeaseExists => 1012,
         StoreRefusal::TtlOutOfBounds => 1013,
         StoreRefusal::TooManyLeases => 1014,
+        StoreRefusal::NoSpace => 1015,
     }
 }
 
@@ -138,6 +139,7 @@ pub(super) fn store_refusal(cursor: &mut Cursor<'_>) -> Result<StoreRefusal, Mal
         1012 => Ok(StoreRefusal::LeaseExists),
         1013 => Ok(StoreRefusal::TtlOutOfBounds),
         1014 => Ok(StoreRefusal::TooManyLeases),
+        1015 => Ok(StoreRefusal::NoSpace),
         found => Err(cursor.unknown("store refusal code", 2, found)),
     }
 }

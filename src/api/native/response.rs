@@ -1,6 +1,6 @@
 //! Answers as frames, and as the bytes a leader hands back to the member that forwarded a request (PROTOCOL §7).
 
-use super::command::{grant, put_grant, tag};
+use super::command::{grant, put_grant, put_space_alarm, tag};
 use super::cursor::{Cursor, Fault, Malformed, put_bytes, put_count};
 use super::frame::{Frame, begin_frame, finish_frame};
 use super::kind;
@@ -9,7 +9,7 @@ use crate::api::{Counter, MemberView, Refusal, Response, Role, Stage, Status};
 use crate::ids::{ClusterId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term};
 use crate::kv::{
     Applied, DeleteRangeResult, KeyValue, LeaseOutcome, OperationResult, Outcome, PutResult, RangeResult,
-    Renewed, TimeToLive, TxnResult,
+    Renewed, SpaceAlarm, TimeToLive, TxnResult,
 };
 use crate::limits::{
     KEY_BYTES_MAX, LEASES_MAX, RESPONSE_BYTES_MAX, STATUS_MEASURES_MAX, STATUS_MEMBERS_MAX,
@@ -156,6 +156,7 @@ fn outcome(cursor: &mut Cursor<'_>) -> Result<Outcome, Malformed> {
         tag::RANGE => Ok(Outcome::Range(range_result(cursor)?)),
         tag::COMPACT => Ok(Outcome::Compacted),
         tag::LEASE_GRANT => Ok(Outcome::Lease(LeaseOutcome::Granted(grant(cursor)?))),
+        tag::SPACE_ALARM => Ok(Outcome::SpaceAlarm(SpaceAlarm { is_raised: cursor.bool("is_raised")? })),
         tag::LEASE_REVOKE => Ok(Outcome::Lease(LeaseOutcome::Revoked)),
         tag::LEASE_CHECKPOINT => Ok(Outcome::Lease(LeaseOutcome::Checkpointed)),
         tag::LEASE_RENEW => {
@@ -260,7 +261,7 @@ pub fn response_bytes_expected(response: &Response) -> usize {
             Outcome::Lease(LeaseOutcome::TimeToLive(Some(known))) => {
                 known.keys.iter().map(|key| 4 + key.len()).sum()
             }
-            Outcome::Compacted | Outcome::Lease(_) | Outcome::Refused(_) => 0,
+            Outcome::Compacted | Outcome::Lease(_) | Outcome::SpaceAlarm(_) | Outcome::Refused(_) => 0,
         },
         Response::SessionOpened { .. }
         | Response::SessionClosed
@@ -365,6 +366,7 @@ fn put_outcome(out: &mut BytesMut, outcome: &Outcome) {
         Outcome::Range(result) => put_range_result(out, result),
         Outcome::Compacted => out.put_u8(tag::COMPACT),
         Outcome::Lease(outcome) => put_lease_outcome(out, outcome),
+        Outcome::SpaceAlarm(alarm) => put_space_alarm(out, *alarm),
         Outcome::Refused(refused) => {
             out.put_u8(tag::REFUSED);
             out.put_u16_le(store_code(*refused));

@@ -8,7 +8,7 @@ use crate::kv::{
     Applied, Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult,
     Filter, Grant, KeyRange, KeyValue, LeaseCommand, LeaseLife, LeaseOutcome, Operation, OperationResult,
     Outcome, Put, PutResult, Query, Range, RangeResult, Remaining, Renewed, Revoke, Sort, SortBy, SortOrder,
-    StoreRefusal, TimeToLive, Txn, TxnResult,
+    SpaceAlarm, StoreRefusal, TimeToLive, Txn, TxnResult,
 };
 use bytes::Bytes;
 
@@ -69,7 +69,7 @@ pub(super) const REFUSALS: [Refusal; 16] = [
     Refusal::NoCommonVersion,
 ];
 
-const STORE_REFUSALS: [StoreRefusal; 14] = [
+const STORE_REFUSALS: [StoreRefusal; 15] = [
     StoreRefusal::KeyMissing,
     StoreRefusal::Compacted,
     StoreRefusal::FutureRevision,
@@ -84,6 +84,7 @@ const STORE_REFUSALS: [StoreRefusal; 14] = [
     StoreRefusal::LeaseExists,
     StoreRefusal::TtlOutOfBounds,
     StoreRefusal::TooManyLeases,
+    StoreRefusal::NoSpace,
 ];
 
 pub(super) fn request(random: &mut Random) -> Request {
@@ -112,7 +113,8 @@ pub(super) fn request(random: &mut Random) -> Request {
 }
 
 pub(super) fn command(random: &mut Random) -> Command {
-    match random.below(9) {
+    match random.below(10) {
+        9 => Command::SpaceAlarm(SpaceAlarm { is_raised: random.flag() }),
         7 | 8 => Command::Lease(lease_command(random)),
         0 | 1 => Command::Put(put(random)),
         2 | 3 => Command::DeleteRange(delete_range(random)),
@@ -295,7 +297,8 @@ fn member_view(random: &mut Random) -> MemberView {
 }
 
 fn outcome(random: &mut Random) -> Outcome {
-    match random.below(8) {
+    match random.below(9) {
+        8 => Outcome::SpaceAlarm(SpaceAlarm { is_raised: random.flag() }),
         6 | 7 => Outcome::Lease(lease_outcome(random)),
         0 => Outcome::Put(put_result(random)),
         1 => Outcome::DeleteRange(delete_range_result(random)),

@@ -69,6 +69,7 @@ fn as_json(config: &ServerConfig) -> Value {
         "initial_cluster_token": config.initial_cluster_token,
         "election_ms": config.election_ms,
         "heartbeat_ms": config.heartbeat_ms,
+        "quota_bytes": config.quota_bytes,
         "shards": config.shards,
         "cpus": config.cpus,
         "log_format": format_name(config.log_format),
@@ -104,6 +105,7 @@ fn as_toml(config: &ServerConfig) -> String {
     line("initial-cluster-token", text(config.initial_cluster_token.clone()));
     line("election-ms", number(config.election_ms));
     line("heartbeat-ms", number(config.heartbeat_ms));
+    line("quota-bytes", number(config.quota_bytes));
     line("shards", number(config.shards.into()));
     if !config.cpus.is_empty() {
         line("cpus", toml::Value::Array(config.cpus.iter().map(|cpu| number((*cpu).into())).collect()));

@@ -113,7 +113,6 @@ fn what_this_version_cannot_honour_is_refused() {
         "--front-threads 1",
         "--read-mode lease",
         "--initial-cluster-state existing",
-        "--quota-bytes 1000",
         "--snapshot-entries 10",
     ];
     for flag in flags {
