@@ -7,6 +7,7 @@
 
 use super::clock::TrueMicros;
 use super::events::{Event, Queue};
+use super::fault_plan::FaultPlan;
 use super::random::Random;
 use crate::api::{Certainty, EncodedCommand, Request, Response};
 use crate::check::{Counted, LeaseHistory, Renewal, Told};
@@ -51,6 +52,8 @@ pub(super) struct Holders {
     /// What the log says remains of each lease that lives, in milliseconds.
     remaining: BTreeMap<LeaseId, u64>,
     members_count: usize,
+    /// By how much clocks are fast or slow at the most, over the whole run.
+    drift_ppm: u32,
     leases_count: u64,
     /// Whether nothing hinders clocks and members any more.
     is_calm: bool,
@@ -80,7 +83,7 @@ struct Attempt {
 
 impl Holders {
     /// Holders that are about to begin.
-    pub(super) fn new(members_count: usize, mut random: Random, queue: &mut Queue) -> Self {
+    pub(super) fn new(plan: &FaultPlan, mut random: Random, queue: &mut Queue) -> Self {
         for holder in 0..HOLDERS_COUNT {
             let at = TrueMicros(random.below(4 * THINK_MICROS));
             queue.plan(at, Event::Holder { holder, step: 0 });
@@ -90,7 +93,8 @@ impl Holders {
             attempts: Vec::new(),
             leases: BTreeMap::new(),
             remaining: BTreeMap::new(),
-            members_count,
+            members_count: plan.members_count,
+            drift_ppm: plan.drift_ppm,
             leases_count: 0,
             is_calm: false,
             is_open: true,
@@ -116,6 +120,11 @@ impl Holders {
     /// What happened to the lease of an attempt.
     pub(super) fn history_of(&self, ticket: u64) -> Option<&LeaseHistory> {
         self.leases.get(&self.attempt(ticket)?.lease)
+    }
+
+    /// By how much clocks are fast or slow at the most, over the whole run: when all is calm they may agree.
+    pub(super) const fn drift_ppm(&self) -> u32 {
+        self.drift_ppm
     }
 
     /// How many leases have not ended, as far as the log says.

@@ -92,6 +92,6 @@ impl Run {
 
     fn lease_bounds(&self) -> LeaseBounds {
         let TrueMicros(now) = self.now;
-        LeaseBounds { drift_ppm: self.plan.drift_ppm, commit_micros: COMMIT_MICROS, now }
+        LeaseBounds { drift_ppm: self.holders.drift_ppm(), commit_micros: COMMIT_MICROS, now }
     }
 }

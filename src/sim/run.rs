@@ -182,7 +182,7 @@ impl Run {
             .map(|id| Member::new(MemberId(id), session_idle_micros, &mut random))
             .collect();
         let clients = Clients::new(&plan, random.fork(), &mut queue);
-        let holders = Holders::new(plan.members_count, random.fork(), &mut queue);
+        let holders = Holders::new(&plan, random.fork(), &mut queue);
         Self {
             options,
             plan,
