@@ -3,7 +3,7 @@
     client.py HOST:PORT
 
 Speaks to one member of a running cluster: handshake, session, stamped writes and their retry, reads, a
-transaction, pipelining, refusals. Prints `ok` and exits with 0 if everything was as the document says.
+transaction, pipelining, a lease, refusals. Prints `ok` and exits with 0 if everything was as the document says.
 """
 import os
 import socket
@@ -37,8 +37,11 @@ def text(value):
 def items(values):
     return u(4, len(values)) + b"".join(values)
 
-def put(key, value, wants_previous=False):
-    return u(1, 1) + text(key) + text(value) + u(8, 0) + u(1, wants_previous)
+def put(key, value, wants_previous=False, lease=0):
+    return u(1, 1) + text(key) + text(value) + u(8, lease) + u(1, wants_previous)
+
+def grant(ttl_ms):
+    return u(1, 8) + u(8, 0) + u(8, ttl_ms)
 
 def delete(key):
     return u(1, 2) + u(1, 1) + text(key) + u(1, False)
@@ -106,6 +109,15 @@ class Reader:
             return {"refused": self.u(2)}
         if tag == 5:
             return {"compacted": True}
+        if tag == 8:
+            return {"lease": self.u(8), "ttl_ms": self.u(8)}
+        if tag == 9:
+            return {"ended": True}
+        if tag == 12:
+            return {"ttl_ms": self.u(8)}
+        if tag == 14:
+            known = self.u(1)
+            return dict(ttl_ms=self.u(8), left_ms=self.u(8), keys=self.items(self.text)) if known else {"left_ms": None}
         return self.result(tag)
 
     def answer(self, kind):
@@ -133,7 +145,7 @@ class Connection:
         host, port = address.rsplit(":", 1)
         self.socket = socket.create_connection((host, int(port)), timeout=10)
         self.stream, self.request, self.answers = self.socket.makefile("rb"), 0, {}
-        self.send_frame(0x01, 0, u(1, 1) + u(1, 1) + u(8, 1) + u(8, cluster))
+        self.send_frame(0x01, 0, u(1, 1) + u(1, 1) + u(8, 1 | 4) + u(8, cluster))
         kind, _, body = self.receive_frame()
         self.hello = struct.unpack_from("<BQQQIIIIII", body) if kind == 0x81 else None
         self.refusal = Reader(body).answer(kind) if kind == 0xFF else None
@@ -180,7 +192,7 @@ def main(address):
     assert crc32c(b"123456789") == 0xE3069283, "crc32c"
     member = Connection(address)
     assert member.hello and member.hello[0] == 1 and member.hello[2] != 0, member.refusal
-    assert member.hello[3] == 1, "the options, nested transactions and compaction used below"
+    assert member.hello[3] == 1 | 4, "the options, nested transactions, compaction and leases used below"
     session = member.call(0x02, u(4, 0))["session"]
     stamped = lambda sequence, command: u(4, 0) + u(1, True) + u(8, session) + u(8, sequence) + u(8, 0) + command
     write = lambda sequence, command: member.call(0x04, stamped(sequence, command))
@@ -215,6 +227,15 @@ def main(address):
     assert write(30, compact(nested["revision"]))["compacted"], "a revision of our own"
     assert member.read(get_at(key, nested["revision"]))["pairs"][0][1] == b"four"
     assert member.read(get_at(key, nested["revision"] - 1))["refused"] == 1002, "it is compacted"
+    lease = write(31, grant(60_000))["lease"]
+    write(32, put(key + b"/leased", b"x", lease=lease))
+    about = u(4, 0) + u(8, lease)
+    assert member.call(0x20, about)["ttl_ms"] == 60_000, "it lasts for a minute again"
+    known = member.call(0x21, about + u(1, True))
+    assert known["keys"] == [key + b"/leased"] and 50_000 < known["left_ms"] <= 60_000, known
+    assert write(33, u(1, 9) + u(8, lease))["ended"], "and its key with it"
+    assert member.read(get(key + b"/leased"))["count"] == 0
+    assert member.call(0x20, about)["ttl_ms"] == 0 and member.call(0x21, about + u(1, 0))["left_ms"] is None
     assert member.call(0x7F)["code"] == 5, "an unknown kind is malformed, and the connection goes on"
     unknown = member.call(0x04, u(4, 0) + u(1, True) + u(8, 1 << 40) + u(8, 1) + u(8, 0) + put(key, b"x"))
     assert (unknown["code"], unknown["certainty"]) == (8, 2), unknown
