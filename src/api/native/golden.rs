@@ -38,6 +38,7 @@ fn all() -> Vec<Golden> {
     all.extend(options_and_nesting());
     all.extend(answers_of_the_store());
     all.extend(leases());
+    all.extend(space_alarm());
     all.extend(refusals());
     all
 }
@@ -276,7 +277,7 @@ fn answers_of_the_store() -> Vec<Golden> {
     ]
 }
 
-/// Leases and the space alarm, which came after the first commands, too.
+/// Leases, which came after the first commands, too.
 fn leases() -> Vec<Golden> {
     let (keyspace, lease) = (KeyspaceId::FIRST, LeaseId(7));
     let grant = Grant { lease, ttl_ms: 1_500 };
@@ -330,28 +331,30 @@ fn leases() -> Vec<Golden> {
             applied(20, LeaseOutcome::Listed(vec![LeaseId(7), LeaseId(9)])),
         ),
         golden(
-            "write-space-alarm",
-            "Request 21 calls the space alarm off.",
-            write(21, None, &Command::SpaceAlarm(SpaceAlarm { is_raised: false })),
-        ),
-        golden(
-            "applied-space-alarm",
-            "It is off.",
-            encode_response_frame(
-                21,
-                &Response::Applied(Applied {
-                    revision: Revision(8),
-                    outcome: Outcome::SpaceAlarm(SpaceAlarm { is_raised: false }),
-                }),
-            ),
-        ),
-        golden(
             "command-lease-checkpoint",
             "What a leader writes down of lease 7, the third that was granted.",
             encoded(&command(LeaseCommand::Checkpoint(vec![Remaining {
                 life: LeaseLife { lease, grant: 3 },
                 remaining_ms: 900,
             }]))),
+        ),
+    ]
+}
+
+/// The space alarm.
+fn space_alarm() -> Vec<Golden> {
+    let alarm = SpaceAlarm { is_raised: false };
+    let outcome = Outcome::SpaceAlarm(alarm);
+    vec![
+        golden(
+            "write-space-alarm",
+            "Request 21 calls the space alarm off.",
+            write(21, None, &Command::SpaceAlarm(alarm)),
+        ),
+        golden(
+            "applied-space-alarm",
+            "It is off.",
+            encode_response_frame(21, &Response::Applied(Applied { revision: Revision(8), outcome })),
         ),
     ]
 }
