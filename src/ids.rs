@@ -54,6 +54,14 @@ newtype!(
     SessionId(u64), "s"
 );
 newtype!(
+    /// One client's connection to one boot of one member, as its watches know it.
+    StreamId(u64), "stream"
+);
+newtype!(
+    /// A watch, by the name that its client gave it. It is unique among the watches of its stream.
+    WatchId(u64), "w"
+);
+newtype!(
     /// Pairs a reply with its request, within one boot of one member.
     Ticket(u64), "#"
 );

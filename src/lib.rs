@@ -20,3 +20,4 @@ pub mod sometimes;
 #[cfg(test)]
 mod tidy;
 pub mod wal;
+pub mod watch;

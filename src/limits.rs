@@ -313,6 +313,50 @@ pub const SEND_QUEUE_BYTES_ENOUGH: usize = RESPONSE_BYTES_MAX;
 /// Chosen: eight connections at their bound; a machine that runs a member has that to spare.
 pub const SEND_QUEUES_BYTES_MAX: usize = 8 * SEND_QUEUE_BYTES_MAX;
 
+/// Bytes of one batch of events; one longer event still travels, alone.
+///
+/// Chosen: long enough that the cost of a frame vanishes, short enough that whoever reads slowly has something whole
+/// soon.
+pub const WATCH_BATCH_BYTES_MAX: usize = 256 * 1_024;
+
+/// Bytes told to the watches of one connection that may wait to be sent; beyond them they are told nothing more, and
+/// later go on where they stood.
+///
+/// Chosen: some batches, so that a reader that keeps up never waits; a thousand that read nothing cost one gigabyte if
+/// they share nothing, and far less if they watch the same.
+pub const WATCH_STREAM_BYTES_MAX: usize = 1_024 * 1_024;
+
+/// The same over all connections of a shard; beyond them a connection is told something only when nothing waits on it.
+///
+/// Chosen: half of what may wait on all connections, so that reads are answered whatever watches do.
+pub const WATCH_TOTAL_BYTES_MAX: usize = SEND_QUEUES_BYTES_MAX / 2;
+
+const _: () = assert!(
+    WATCH_STREAM_BYTES_MAX + WATCH_BATCH_BYTES_MAX + 4 * REQUEST_BYTES_MAX <= SEND_QUEUE_BYTES_ENOUGH,
+    "a connection that is told as much as it may be can still be asked something"
+);
+
+/// Changes of the history that one turn looks at for watches that are behind.
+///
+/// Chosen: a millisecond or two of work, well inside one heartbeat.
+pub const WATCH_CHANGES_PER_TURN_MAX: usize = 8_192;
+
+/// Watches of one connection.
+///
+/// Chosen: several times what one process of a large control plane holds.
+pub const STREAM_WATCHES_MAX: usize = 16_384;
+
+/// Watches of one group on one member.
+///
+/// Chosen: some hundred bytes each, so a quarter of a gigabyte.
+pub const WATCHES_MAX: usize = 1_048_576;
+
+/// Microseconds between two bookmarks for watches that want them.
+///
+/// Chosen: often enough that a client which resumes after a pause has little to be told again, and a thousand idle
+/// watches cost a hundred frames a second.
+pub const WATCH_PROGRESS_MICROS: u64 = 10_000_000;
+
 /// Milliseconds without an acknowledgement, of data or of a probe, after which a peer is taken to have vanished.
 ///
 /// Chosen: several elections; and soon, because a connection that outlives a partition is slow to recover from it.

@@ -94,6 +94,13 @@ markers! {
     LeaseRenewedThroughTheLog "lease_renewed_through_the_log",
     // Space.
     SpaceAlarmProposed "space_alarm_proposed",
+    // Watches.
+    WatchCaughtUpFromHistory "watch_caught_up_from_history",
+    WatchWithoutRoom "watch_without_room",
+    WatchBatchCut "watch_batch_cut",
+    WatchFutureReached "watch_future_reached",
+    WatchEndedByCompaction "watch_ended_by_compaction",
+    WatchToldProgress "watch_told_progress",
     // The log on disk.
     SegmentSwitched "segment_switched",
     WriteWaitedForSegment "write_waited_for_segment",

@@ -4,7 +4,7 @@ use crate::ids::{LeaseId, Revision};
 use bytes::Bytes;
 
 /// Which keys an operation touches.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeyRange {
     /// One key.
     Key(Bytes),
@@ -17,6 +17,17 @@ pub enum KeyRange {
     },
     /// `start <= key`, to the end of the keyspace. An empty `start` means every key.
     From(Bytes),
+}
+
+impl KeyRange {
+    /// Whether `key` is in it. A range that ends before it starts holds no key.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        match self {
+            Self::Key(only) => only == key,
+            Self::Span { start, end } => start.as_ref() <= key && key < end.as_ref(),
+            Self::From(start) => start.as_ref() <= key,
+        }
+    }
 }
 
 /// One key as a read sees it.

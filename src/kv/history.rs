@@ -13,9 +13,11 @@ use std::collections::VecDeque;
 
 /// When a change happened: the revision of its transaction, and its place among that transaction's changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Moment {
-    pub(super) revision: Revision,
-    pub(super) order: u64,
+pub struct Moment {
+    /// The revision.
+    pub revision: Revision,
+    /// The place within it, from 0.
+    pub order: u64,
 }
 
 /// What a key holds from one change until the next.
@@ -74,6 +76,19 @@ impl History {
             return older.iter().take(after).rfind(|version| version.pair.is_some());
         }
         older.get(after.checked_sub(1)?)
+    }
+
+    /// The change made at this moment, and the one before it, if that is still known.
+    pub(super) fn made_at(&self, made: Moment) -> (&Version, Option<&Version>) {
+        let older = self.older.as_ref().map(|older| &older.0);
+        if self.newest.made == made {
+            return (&self.newest, older.and_then(VecDeque::back));
+        }
+        let older = older.expect("a change that is not forgotten is in the history of its key");
+        let at = older.partition_point(|version| version.made < made);
+        let version = older.get(at).filter(|version| version.made == made);
+        let before = at.checked_sub(1).and_then(|before| older.get(before));
+        (version.expect("a change that is not forgotten is in the history of its key"), before)
     }
 
     pub(super) fn push(&mut self, version: Version) {

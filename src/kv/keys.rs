@@ -5,33 +5,38 @@
 //!   "a" -> slot 1     1: "a" | rev 2: "1", created 2, version 1 | rev 5: "2", created 2, version 2 |
 //!   "b" -> slot 0     0: "b" | rev 3: "x", created 3, version 1 | rev 4: deleted | rev 7: "y", created 7, version 1 |
 //!
-//!   superseded (by revision)     | rev 4: slot 0 | rev 5: slot 1 |
+//!   changes (by revision, `changes.rs`)     | 2: slot 1 | 3: slot 0 | 4: slot 0* | 5: slot 1* | 7: slot 0 |
 //! ```
 //!
 //! What always holds: a key that was deleted stays in the index as long as a revision that can be read saw it.
 //! Keys and values are copies of their own: what came in a frame of a megabyte does not keep the frame alive.
 //!
-//! **Forgetting.** A change that ends an older one is written down in `superseded`: from its revision on nobody
-//! sees the older one. Since revisions only grow, that queue is sorted, and compacting up to a revision means to
-//! take from its front, one by one, and to drop the oldest change of the key named there. So the work is that of
-//! the garbage and not of the keys, it can stop after any step, and no read that is still allowed can see how far
-//! it has come: what is dropped was seen only by revisions before the compacted one, which the store refuses.
+//! **Forgetting.** `changes` says of each change whether it ended an older one (`*`): from its revision on nobody sees
+//! the older one. Compacting up to a revision means to take the changes before that revision from the front, one by
+//! one, and to drop the oldest change of each key whose change ended one. So the work is that of the changes and not
+//! of the keys, it can stop after any step, and no read that is still allowed can see how far it has come: what is
+//! dropped was seen only by revisions before the compacted one, which the store refuses.
+//!
+//! The changes of the compacted revision itself stay, its deletions among them, and so what they ended: a watch may
+//! begin there, and one that is told of a compaction will (etcd #18089, #19179).
 //!
 //! It leaves out what a transaction is: the caller says at which revision, and in which order within it, a
 //! change happens.
 
+use super::changes::{Change, Changes};
 use super::command::{KeyRange, KeyValue};
+use super::event::Changed;
 use super::history::{History, Moment, Pair, Version};
 use super::points::Points;
 use crate::ids::{LeaseId, Revision};
 use crate::planted;
 use bytes::Bytes;
 use core::ops::Bound;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 /// Where a key's record lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Slot(u32);
+pub(super) struct Slot(pub(super) u32);
 
 /// A key and its history.
 #[derive(Clone, Debug)]
@@ -56,8 +61,8 @@ pub(super) struct Keys {
     /// For single keys.
     points: Points,
     records: Records,
-    /// Changes that ended an older one, oldest first: when, and of which key.
-    superseded: VecDeque<(Revision, Slot)>,
+    /// What each revision changed.
+    changes: Changes,
     /// Keys that hold a pair now.
     live_count: usize,
     /// Changes in all histories.
@@ -89,7 +94,7 @@ impl Keys {
             order: BTreeMap::new(),
             points: Points::new(seed),
             records: Records::default(),
-            superseded: VecDeque::new(),
+            changes: Changes::default(),
             live_count: 0,
             version_count: 0,
             bytes: 0,
@@ -146,6 +151,7 @@ impl Keys {
             let slot = self.records.insert(Record { key: key.clone(), history });
             self.points.insert(&key, slot);
             self.order.insert(key, slot);
+            self.changes.push(made.revision, Change { slot, ends_older: false });
             return Replaced::default();
         };
         let mut replaced = Replaced::default();
@@ -155,9 +161,10 @@ impl Keys {
             pair.version = before.pair.version + 1;
             replaced.lease = before.pair.lease;
             replaced.pair = wants_previous.then(|| before.to_key_value());
-            self.superseded.push_back((made.revision, slot));
+            self.changes.push(made.revision, Change { slot, ends_older: true });
         } else {
             self.live_count += 1;
+            self.changes.push(made.revision, Change { slot, ends_older: false });
         }
         record.history.push(Version { made, pair: Some(pair) });
         replaced
@@ -176,13 +183,13 @@ impl Keys {
             KeyRange::Key(key) => self.points.find(key, &self.records),
             KeyRange::Span { .. } | KeyRange::From(_) => None,
         };
-        let (records, superseded) = (&mut self.records, &mut self.superseded);
+        let (records, changes) = (&mut self.records, &mut self.changes);
         let mut delete_one = |slot: Slot| {
             let record = records.at_mut(slot);
             if let Some(seen) = record.newest() {
                 visit(seen, made);
                 record.history.push(Version { made, pair: None });
-                superseded.push_back((made.revision, slot));
+                changes.push(made.revision, Change { slot, ends_older: true });
                 made.order += 1;
             }
         };
@@ -198,23 +205,39 @@ impl Keys {
         deleted
     }
 
-    /// Forgets changes that only revisions before `compacted` saw, `steps_max` of them at most.
+    /// Every change from `from` on, in order.
+    pub(super) fn changes_from(&self, from: Moment) -> impl Iterator<Item = (Moment, Changed<'_>)> {
+        self.changes.from(from).map(|(made, slot)| {
+            let record = self.records.at(slot);
+            let (version, before) = record.history.made_at(made);
+            let before = before.and_then(|before| record.seen_in(before));
+            (made, Changed::new(&record.key, version, before))
+        })
+    }
+
+    /// How many changes a revision made.
+    pub(super) fn changes_count(&self, revision: Revision) -> u64 {
+        self.changes.count_of(revision)
+    }
+
+    /// Forgets changes that only revisions before `compacted` saw, in `steps_max` steps at most.
     pub(super) fn forget(&mut self, compacted: Revision, steps_max: usize) {
         for _ in 0..steps_max {
-            let is_due = |(superseded, _): &mut (Revision, Slot)| *superseded <= compacted;
-            let Some((superseded, slot)) = self.superseded.pop_front_if(is_due) else {
+            let Some((superseded, change)) =
+                self.changes.pop_if(|revision| is_forgettable(revision, compacted))
+            else {
                 break;
             };
-            self.forget_one(superseded, slot);
+            if change.ends_older {
+                self.forget_one(superseded, change.slot);
+            }
         }
-        if self.superseded.len() * 4 < self.superseded.capacity() {
-            self.superseded.shrink_to(self.superseded.len() * 2);
-        }
+        self.changes.shrink();
     }
 
     /// Whether there is something that `forget` would do.
     pub(super) fn has_forgettable(&self, compacted: Revision) -> bool {
-        self.superseded.front().is_some_and(|(superseded, _)| *superseded <= compacted)
+        self.changes.has(|revision| is_forgettable(revision, compacted))
     }
 
     /// Forgets the oldest change of a key, which the one at `superseded` ended; and that one, too, if it is a
@@ -260,6 +283,7 @@ impl Keys {
         let mut live_count = 0;
         let mut superseded = Vec::new();
         let mut bytes = 0;
+        let mut changed = Vec::new();
         for (key, slot) in &self.order {
             let record = self.records.at(*slot);
             assert!(!key.is_empty(), "no key is empty");
@@ -273,6 +297,7 @@ impl Keys {
                 bytes += version.pair.as_ref().map_or(VERSION_BYTES, |pair| version_bytes(&pair.value));
             }
             moments.extend(record.history.iter().map(|version| version.made));
+            changed.extend(record.history.iter().map(|version| (version.made, *slot)));
             let pairs = record.history.iter().zip(record.history.iter().skip(1));
             let ends = pairs.filter(|(before, _)| before.pair.is_some());
             superseded.extend(ends.map(|(_, after)| (after.made, *slot)));
@@ -284,18 +309,24 @@ impl Keys {
         assert_eq!(bytes, self.bytes, "the count of bytes is right");
         superseded.sort_unstable();
         let superseded = superseded.into_iter().map(|(made, slot)| (made.revision, slot));
-        assert!(self.superseded.iter().copied().eq(superseded), "what ends an older change is written down");
+        assert!(self.changes.ends().eq(superseded), "what ends an older change is written down");
+        changed.sort_unstable();
+        changed.retain(|(made, _)| made.revision >= compacted);
+        let first = Moment { revision: compacted, order: 0 };
+        assert!(
+            self.changes.from(first).eq(changed),
+            "the changes of every revision that can be read lead to keys"
+        );
         if !self.has_forgettable(compacted) {
             let forgettable = |record: &Record| {
-                let old = record.history.iter().filter(|version| version.made.revision <= compacted);
-                let deletion =
-                    record.newest().is_none() && record.history.newest().made.revision <= compacted;
+                let old = record.history.iter().filter(|version| version.made.revision < compacted);
+                let deletion = record.newest().is_none() && record.history.newest().made.revision < compacted;
                 old.count() > 1 || deletion
             };
             let mut records = self.order.values().map(|slot| self.records.at(*slot));
             assert!(
                 !records.any(forgettable),
-                "each key keeps one change of the compacted revision or before"
+                "each key keeps one change from before the compacted revision"
             );
         }
 
@@ -312,6 +343,11 @@ impl Keys {
         let last = if next.order == 0 { Revision(compacted.0.max(1)) } else { next.revision };
         assert_eq!(last, current, "the newest change is of the current revision");
     }
+}
+
+/// Whether what a revision's changes ended is seen by nobody any more, once `compacted` is the oldest to be read.
+fn is_forgettable(revision: Revision, compacted: Revision) -> bool {
+    revision < compacted || (planted!(374) && revision == compacted)
 }
 
 /// What a put gives a key. The value is kept as it is: the caller made it a copy of its own.

@@ -17,19 +17,23 @@
 //!
 //! The way through the room, in reading order: `command.rs` is what can be asked and answered; `store.rs` the
 //! two doors, `apply` and `query`; `check.rs` what a command must be to be let in; `txn.rs` compares and
-//! branches; `write.rs` the changes of one transaction; `range.rs` reads; `keys.rs` the index of keys and
-//! `history.rs` the history of each; `leases.rs` which keys go with which lease; `hash.rs` the running hash by which members notice that they differ.
+//! branches; `write.rs` the changes of one transaction; `range.rs` reads; `keys.rs` the index of keys,
+//! `history.rs` the history of each and `changes.rs` the history of all; `event.rs` a change as watches tell it;
+//! `leases.rs` which keys go with which lease; `hash.rs` the running hash by which members notice that they differ.
 //!
 //! Where it differs from etcd, on purpose: a put and a delete of the same key that may both run are refused
 //! wherever in a transaction they stand (etcd overlooks a delete that reaches to the end of the keyspace, and one
 //! in a later nested transaction); a sort without an order is ascending over all pairs (etcd sorts only those that
 //! the limit leaves); a key is at most 16 KiB long.
 //!
-//! What it leaves out: the time of leases, which a leader counts (`replica/leases.rs`); and for now events for watches.
+//! What it leaves out: the time of leases, which a leader counts (`replica/leases.rs`), and who hears of which change
+//! (`watch`).
 #![forbid(unsafe_code)]
 
+mod changes;
 mod check;
 mod command;
+mod event;
 mod hash;
 mod history;
 mod keys;
@@ -48,5 +52,7 @@ mod write;
 
 pub use check::{check, check_query};
 pub use command::*;
+pub use event::{Changed, Event};
+pub use history::Moment;
 pub use leases::Lease;
-pub use store::Store;
+pub use store::{CompactedTo, Store};

@@ -8,6 +8,7 @@ use super::command::{
     KeyValue, LeaseCommand, LeaseLife, LeaseOutcome, Operation, OperationResult, Outcome, Put, PutResult,
     Query, Range, RangeResult, Renewed, Revoke, SortBy, SortOrder, StoreRefusal, Txn, TxnResult,
 };
+use super::{CompactedTo, Event};
 use crate::ids::{LeaseId, Revision};
 use crate::limits::{KEY_BYTES_MAX, LEASE_TTL_MILLIS_MAX, TXN_OPERATIONS_MAX, VALUE_BYTES_MAX};
 use bytes::Bytes;
@@ -73,6 +74,30 @@ impl Model {
             (_, outcome) => outcome,
         });
         Applied { revision: Revision(self.revision()), outcome: outcome.unwrap_or_else(Outcome::Refused) }
+    }
+
+    /// Every change from a revision on, as watches tell it; or the compacted revision, if that one is older.
+    pub(super) fn events(&self, from: u64) -> Result<Vec<Event>, CompactedTo> {
+        let compacted = self.compactions.iter().copied().max().unwrap_or(0);
+        if from < compacted {
+            return Err(CompactedTo(Revision(compacted)));
+        }
+        let changes = self.changes.iter().filter(|(revision, ..)| *revision >= from);
+        let event = |(revision, key, value): &(u64, Bytes, Option<(Bytes, LeaseId)>)| {
+            let only = KeyRange::Key(key.clone());
+            let nothing = KeyValue {
+                key: key.clone(),
+                value: Bytes::new(),
+                create_revision: Revision(0),
+                mod_revision: Revision(*revision),
+                version: 0,
+                lease: LeaseId(0),
+            };
+            let previous = self.pairs(&only, revision - 1).pop().filter(|_| *revision > compacted);
+            let pair = self.pairs(&only, *revision).pop().unwrap_or(nothing);
+            Event { pair, is_deletion: value.is_none(), previous }
+        };
+        Ok(changes.map(event).collect())
     }
 
     fn revision(&self) -> u64 {

@@ -11,7 +11,9 @@ use super::command::{
     Applied, Command, Compact, DeleteRange, KeyRange, LeaseCommand, LeaseOutcome, Outcome, Put, Query,
     SpaceAlarm, StoreRefusal,
 };
+use super::event::Changed;
 use super::hash::RollingHash;
+use super::history::Moment;
 use super::keys::Keys;
 use super::leases::{Lease, Leases};
 use super::range::{self, View};
@@ -19,6 +21,10 @@ use super::txn;
 use super::write::Writer;
 use crate::ids::{LeaseId, Revision};
 use crate::limits::{FORGET_STEPS_PER_APPLY, FORGET_STEPS_PER_TURN};
+
+/// The oldest revision that can still be read, where an older one was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactedTo(pub Revision);
 
 /// Every key of one keyspace with its history.
 #[derive(Clone, Debug)]
@@ -135,6 +141,27 @@ impl Store {
     pub fn query(&self, query: &Query) -> Applied {
         let outcome = self.read(query).unwrap_or_else(Outcome::Refused);
         Applied { revision: self.revision, outcome }
+    }
+
+    /// Every change from `from` on, in the order in which they were made: what watches tell.
+    ///
+    /// # Errors
+    /// A compaction has put `from` out of reach; watches may begin at the revision that it names, or later.
+    pub fn changes_from(
+        &self,
+        from: Moment,
+    ) -> Result<impl Iterator<Item = (Moment, Changed<'_>)>, CompactedTo> {
+        let compacted = self.forgettable();
+        if from.revision < compacted {
+            return Err(CompactedTo(compacted));
+        }
+        let changes = self.keys.changes_from(from);
+        Ok(changes.map(move |(made, changed)| (made, changed.with_history_from(compacted))))
+    }
+
+    /// How many changes a revision made; 0 if a compaction has put it out of reach, or it is yet to come.
+    pub fn changes_count(&self, revision: Revision) -> u64 {
+        if revision < self.forgettable() { 0 } else { self.keys.changes_count(revision) }
     }
 
     /// What holds after every change and costs nothing to look at.

@@ -8,11 +8,11 @@ use super::{assert_caught, assert_none};
 /// A room, and the rooms it may name, or of a room one pure file (`room::file`) and nothing else. Tests of a room
 /// stand behind the same wall.
 const WALLS: &[(&str, &[&str])] = &[
-    ("api", &["kv"]),
-    ("bench-harness", &["api", "check", "cli", "client", "kv"]),
-    ("check", &["api", "kv"]),
-    ("cli", &["api", "client", "io", "kv", "server", "sim", "wal", "wal-format"]),
-    ("client", &["api", "kv"]),
+    ("api", &["kv", "watch"]),
+    ("bench-harness", &["api", "check", "cli", "client", "kv", "watch"]),
+    ("check", &["api", "kv", "watch"]),
+    ("cli", &["api", "client", "io", "kv", "server", "sim", "wal", "wal-format", "watch"]),
+    ("client", &["api", "kv", "watch"]),
     ("ids", &[]),
     ("io", &[]),
     ("kv", &[]),
@@ -23,13 +23,28 @@ const WALLS: &[(&str, &[&str])] = &[
     ("planted", &[]),
     ("property", &[]),
     ("raft", &[]),
-    ("replica", &["api", "kv", "peer", "raft", "wal", "wal-format"]),
-    ("server", &["api", "io", "kv", "peer", "replica", "wal-format", "raft"]),
-    ("sim", &["api", "check", "client::retry", "kv", "peer", "raft", "replica", "wal-format"]),
+    ("replica", &["api", "kv", "peer", "raft", "wal", "wal-format", "watch"]),
+    ("server", &["api", "io", "kv", "peer", "replica", "wal-format", "raft", "watch"]),
+    (
+        "sim",
+        &[
+            "api",
+            "check",
+            "client::resume",
+            "client::retry",
+            "kv",
+            "peer",
+            "raft",
+            "replica",
+            "wal-format",
+            "watch",
+        ],
+    ),
     ("sometimes", &[]),
     ("tidy", &[]),
     ("wal", &["raft", "wal-format"]),
     ("wal-format", &[]),
+    ("watch", &["kv"]),
 ];
 
 /// Free to every room of the package: the words of identity, the bounds, the switch of planted bugs, the marks of rare
@@ -38,11 +53,11 @@ const FREE: &[&str] = &["ids", "limits", "planted", "property", "sometimes"];
 
 /// Rooms in which the same inputs give the same outputs, always.
 const PURE: &[&str] =
-    &["api", "check", "ids", "kv", "limits", "peer", "raft", "replica", "sim", "wal", "wal-format"];
+    &["api", "check", "ids", "kv", "limits", "peer", "raft", "replica", "sim", "wal", "wal-format", "watch"];
 
 /// Files that keep the same promise in a room that does not, and so name nothing else in it: what they decide, the
 /// simulator drives.
-const PURE_FILES: &[&str] = &["src/client/retry.rs"];
+const PURE_FILES: &[&str] = &["src/client/resume.rs", "src/client/retry.rs"];
 
 /// Modules of `std` that are clocks, threads, files, sockets or the process.
 const IMPURE_MODULES: &[&str] = &["time", "thread", "fs", "net", "env", "process", "os"];
