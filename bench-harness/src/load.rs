@@ -16,6 +16,7 @@ pub(crate) mod options;
 mod pacing;
 pub(crate) mod report;
 mod tally;
+mod watchers;
 
 use crate::observer::{Hiccups, Usage, Watched, busy_micros};
 use crate::target::{System, Target, TargetError, TargetOptions};
@@ -25,6 +26,8 @@ use conversation::{Act, Conversation, Material};
 use engine::{Dialer, Edge, Engine, EngineError, Plan};
 use grpc::GrpcConversation;
 use hdrhistogram::Histogram;
+use mainstay::client::{Client, ClientOptions};
+use mainstay::ids::Revision;
 use native::NativeConversation;
 use options::{Kind, LoadArgs, Protocol};
 use pacing::Pace;
@@ -38,6 +41,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use watchers::Watchers;
 
 /// How long filling the store may take before the load begins.
 const FILL_NANOS_MAX: u64 = 300_000_000_000;
@@ -53,6 +57,7 @@ Examples:
   bench-harness load --connections 256 --depth 1                       256 clients, each waiting for its answer
   bench-harness load --rate 20000 --connections 64 --depth 64          20,000 writes a second, whatever happens
   bench-harness load --op get --rate 50000 --json                      linearizable reads, one line of JSON
+  bench-harness load --op watch --rate 300 --connections 4 --depth 64   1,000 watches of 300 writes a second
   bench-harness load --endpoints 10.0.0.1:2378,10.0.0.2:2378           a cluster that runs already
   bench-harness load --target etcd --etcd-bin $(scripts/get-etcd.sh)   the same load on etcd
 
@@ -146,40 +151,65 @@ pub(crate) fn measure(
     let target = if given.is_empty() { Some(start(args, system)?) } else { None };
     let leader = target.as_ref().and_then(Target::leader);
     let dialer = dialer(args, protocol, target.as_ref(), leader, given);
+    let addresses = dialer.addresses.clone();
     let disk = target.as_ref().map(Target::directory);
     let raw_dsync = disk.map(raw_dsync::noise_floor_latencies).transpose()?;
     let connections_count = usize::try_from(args.connections).unwrap_or(usize::MAX);
     let mut engine = Engine::connect(dialer, connections_count, Arc::clone(is_interrupted))?;
-    if args.op != Kind::Put {
+    if !matches!(args.op, Kind::Put | Kind::Watch) {
         eprintln!("load: writing {} keys first", args.keys);
         let is_filled = engine.run(&fill_plan(args), &mut |_| ())?;
         if is_filled.errors_count() > 0 {
             eprintln!("load: not all of them could be written: {:?}", is_filled.errors);
         }
     }
+    let mut watchers = (args.op == Kind::Watch).then(|| start_watchers(args, &addresses)).transpose()?;
     let mut meter = Meter::new(target.as_ref().map(Target::processes).unwrap_or_default());
-    let tally = engine.run(&plan(args), &mut |edge| meter.note(edge))?;
+    let tally = engine.run(&plan(args), &mut |edge| {
+        if let Some(watchers) = &mut watchers {
+            watchers.note(usize::from(edge == Edge::Ends));
+        }
+        meter.note(edge);
+    })?;
+    let deliveries = watchers.map(|watchers| newest_revision(&addresses).map(|last| watchers.stop(last)));
     let leader_after = target.as_ref().and_then(Target::leader);
     Ok(Measured {
         setting: Setting::of(args, system, protocol, disk),
         tally,
         costs: meter.costs(leader),
         raw_dsync,
+        deliveries: deliveries.transpose()?,
         is_leader_changed: leader != leader_after,
     })
 }
 
 fn refuse_what_is_not_there(op: Kind, system: System, protocol: Protocol) -> Result<(), LoadError> {
     match (op, system, protocol) {
-        (Kind::Watch, System::Mainstay, _) => Err(LoadError::NotThere("mainstay has no watches yet")),
-        (Kind::Watch, System::Etcd, _) => {
-            Err(LoadError::NotThere("watches are not measured yet: mainstay has none to compare etcd's with"))
+        (Kind::Watch, System::Mainstay, Protocol::Grpc) | (Kind::Watch, System::Etcd, _) => {
+            Err(LoadError::NotThere("watches are measured over mainstay's native protocol only"))
         }
         (_, System::Etcd, Protocol::Native) => {
             Err(LoadError::NotThere("etcd does not speak mainstay's native protocol; use --protocol grpc"))
         }
         (_, System::Mainstay | System::Etcd, _) => Ok(()),
     }
+}
+
+/// Watches on the leader, or with `--spread` on all members.
+fn start_watchers(args: &LoadArgs, addresses: &[SocketAddr]) -> Result<Watchers, LoadError> {
+    let served_by = if args.spread { addresses } else { addresses.get(..1).unwrap_or_default() };
+    let [count, connections] =
+        [args.watchers, args.watch_connections].map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+    eprintln!("load: {count} watches on {connections} connections");
+    Ok(Watchers::start(served_by, count, connections)?)
+}
+
+/// The newest revision there is.
+fn newest_revision(addresses: &[SocketAddr]) -> Result<Revision, LoadError> {
+    let endpoints: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let mut client = Client::new(ClientOptions::of(&endpoints));
+    let applied = client.get("k").map_err(|failure| std::io::Error::other(failure.to_string()))?;
+    Ok(applied.revision)
 }
 
 fn resolve(endpoints: &[String]) -> Result<Vec<SocketAddr>, LoadError> {

@@ -60,10 +60,17 @@ fn an_open_loop_keeps_its_rate() {
 }
 
 #[test]
-fn what_is_not_there_yet_is_refused_in_so_many_words() {
-    let output = harness("load --op watch");
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("mainstay has no watches yet"));
+fn watchers_are_told_every_write_once() {
+    let arguments = "load --op watch --watchers 5 --watch-connections 2 --members 1 --rate 100 --connections 2 --seconds 1 \
+                     --warmup 0 --keys 10 --json";
+    let report = json_of(&harness(arguments));
+    let watch = &report["watch"];
+    assert_eq!((&watch["lost"], &watch["repeated"]), (&0.into(), &0.into()), "{report}");
+    assert!(watch["deliveries"].as_u64().is_some_and(|count| count > 0), "{report}");
+}
+
+#[test]
+fn what_does_not_go_together_is_refused_in_so_many_words() {
     let output = harness("load --target etcd --protocol native");
     assert!(String::from_utf8_lossy(&output.stderr).contains("use --protocol grpc"));
 }

@@ -64,6 +64,9 @@ pub enum Refusal {
     /// The client and this server speak no version in common.
     #[error("no version of the protocol in common")]
     NoCommonVersion,
+    /// The connection has no watch of that name.
+    #[error("there is no such watch on this connection")]
+    NoSuchWatch,
 }
 
 impl Refusal {
@@ -79,7 +82,8 @@ impl Refusal {
             | Self::TooManySessions
             | Self::SequenceBeyondWindow
             | Self::WrongCluster
-            | Self::NoCommonVersion => Certainty::NotDone,
+            | Self::NoCommonVersion
+            | Self::NoSuchWatch => Certainty::NotDone,
             Self::SessionUnknown
             | Self::SequenceForgotten
             | Self::LeaderChanged

@@ -1,8 +1,9 @@
 //! Requests and responses of clients, independent of the protocol they came by.
 
 use super::Refusal;
-use crate::ids::{ClusterId, KeyspaceId, LeaseId, LogIndex, MemberId, SessionId, Term};
+use crate::ids::{ClusterId, KeyspaceId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term, WatchId};
 use crate::kv::{Applied, Query};
+use crate::watch::{Batch, WatchSpec};
 use bytes::Bytes;
 
 /// What makes a write apply exactly once, however often it is sent (DESIGN §10).
@@ -82,6 +83,30 @@ pub enum Request {
     },
     /// How this member sees itself and its cluster. Needs no quorum.
     Status,
+    /// Something about the watches of the connection it comes on.
+    Watch(WatchRequest),
+}
+
+/// What a client asks of the watches on one of its connections. The request that creates a watch gives it its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchRequest {
+    /// A new watch.
+    Create {
+        /// Where.
+        keyspace: KeyspaceId,
+        /// What it is to be told.
+        spec: WatchSpec,
+    },
+    /// A watch is to end.
+    Cancel {
+        /// Which.
+        watch: WatchId,
+    },
+    /// How far is it? Answered once it was told everything there is.
+    Progress {
+        /// Which.
+        watch: WatchId,
+    },
 }
 
 /// The answer to a `Request`.
@@ -98,8 +123,34 @@ pub enum Response {
     Applied(Applied),
     /// The answer to `Request::Status`.
     Status(Box<Status>),
+    /// The answer to `Request::Watch`, or something that a watch is told.
+    Watch(WatchAnswer),
     /// The request was not served.
     Refused(Refusal),
+}
+
+/// What a client hears of its watches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchAnswer {
+    /// The watch is created. If it is one from now on, it is told everything after this revision.
+    Created {
+        /// The store's revision then.
+        revision: Revision,
+    },
+    /// The watch is no more: nothing is told to it after this.
+    Cancelled,
+    /// The answer to a request for progress: the watch was told everything up to this revision.
+    Reached {
+        /// The revision.
+        revision: Revision,
+    },
+    /// Told to a watch, unasked.
+    Told(Batch),
+    /// A watch has ended by itself, unasked: what it would be told next is compacted.
+    Ended {
+        /// The oldest revision at which a watch can begin.
+        compacted: Revision,
+    },
 }
 
 /// One member's view of itself and its group.
@@ -120,7 +171,7 @@ pub struct Status {
     /// What it has applied.
     pub applied_index: LogIndex,
     /// The store's revision.
-    pub revision: crate::ids::Revision,
+    pub revision: Revision,
     /// What keeps it from serving, in words; empty when nothing does.
     pub waiting_for: String,
     /// Its cluster; 0 before the founding.

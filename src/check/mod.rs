@@ -9,6 +9,7 @@
 //! | `partition` | which operations the search may look at apart from all others |
 //! | `window` | the least part of a history that the search still cannot explain |
 //! | `verdict` | both judges together |
+//! | `watches` | was what watches were told what they were owed? |
 //! | `violation`, `picture` | what is wrong, in words, and as a page to look at |
 //! | `leases` | a judge of leases: never early, and in time |
 //! | `lines` | histories as files of JSON lines |
@@ -19,7 +20,7 @@
 //! the words of commands and answers, and no code that judges.
 //!
 //! Always: nothing here uses `kv`'s store or `replica`; only the words of commands and answers are shared. A judge that
-//! cannot decide says so. Left out: watches, until the store has them.
+//! cannot decide says so.
 #![forbid(unsafe_code)]
 
 mod along_revisions;
@@ -39,6 +40,7 @@ mod search;
 mod testing;
 mod verdict;
 mod violation;
+mod watches;
 mod window;
 mod words;
 
@@ -52,3 +54,4 @@ pub use picture::picture;
 pub use search::*;
 pub use verdict::*;
 pub use violation::*;
+pub use watches::*;

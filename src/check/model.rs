@@ -5,9 +5,9 @@
 
 use crate::ids::{LeaseId, Revision};
 use crate::kv::{
-    Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult, Filter, Grant,
-    KeyRange, KeyValue, LeaseCommand, LeaseOutcome, Operation, OperationResult, Outcome, Put, PutResult,
-    Query, Range, RangeResult, Renewed, Sort, SortBy, SortOrder, StoreRefusal, Txn, TxnResult,
+    Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult, Event, Filter,
+    Grant, KeyRange, KeyValue, LeaseCommand, LeaseOutcome, Operation, OperationResult, Outcome, Put,
+    PutResult, Query, Range, RangeResult, Renewed, Sort, SortBy, SortOrder, StoreRefusal, Txn, TxnResult,
 };
 use bytes::Bytes;
 use core::cmp::Ordering;
@@ -17,8 +17,8 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug)]
 pub struct Model {
     revision: Revision,
-    /// Whether the command under way has changed anything.
-    is_changed: bool,
+    /// The keys that the last command changed, in order.
+    changed: Vec<Bytes>,
     /// The oldest revision that may be read, once there was a compaction.
     compacted: Option<Revision>,
     /// Every lease that has not ended, with the number of its grant.
@@ -33,7 +33,7 @@ impl Default for Model {
     fn default() -> Self {
         Self {
             revision: Revision(1),
-            is_changed: false,
+            changed: Vec::new(),
             compacted: None,
             leases: BTreeMap::new(),
             grants: 0,
@@ -51,7 +51,7 @@ impl Model {
     /// Changes the store; says what a client is to be told.
     pub fn apply(&mut self, command: &Command) -> Applied {
         let next = self.revision.next();
-        self.is_changed = false;
+        self.changed.clear();
         let outcome = match command {
             Command::Put(put) => match self.put_refusal(self.revision, put) {
                 // Of a put alone, the lease is looked at first.
@@ -67,7 +67,7 @@ impl Model {
             Command::SpaceAlarm(alarm) => Outcome::SpaceAlarm(*alarm),
         };
         // A change of nothing makes no revision.
-        if self.is_changed {
+        if !self.changed.is_empty() {
             self.revision = next;
         }
         Applied { revision: self.revision, outcome }
@@ -84,6 +84,24 @@ impl Model {
             Query::Txn(txn) => self.transact(current, current, txn),
             Query::Leases => Outcome::Lease(LeaseOutcome::Listed(self.leases.keys().copied().collect())),
         }
+    }
+
+    /// What the last command changed, as watches tell it.
+    pub(super) fn last_events(&self) -> impl Iterator<Item = Event> {
+        let before = Revision(self.revision.0 - 1);
+        self.changed.iter().map(move |key| {
+            let now = self.get(self.revision, key);
+            let nothing = KeyValue {
+                key: key.clone(),
+                value: Bytes::new(),
+                create_revision: Revision(0),
+                mod_revision: self.revision,
+                version: 0,
+                lease: LeaseId(0),
+            };
+            let is_deletion = now.is_none();
+            Event { pair: now.unwrap_or(nothing), is_deletion, previous: self.get(before, key) }
+        })
     }
 
     fn transact(&mut self, next: Revision, before: Revision, txn: &Txn) -> Outcome {
@@ -172,8 +190,8 @@ impl Model {
         }
         let everything = self.pairs(self.revision, &KeyRange::From(Bytes::new()));
         for pair in everything.into_iter().filter(|pair| pair.lease == lease) {
-            self.versions.entry(pair.key).or_default().push((next, None));
-            self.is_changed = true;
+            self.versions.entry(pair.key.clone()).or_default().push((next, None));
+            self.changed.push(pair.key);
         }
         Outcome::Lease(LeaseOutcome::Revoked)
     }
@@ -209,7 +227,7 @@ impl Model {
             lease: previous.as_ref().filter(|_| put.keeps_lease).map_or(put.lease, |pair| pair.lease),
         };
         self.versions.entry(put.key.clone()).or_default().push((next, Some(pair)));
-        self.is_changed = true;
+        self.changed.push(put.key.clone());
         PutResult { previous: previous.filter(|_| put.wants_previous) }
     }
 
@@ -217,7 +235,7 @@ impl Model {
         let removed = self.pairs(next, &delete.range);
         for pair in &removed {
             self.versions.entry(pair.key.clone()).or_default().push((next, None));
-            self.is_changed = true;
+            self.changed.push(pair.key.clone());
         }
         DeleteRangeResult {
             deleted: removed.len() as u64,

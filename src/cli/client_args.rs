@@ -65,8 +65,16 @@ impl ClientArgs {
     /// # Errors
     /// As `endpoints`.
     pub(super) fn client(&self) -> Result<Client, String> {
+        self.options().map(Client::new)
+    }
+
+    /// What a client is to be told.
+    ///
+    /// # Errors
+    /// As `endpoints`.
+    pub(super) fn options(&self) -> Result<ClientOptions, String> {
         let options = ClientOptions::of(&self.endpoints()?);
-        Ok(Client::new(ClientOptions { timeout: self.timeout, ..options }))
+        Ok(ClientOptions { timeout: self.timeout, ..options })
     }
 }
 

@@ -354,6 +354,7 @@ impl LocalMember {
             Response::SessionOpened { .. }
             | Response::SessionClosed
             | Response::Applied(_)
+            | Response::Watch(_)
             | Response::Refused(_) => None,
         }
     }

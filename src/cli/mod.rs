@@ -24,6 +24,7 @@ pub mod sim;
 mod start;
 mod status;
 mod txn;
+mod watch;
 pub mod workload;
 
 use clap::{Parser, Subcommand};
@@ -36,7 +37,7 @@ mainstay: a strongly consistent coordination service, for configuration, service
 and metadata.
 
 This version runs clusters of members that are fixed when they are founded, over its native protocol. It does not
-have snapshots (the log grows), watches, the etcd protocol or TLS yet.";
+have snapshots (the log grows), the etcd protocol or TLS yet.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -44,6 +45,7 @@ Examples:
   mainstay dev                             one member on loopback, to try things with
   mainstay put greeting hello              in another terminal, while one runs
   mainstay get greeting
+  mainstay watch greeting                  what happens to it from now on
   mainstay lock backup -- ./backup.sh      while nobody else does
   mainstay status                          the whole cluster, and what is wrong with it
   mainstay start --name n1 --data n1 --initial-cluster n1=127.0.0.1:2380
@@ -72,6 +74,8 @@ enum Command {
     Txn(txn::TxnArgs),
     /// Forget the history before a revision
     Compact(compact::CompactArgs),
+    /// See what happens to a key or a range of keys, as it happens
+    Watch(watch::WatchArgs),
     /// Grant, revoke, renew and show leases
     Lease(lease::LeaseArgs),
     /// Hold a lock, for as long as a command runs or until Ctrl-C
@@ -105,6 +109,7 @@ pub fn run() -> ExitCode {
         Command::Del(arguments) => del::run(arguments),
         Command::Txn(arguments) => txn::run(&arguments),
         Command::Compact(arguments) => compact::run(&arguments),
+        Command::Watch(arguments) => watch::run(arguments),
         Command::Lease(arguments) => lease::run(&arguments),
         Command::Lock(arguments) => hold::lock(arguments),
         Command::Elect(arguments) => hold::elect(arguments),
@@ -171,6 +176,7 @@ mod tests {
             (super::del::EXAMPLES, 4),
             (super::txn::EXAMPLES, 2),
             (super::compact::EXAMPLES, 2),
+            (super::watch::EXAMPLES, 6),
             (super::lease::EXAMPLES, 8),
             (super::alarm::EXAMPLES, 2),
             (super::hold::LOCK_EXAMPLES, 3),

@@ -10,8 +10,8 @@ use self::lease::LeaseJson;
 use crate::api::Certainty;
 use crate::client::{Client, Failure};
 use crate::kv::{
-    Applied, DeleteRangeResult, KeyValue, OperationResult, Outcome, PutResult, RangeResult, StoreRefusal,
-    TxnResult,
+    Applied, DeleteRangeResult, Event, KeyValue, OperationResult, Outcome, PutResult, RangeResult,
+    StoreRefusal, TxnResult,
 };
 use clap::ValueEnum;
 use serde::Serialize;
@@ -38,11 +38,12 @@ pub(super) struct Shown {
     pub(super) count_only: bool,
 }
 
+/// Who says something, and at which revision.
 #[derive(Clone, Copy, Debug, Serialize)]
-struct Header {
-    cluster_id: u64,
-    member_id: u64,
-    revision: u64,
+pub(super) struct Header {
+    pub(super) cluster_id: u64,
+    pub(super) member_id: u64,
+    pub(super) revision: u64,
 }
 
 /// Prints what came of a request.
@@ -296,6 +297,23 @@ struct PairJson {
     version: u64,
     value: String,
     lease: u64,
+}
+
+/// What happened to a key.
+#[derive(Serialize)]
+pub(super) struct EventJson {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    kv: PairJson,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prev_kv: Option<PairJson>,
+}
+
+impl EventJson {
+    pub(super) fn of(event: &Event) -> Self {
+        let kind = if event.is_deletion { "DELETE" } else { "PUT" };
+        Self { kind, kv: pair_json(&event.pair), prev_kv: event.previous.as_ref().map(pair_json) }
+    }
 }
 
 fn outcome_json(outcome: &Outcome) -> BodyJson {

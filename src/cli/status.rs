@@ -328,8 +328,8 @@ impl Report {
 
     fn table(&self) -> String {
         let heads = [
-            "NAME", "ID", "ROLE", "NATIVE", "LAST", "COMMIT", "APPLIED", "LAG", "REVISION", "SYNC P50",
-            "SYNC P99", "VERSION",
+            "NAME", "ID", "ROLE", "NATIVE", "LAST", "COMMIT", "APPLIED", "LAG", "REVISION", "WATCHES",
+            "SYNC P50", "SYNC P99", "VERSION",
         ];
         let rows: Vec<Vec<String>> = self.members.iter().map(|member| member.cells(self)).collect();
         let head = match (self.cluster_id, self.term) {
@@ -425,6 +425,7 @@ impl MemberReport {
             number(self.applied_index),
             number(self.applied_index.map(|applied| report.commit_index().saturating_sub(applied))),
             number(self.revision),
+            number(self.counters.as_ref().and_then(|counters| counters.get("watches").copied())),
             time(self.sync_p50_ms),
             time(self.sync_p99_ms),
             self.version.clone().unwrap_or_else(|| "-".to_owned()),

@@ -8,10 +8,10 @@ use crate::api::native::{
     ClientHello, Features, Frame, FrameDamage, Receiver, ServerHello, VERSION, decode_frame,
     decode_response_frame, encode_request_frame, kind,
 };
-use crate::api::{Malformed, Refusal, Request, Response};
+use crate::api::{Malformed, Refusal, Request, Response, WatchAnswer, WatchRequest};
 use crate::ids::ClusterId;
 use bytes::BytesMut;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
@@ -64,6 +64,10 @@ pub struct Connection {
     received: BytesMut,
     queued: Vec<u8>,
     awaited: BTreeSet<u64>,
+    /// Watches created and not ended, by the requests that created them: more may come for these.
+    watches: BTreeSet<u64>,
+    /// Requests to cancel a watch, and which.
+    cancelling: BTreeMap<u64, u64>,
     last_id: u64,
     timeout: Duration,
 }
@@ -90,8 +94,17 @@ impl Connection {
             return Err(refusal_of(&frame));
         }
         let hello = ServerHello::decode(&frame)?;
-        let (queued, awaited) = (Vec::new(), BTreeSet::new());
-        Ok(Self { stream, hello, received, queued, awaited, last_id: 0, timeout })
+        Ok(Self {
+            stream,
+            hello,
+            received,
+            queued: Vec::new(),
+            awaited: BTreeSet::new(),
+            watches: BTreeSet::new(),
+            cancelling: BTreeMap::new(),
+            last_id: 0,
+            timeout,
+        })
     }
 
     /// What the member said of itself.
@@ -126,6 +139,9 @@ impl Connection {
         self.last_id += 1;
         self.queued.extend_from_slice(&encode_request_frame(self.last_id, request));
         self.awaited.insert(self.last_id);
+        if let Request::Watch(WatchRequest::Cancel { watch }) = request {
+            self.cancelling.insert(self.last_id, watch.0);
+        }
         Ok(self.last_id)
     }
 
@@ -139,7 +155,8 @@ impl Connection {
         written.map_err(Trouble::Broken)
     }
 
-    /// The next answer, whichever request it belongs to, awaited as long as the connection's timeout.
+    /// The next answer, whichever request it belongs to, or the next thing that a watch is told, whichever it is;
+    /// awaited as long as the connection's timeout.
     ///
     /// # Errors
     /// After `TimedOut` the connection may be used further; after anything else it may not.
@@ -156,13 +173,38 @@ impl Connection {
         if frame.request == 0 && frame.kind == kind::REFUSED {
             return Err(refusal_of(&frame));
         }
-        if !self.awaited.remove(&frame.request) {
-            return Err(Trouble::Unasked(frame.request));
+        let id = frame.request;
+        let is_for_watch = matches!(frame.kind, kind::WATCH_TOLD | kind::WATCH_ENDED);
+        let is_due = if is_for_watch { self.watches.contains(&id) } else { self.awaited.remove(&id) };
+        if !is_due {
+            return Err(Trouble::Unasked(id));
         }
-        Ok((frame.request, decode_response_frame(&frame)?))
+        let response = decode_response_frame(&frame)?;
+        if let Response::Watch(answer) = &response {
+            self.note_watch(id, answer);
+        }
+        Ok((id, response))
     }
 
-    /// Sends one request and returns its answer. Answers to earlier requests that come meanwhile are dropped.
+    /// Keeps count of the watches for which something may come.
+    fn note_watch(&mut self, id: u64, answer: &WatchAnswer) {
+        match answer {
+            WatchAnswer::Created { .. } => {
+                self.watches.insert(id);
+            }
+            WatchAnswer::Ended { .. } => {
+                self.watches.remove(&id);
+            }
+            WatchAnswer::Cancelled => {
+                if let Some(watch) = self.cancelling.remove(&id) {
+                    self.watches.remove(&watch);
+                }
+            }
+            WatchAnswer::Told(_) | WatchAnswer::Reached { .. } => {}
+        }
+    }
+
+    /// Sends one request and returns its answer. Whatever else comes meanwhile is dropped.
     ///
     /// # Errors
     /// As `send` and `receive`.

@@ -83,6 +83,7 @@ const fn refusal_code(refusal: Refusal) -> &'static str {
         Refusal::AnswerTooLong => "answer-too-long",
         Refusal::WrongCluster => "wrong-cluster",
         Refusal::NoCommonVersion => "no-common-version",
+        Refusal::NoSuchWatch => "no-such-watch",
     }
 }
 
@@ -100,6 +101,7 @@ const fn refusal_advice(refusal: Refusal) -> &'static str {
         Refusal::SessionUnknown | Refusal::SequenceForgotten => "read the keys before you write them again",
         Refusal::AnswerTooLong => "ask for less: --limit, --keys-only, --count-only",
         Refusal::WrongCluster => "check --endpoints: the address belongs to another cluster",
+        Refusal::NoSuchWatch => "create the watch anew, from the revision after the last one it was told",
         Refusal::NoCommonVersion => "use a client and a server of versions that know each other",
     }
 }

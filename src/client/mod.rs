@@ -1,6 +1,6 @@
 //! The native client library: blocking, over the standard library's sockets, with a timeout on everything.
 //!
-//! Two doors. [`Client`] is for most: it is given a few members, finds one that serves, repeats what is safe to
+//! Three doors. [`Client`] is for most: it is given a few members, finds one that serves, repeats what is safe to
 //! repeat until a deadline, and says of whatever failed whether it is *not done* or its *outcome is unknown*.
 //! [`Connection`] is one connection with requests in flight side by side, for who wants the protocol itself: load
 //! generators, and tests.
@@ -10,9 +10,10 @@
 //! follows which is decided by [`retry`], a pure state machine without a clock or a socket, which the simulator drives
 //! too.
 //!
-//! [`Client::hold`] waits for a lock or an election, and gives a fencing token with it.
+//! [`Client::hold`] waits for a lock or an election, and gives a fencing token with it. [`Watcher`] is a watch that outlives
+//! its connections: when its member is lost it goes on at another one, where it stood ([`resume`], pure as well).
 //!
-//! What it leaves out: TLS, watches (the protocol has none yet), threads of its own.
+//! What it leaves out: TLS, threads of its own.
 #![forbid(unsafe_code)]
 
 mod blocking;
@@ -20,11 +21,14 @@ mod connection;
 mod failure;
 mod leases;
 mod lock;
+pub mod resume;
 pub mod retry;
 #[cfg(test)]
 mod tests;
+mod watcher;
 
 pub use blocking::{Client, ClientOptions};
 pub use connection::{Connection, Trouble};
 pub use failure::Failure;
 pub use lock::{Held, NotHeld};
+pub use watcher::{WatchEvent, Watcher};

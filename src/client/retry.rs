@@ -253,7 +253,8 @@ const fn is_passing(refusal: Refusal) -> bool {
         | Refusal::SequenceForgotten
         | Refusal::AnswerTooLong
         | Refusal::WrongCluster
-        | Refusal::NoCommonVersion => false,
+        | Refusal::NoCommonVersion
+        | Refusal::NoSuchWatch => false,
     }
 }
 

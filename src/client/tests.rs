@@ -66,6 +66,7 @@ impl Fake {
             | Request::Read { .. }
             | Request::KeepAlive { .. }
             | Request::TimeToLive { .. }
+            | Request::Watch(_)
             | Request::Status => None,
         };
         self.heard().iter().filter_map(stamp).collect()
@@ -104,6 +105,7 @@ fn serve(mut stream: TcpStream, member: u64, script: &Mutex<Script>) -> Option<(
                 | Request::Read { .. }
                 | Request::KeepAlive { .. }
                 | Request::TimeToLive { .. }
+                | Request::Watch(_)
                 | Request::Status => script.acts.pop_front(),
             }
         };

@@ -94,6 +94,10 @@ impl Replica {
     fn run(&mut self, now: BootMicros, index: LogIndex, body: &Bytes) -> Response {
         match crate::api::decode_command(body) {
             Ok(command) => {
+                if matches!(command, Command::Compact(_)) {
+                    // Whoever keeps up is told of what came before it, which may soon be out of reach.
+                    self.watch_advance();
+                }
                 let applied = self.store.apply(&command);
                 if let Command::Lease(command) = &command {
                     self.lease_applied(now, index, command, &applied.outcome);

@@ -6,7 +6,7 @@
 //!
 //! Always: applied ≤ commit ≤ last; a client's answer to a write leaves from apply, never earlier; a proposal whose
 //! entry may still commit is answered *outcome unknown* at the worst, never *not done*. Left out: proposing
-//! (`propose`), reading (`read`), forwarding (`forward`), apply (`apply`): the same struct, each in its own file.
+//! (`propose`), reading (`read`), watching (`watching`), forwarding (`forward`), apply (`apply`): the same struct, each in its own file.
 
 use super::apply::Waiting;
 use super::bootstrap::mix;
@@ -27,6 +27,7 @@ use crate::limits::{
 use crate::peer::{Body, Frame};
 use crate::raft::{self, Mark, Message, Node, RoleName};
 use crate::wal::{GroupWrite, RecoveredGroup};
+use crate::watch::{Bounds, Hub, Notice};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -44,6 +45,7 @@ pub(super) struct Setup {
     pub(super) session_idle_micros: u64,
     /// Bytes that the keyspace may take; 0 for any number.
     pub(super) quota_bytes: u64,
+    pub(super) watches: Bounds,
     /// Most bytes of entries that one write to the log may carry.
     pub(super) write_bytes_max: usize,
     pub(super) seed: u64,
@@ -65,6 +67,9 @@ pub(super) struct Replica {
     /// Encoded bytes of the entries in `proposals`.
     pub(super) proposals_bytes: usize,
     pub(super) reads: Reads,
+    pub(super) watches: Hub,
+    /// What the hub wants done; empty between turns.
+    pub(super) notices: Vec<Notice>,
     pub(super) forwards: Forwards,
     pub(super) seen_forwards: SeenForwards,
     /// When each session was last named, by this leader's own clock.
@@ -101,6 +106,8 @@ impl Replica {
             proposals: BTreeMap::new(),
             proposals_bytes: 0,
             reads: Reads::default(),
+            watches: Hub::new(setup.watches, Store::new().revision(), now),
+            notices: Vec::new(),
             forwards: Forwards::new(setup.seed),
             seen_forwards: SeenForwards::default(),
             session_seen: BTreeMap::new(),
@@ -157,6 +164,7 @@ impl Replica {
             self.count_leases_down(now);
             self.consensus(now, outputs, Received::NOTHING, |node, out| node.flush(now, out));
         }
+        self.serve_watches(now, outputs);
         self.store.forget_some();
         self.assert_invariants();
     }
@@ -177,7 +185,7 @@ impl Replica {
 
     /// When the next turn must be at the latest.
     pub(super) fn next_deadline(&self) -> BootMicros {
-        let mut deadline = self.node.next_deadline();
+        let mut deadline = self.node.next_deadline().min(self.watches_deadline());
         if let Some(forward) = self.forwards.deadline() {
             deadline = deadline.min(forward);
         }
@@ -311,12 +319,13 @@ impl Replica {
             revision: self.store.revision(),
             has_hole: self.node.has_hole(),
             counts_leases: self.countdown.is_some(),
+            watches_count: self.watches.watches_count(),
             queues: self.queues(),
             state_hash: self.state_hash,
         }
     }
 
-    fn queues(&self) -> [Queue; 10] {
+    fn queues(&self) -> [Queue; 11] {
         [
             ("proposals that wait", self.proposals.len(), PROPOSALS_WAITING_MAX),
             ("bytes of proposals that wait", self.proposals_bytes, PROPOSALS_WAITING_BYTES_MAX),
@@ -336,6 +345,7 @@ impl Replica {
                 self.countdown.as_ref().map_or(0, Countdown::ends_waiting),
                 LEASE_ENDS_WAITING_MAX,
             ),
+            ("watches", self.watches.watches_count(), self.setup.watches.watches_max),
         ]
     }
 

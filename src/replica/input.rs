@@ -1,7 +1,7 @@
 //! What can happen to a shard.
 
-use crate::api::Request;
-use crate::ids::{MemberId, SegmentNumber, Ticket};
+use crate::api::{Request, WatchRequest};
+use crate::ids::{MemberId, SegmentNumber, StreamId, Ticket, WatchId};
 use bytes::Bytes;
 
 /// One thing that happened since the last turn. Time passes with every turn; there is no input for it.
@@ -27,6 +27,29 @@ pub enum Input {
         ticket: Ticket,
         /// What it wants.
         request: Request,
+    },
+    /// A client's request about the watches on one of its connections.
+    Watch {
+        /// For the reply.
+        ticket: Ticket,
+        /// The connection. Never one whose `StreamClosed` was given.
+        stream: StreamId,
+        /// The name that the request gives to a watch, if it creates one.
+        name: WatchId,
+        /// What it wants.
+        request: WatchRequest,
+    },
+    /// Of all that was told on a connection, so many bytes have not left yet.
+    StreamTaken {
+        /// Which.
+        stream: StreamId,
+        /// How many.
+        waiting_bytes: usize,
+    },
+    /// A connection is no more, and no watch on it.
+    StreamClosed {
+        /// Which.
+        stream: StreamId,
     },
     /// Hand leadership to another member if this one leads (SIGTERM; `member transfer`).
     HandOver {

@@ -13,6 +13,7 @@
 //! | `read` | linearizable reads |
 //! | `space` | the quota of a keyspace |
 //! | `leases` | the time of leases: counted by the leader, ended through the log |
+//! | `watching` | watches: what clients ask of them, and what they are told |
 //! | `entries` | the encoded records of the log, by index |
 //! | `bootstrap` | how a cluster is founded, and why a wiped disk does not vote |
 #![forbid(unsafe_code)]
@@ -37,6 +38,9 @@ mod space;
 mod stories;
 #[cfg(test)]
 mod test_cluster;
+#[cfg(test)]
+mod watch_stories;
+mod watching;
 
 pub use input::*;
 pub use observation::*;

@@ -33,8 +33,10 @@ pub struct Observation {
     pub has_hole: bool,
     /// Whether it counts the time of leases.
     pub counts_leases: bool,
+    /// How many watches it serves.
+    pub watches_count: usize,
     /// Everything that could grow, and its bound.
-    pub queues: [Queue; 10],
+    pub queues: [Queue; 11],
     /// Rolling hash of everything applied, in order: equal on all members at equal `applied`.
     pub state_hash: u64,
 }

@@ -1,7 +1,8 @@
 //! What a shard wants done.
 
 use crate::api::Response;
-use crate::ids::{MemberId, SegmentNumber, Ticket};
+use crate::ids::{MemberId, Revision, SegmentNumber, Ticket};
+use crate::watch::{Batch, Place};
 use bytes::Bytes;
 
 /// One thing to do after a turn.
@@ -38,5 +39,19 @@ pub enum Output {
         ticket: Ticket,
         /// The answer.
         response: Response,
+    },
+    /// Tell these watches the same. Whatever is told to one stream, and every reply to it, is sent in this order.
+    Tell {
+        /// Whom; those on one stream follow each other.
+        to: Vec<Place>,
+        /// What.
+        batch: Batch,
+    },
+    /// Tell a watch that it has ended.
+    EndWatch {
+        /// Which.
+        to: Place,
+        /// The oldest revision at which it can begin anew.
+        compacted: Revision,
     },
 }

@@ -70,6 +70,11 @@ impl Replica {
                 self.ask_lease(now, ticket, LeaseQuestion { lease, is_renewal: false, wants_keys }, outputs);
                 return;
             }
+            Request::Watch(_) => {
+                // It comes as an input of its own, with the connection that it is about.
+                outputs.push(group::reply(ticket, Response::Refused(Refusal::Malformed)));
+                return;
+            }
             Request::OpenSession { keyspace } => {
                 (keyspace, Proposal::bare(EntryKind::OpenSession, keyspace, None))
             }

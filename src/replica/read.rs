@@ -10,10 +10,11 @@ use super::apply::Asker;
 use super::group::Replica;
 use super::leases::LeaseQuestion;
 use crate::api::{Refusal, Response};
-use crate::ids::{BootMicros, LogIndex, Ticket};
+use crate::ids::{BootMicros, LogIndex, StreamId, Ticket};
 use crate::kv::Query;
 use crate::limits::READS_WAITING_MAX;
 use crate::raft::{NotLeader, ReadRefused};
+use crate::watch::{Place, WatchSpec};
 use crate::{planted, sometimes};
 use std::collections::BTreeMap;
 
@@ -31,6 +32,8 @@ enum Question {
     Store(Query),
     /// The time of a lease, which only the confirmed leader knows.
     Lease(LeaseQuestion),
+    /// A watch from now on: it must not begin before whatever was committed when it was asked for.
+    Watch(Place, WatchSpec),
 }
 
 /// All reads of one replica that wait for something.
@@ -57,6 +60,17 @@ impl Replica {
     /// Takes in a linearizable read; it joins the round that this turn begins.
     pub(super) fn gather_read(&mut self, ticket: Ticket, query: Query, outputs: &mut Vec<Output>) {
         self.gather(Read { asker: Asker::Client(ticket), question: Question::Store(query) }, outputs);
+    }
+
+    /// Takes in a watch from now on; it begins when a read would be answered.
+    pub(super) fn gather_watch(
+        &mut self,
+        ticket: Ticket,
+        place: Place,
+        spec: WatchSpec,
+        outputs: &mut Vec<Output>,
+    ) {
+        self.gather(Read { asker: Asker::Client(ticket), question: Question::Watch(place, spec) }, outputs);
     }
 
     /// Takes in a question about the time of a lease; it joins the same round. Only for a leader.
@@ -141,9 +155,20 @@ impl Replica {
                         self.answer(read.asker, Response::Applied(applied), outputs);
                     }
                     Question::Lease(question) => self.answer_question(now, read.asker, question, outputs),
+                    Question::Watch(place, spec) => self.create_watch(read.asker, place, &spec, outputs),
                 }
             }
         }
+    }
+
+    /// The watches of a connection that is no more are not created: nobody is there to be told of them.
+    pub(super) fn forget_reads_for(&mut self, stream: StreamId, outputs: &mut Vec<Output>) {
+        let is_for_it =
+            |read: &mut Read| matches!(&read.question, Question::Watch(place, _) if place.stream == stream);
+        let Reads { turn, confirming, ready, .. } = &mut self.reads;
+        let lists = confirming.values_mut().chain(ready.values_mut()).chain(core::iter::once(turn));
+        let forgotten: Vec<Read> = lists.flat_map(|reads| reads.extract_if(.., is_for_it)).collect();
+        self.refuse_reads(forgotten, Refusal::NoQuorum, outputs);
     }
 
     fn refuse_reads(&mut self, reads: Vec<Read>, refusal: Refusal, outputs: &mut Vec<Output>) {

@@ -13,7 +13,7 @@ use super::forward::Forwarded;
 use super::group::{self, Replica, Setup};
 use super::leases::{ForwardedQuestion, LeaseQuestion};
 use super::{Input, Observation, Output};
-use crate::api::{Refusal, Request, Response, Status};
+use crate::api::{Refusal, Request, Response, Status, WatchRequest};
 use crate::ids::{
     BootMicros, ClusterId, DirectoryId, GroupId, KeyspaceId, LogIndex, MemberId, SegmentNumber, Ticket,
 };
@@ -21,6 +21,7 @@ use crate::limits::{RAFT_VOTERS_MAX, TURN_APPEND_BYTES_MAX};
 use crate::peer::{Body, Frame};
 use crate::raft::{HardState, Mark, Message, Position};
 use crate::wal::{FoundSegment, GroupOpening, GroupWrite, Note, RecoveredGroup, Wal, WalOptions, WalWrite};
+use crate::watch::{Bounds, Place};
 use crate::{planted, sometimes};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -41,6 +42,8 @@ pub struct Options {
     pub session_idle_micros: u64,
     /// Bytes of memory that the keys of one keyspace may take, with their histories; 0 for any number.
     pub quota_bytes: u64,
+    /// What its watches may hold and do.
+    pub watches: Bounds,
     /// Size of a segment of the write-ahead log, in bytes.
     pub segment_bytes: u64,
     /// All randomness of this boot; another number at each.
@@ -189,6 +192,19 @@ impl Shard {
                 Input::Written => self.written(now, outputs),
                 Input::Peer { from, frame } => self.peer(now, from, &frame, outputs),
                 Input::Client { ticket, request } => self.client(now, ticket, request, outputs),
+                Input::Watch { ticket, stream, name, request } => {
+                    self.watch(ticket, Place { stream, watch: name }, request, outputs);
+                }
+                Input::StreamTaken { stream, waiting_bytes } => {
+                    for replica in self.replicas.values_mut() {
+                        replica.stream_taken(stream, waiting_bytes);
+                    }
+                }
+                Input::StreamClosed { stream } => {
+                    for replica in self.replicas.values_mut() {
+                        replica.stream_closed(stream, outputs);
+                    }
+                }
                 Input::HandOver { to } => {
                     for replica in self.replicas.values_mut() {
                         replica.hand_over(now, to, outputs);
@@ -298,6 +314,7 @@ impl Shard {
             heartbeat_micros: self.options.heartbeat_micros,
             session_idle_micros: self.options.session_idle_micros,
             quota_bytes: self.options.quota_bytes,
+            watches: self.options.watches,
             write_bytes_max: TURN_APPEND_BYTES_MAX.min(self.wal.records_bytes_max()),
             seed: mix(self.options.seed ^ u64::from(group.0)),
         };
@@ -455,7 +472,7 @@ impl Shard {
             | Request::KeepAlive { keyspace, .. }
             | Request::TimeToLive { keyspace, .. }
             | Request::Read { keyspace, .. } => *keyspace,
-            Request::Status => KeyspaceId::FIRST,
+            Request::Status | Request::Watch(_) => KeyspaceId::FIRST,
         };
         if let Some(waiting_for) = self.waiting_for() {
             let response = if matches!(request, Request::Status) {
@@ -469,6 +486,21 @@ impl Shard {
             replica.request(now, ticket, request, outputs);
         } else {
             outputs.push(group::reply(ticket, Response::Refused(Refusal::NoSuchKeyspace)));
+        }
+    }
+
+    /// A request about watches. The one group of today has them all.
+    fn watch(&mut self, ticket: Ticket, place: Place, request: WatchRequest, outputs: &mut Vec<Output>) {
+        let keyspace = match &request {
+            WatchRequest::Create { keyspace, .. } => *keyspace,
+            WatchRequest::Cancel { .. } | WatchRequest::Progress { .. } => KeyspaceId::FIRST,
+        };
+        let refusal = if self.waiting_for().is_some() { Refusal::NotReady } else { Refusal::NoSuchKeyspace };
+        match self.replicas.values_mut().find(|it| it.setup.keyspace == keyspace) {
+            Some(replica) if refusal == Refusal::NoSuchKeyspace => {
+                replica.watch(ticket, place, request, outputs);
+            }
+            Some(_) | None => outputs.push(group::reply(ticket, Response::Refused(refusal))),
         }
     }
 

@@ -8,6 +8,7 @@ use crate::api::{EncodedCommand, ReadMode, Request, Response, Stamp};
 use crate::ids::{BootMicros, KeyspaceId, MemberId, Revision, SegmentNumber, Ticket};
 use crate::kv::{Command, KeyRange, Outcome, Put, Query, Range};
 use crate::raft::RoleName;
+use crate::watch::{Batch, Bounds, Place};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -28,6 +29,10 @@ pub(super) struct Cluster {
     pub(super) no_room_for: Option<Vec<(MemberId, SegmentNumber)>>,
     /// The newest frames that members sent.
     pub(super) sent: VecDeque<Bytes>,
+    /// What watches were told, in order.
+    pub(super) told: Vec<(MemberId, Place, Batch)>,
+    /// Watches that ended, and the compacted revision.
+    pub(super) ended: Vec<(MemberId, Place, Revision)>,
 }
 
 impl Cluster {
@@ -46,6 +51,7 @@ impl Cluster {
                 heartbeat_micros: 50_000,
                 session_idle_micros: 60_000_000,
                 quota_bytes,
+                watches: Bounds::SERVER,
                 segment_bytes: 1_024 * 1_024,
                 seed: member.0,
             };
@@ -59,6 +65,8 @@ impl Cluster {
             next_ticket: 1,
             no_room_for: None,
             sent: VecDeque::new(),
+            told: Vec::new(),
+            ended: Vec::new(),
         }
     }
 
@@ -99,6 +107,14 @@ impl Cluster {
             }
             Output::Reply { ticket, response } => {
                 assert!(self.replies.insert(ticket, response).is_none(), "one reply a request");
+                return;
+            }
+            Output::Tell { to, batch } => {
+                self.told.extend(to.into_iter().map(|place| (member, place, batch.clone())));
+                return;
+            }
+            Output::EndWatch { to, compacted } => {
+                self.ended.push((member, to, compacted));
                 return;
             }
         };

@@ -29,6 +29,7 @@ pub(super) enum Purpose {
 
 /// A connection and what waits on it.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // each is a fact of its own
 pub(super) struct Connection {
     pub(super) socket: OwnedFd,
     pub(super) purpose: Purpose,
@@ -40,6 +41,8 @@ pub(super) struct Connection {
     pub(super) is_sending: bool,
     /// Whether nothing is received until more has been sent.
     pub(super) is_paused: bool,
+    /// Whether it has, or had, a watch.
+    pub(super) is_watching: bool,
     /// Whether everything sent goes out and then the connection ends.
     pub(super) is_ending: bool,
     /// When an unfinished greeting or frame is given up.
@@ -60,6 +63,7 @@ impl Connection {
             outbound_bytes: 0,
             is_sending: false,
             is_paused: false,
+            is_watching: false,
             is_ending: false,
             patience_until: Some(now.after(CONNECTION_PATIENCE_MICROS)),
             in_flight_count: 0,

@@ -27,6 +27,7 @@ mod placement;
 mod record;
 mod shard_thread;
 mod stages;
+mod watching;
 
 pub use config::{InitialMember, LogFormat, ServerConfig, member_id};
 

@@ -101,8 +101,20 @@ impl ShardThread {
             self.stages.write_arrived(self.now);
         }
         let is_read = matches!(request, Request::Read { .. });
-        let ticket = self.ticket(Some(Asked { connection: tag, request: frame.request, is_read }));
-        self.inputs.push(Input::Client { ticket, request });
+        let asked = Asked { connection: tag, request: frame.request, is_read };
+        match request {
+            Request::Watch(request) => self.watch_request(asked, request),
+            Request::OpenSession { .. }
+            | Request::CloseSession { .. }
+            | Request::Write { .. }
+            | Request::Read { .. }
+            | Request::KeepAlive { .. }
+            | Request::TimeToLive { .. }
+            | Request::Status => {
+                let ticket = self.ticket(Some(asked));
+                self.inputs.push(Input::Client { ticket, request });
+            }
+        }
         true
     }
 
@@ -118,6 +130,7 @@ impl ShardThread {
             Response::SessionOpened { .. }
             | Response::SessionClosed
             | Response::Applied(_)
+            | Response::Watch(_)
             | Response::Status(_) => encode_response_frame(asked.request, response),
         };
         if asked.is_read && frame.len() > room {

@@ -15,13 +15,14 @@ use super::placement::Placement;
 use super::record::Record;
 use super::stages::{Reached, Stages};
 use super::{ServerConfig, ServerError, member_id};
-use crate::api::{Response, Status};
-use crate::ids::{BootMicros, MemberId, SegmentNumber, Ticket};
+use crate::api::{Counter, Response, Status, WatchAnswer};
+use crate::ids::{BootMicros, MemberId, SegmentNumber, StreamId, Ticket};
 use crate::io::{AlignedBuffer, DataDirectory, Event, Ring, Tag, Wake};
 use crate::limits::{
     CLIENT_VANISHED_MILLIS, CONNECTIONS_MAX, PEER_VANISHED_MILLIS, RECEIVE_BYTES, WAL_SEGMENT_BYTES,
 };
 use crate::replica::{Input, Options, Output, SegmentFile, Shard};
+use crate::watch::Bounds;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -216,6 +217,9 @@ impl ShardThread {
     }
 
     fn next_deadline(&self) -> BootMicros {
+        if !self.inputs.is_empty() {
+            return self.now;
+        }
         let mut deadline = self.shard.next_deadline().min(self.peers.deadline());
         deadline = deadline.min(self.connections.deadline());
         if let Ready::TryAt(at) = self.ready {
@@ -329,6 +333,7 @@ impl ShardThread {
             Ok(count) => {
                 self.connections.sent(tag, pieces, count);
                 self.stages.counts.sends += 1;
+                self.stream_sent(tag);
                 let Some(connection) = self.connections.get_mut(tag) else { return };
                 if let Some(queued) = connection.answers_left() {
                     self.stages.answer_left(queued, self.now);
@@ -429,6 +434,8 @@ impl ShardThread {
                 self.send_to_peer(to, frame);
             }
             Output::Reply { ticket, response } => self.reply(ticket, response),
+            Output::Tell { to, batch } => self.tell(&to, &batch),
+            Output::EndWatch { to, compacted } => self.end_watch(to, WatchAnswer::Ended { compacted }),
         }
         Ok(())
     }
@@ -466,6 +473,8 @@ impl ShardThread {
         (status.sync_p50_micros, status.sync_p99_micros) = self.stages.sync_micros();
         status.stages = self.stages.stages();
         status.counters.extend(self.stages.counters());
+        let watches = self.shard.observe().map(|replica| replica.watches_count as u64).sum();
+        status.counters.push(Counter { name: "watches".to_owned(), value: watches });
         status.members = self.peers.views();
         if self.failed_order.is_some() && status.waiting_for.is_empty() {
             "space on its disk: no further segment for the log could be made"
@@ -510,6 +519,9 @@ impl ShardThread {
         match connection.purpose {
             Purpose::Opening(peer) | Purpose::PeerOut(peer) => self.peers.lost(peer, self.now),
             Purpose::NewClient | Purpose::Client | Purpose::NewPeer | Purpose::PeerIn(_) => {}
+        }
+        if connection.is_watching {
+            self.inputs.push(Input::StreamClosed { stream: StreamId(tag) });
         }
         self.ring.close(connection.socket);
     }
@@ -594,6 +606,7 @@ fn shard_options(config: &ServerConfig, member: MemberId) -> Result<Options, Ser
         heartbeat_micros: config.heartbeat_ms * 1_000,
         session_idle_micros: SESSION_IDLE_MICROS,
         quota_bytes: config.quota_bytes,
+        watches: Bounds::SERVER,
         segment_bytes: WAL_SEGMENT_BYTES,
         seed: crate::io::random_seed().map_err(ServerError::Kernel)?,
     })

@@ -113,6 +113,7 @@ pub(super) struct Counts {
     pub(super) peer_frames: u64,
     pub(super) receives: u64,
     pub(super) sends: u64,
+    pub(super) watch_events: u64,
 }
 
 impl Stages {
@@ -221,8 +222,17 @@ impl Stages {
 
     /// As `status` tells them.
     pub(super) fn counters(&self) -> Vec<Counter> {
-        let Counts { turns, system_calls, requests, log_writes, log_bytes, peer_frames, receives, sends } =
-            self.counts;
+        let Counts {
+            turns,
+            system_calls,
+            requests,
+            log_writes,
+            log_bytes,
+            peer_frames,
+            receives,
+            sends,
+            watch_events,
+        } = self.counts;
         let named = [
             ("turns", turns),
             ("system_calls", system_calls),
@@ -232,6 +242,7 @@ impl Stages {
             ("peer_frames", peer_frames),
             ("receives", receives),
             ("sends", sends),
+            ("watch_events", watch_events),
         ];
         named.into_iter().map(|(name, value)| Counter { name: name.to_owned(), value }).collect()
     }

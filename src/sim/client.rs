@@ -235,7 +235,7 @@ impl Clients {
             answered_count: 0,
             is_open: true,
             habits: Habits::draw(&mut random),
-            workload: Workload::new(random.fork()),
+            workload: Workload::new(random.fork(), !plan.compacts),
             random,
         }
     }

@@ -4,6 +4,7 @@
 //! put in, so ties are settled the same way in every run of a seed.
 
 use super::clock::TrueMicros;
+use super::watchers::WatchEvent;
 use crate::api::Response;
 use bytes::Bytes;
 use std::cmp::Ordering;
@@ -88,6 +89,10 @@ pub(super) enum Event {
         /// Which; it says the rest.
         ticket: u64,
     },
+    /// Something happens to a client that watches.
+    Watch(WatchEvent),
+    /// Somebody compacts.
+    Compaction,
     /// Something goes wrong.
     Fault(Fault),
     /// Whatever cut links at this generation of partitions is mended.

@@ -73,6 +73,8 @@ pub(super) struct FaultPlan {
     pub(super) nested_crash_chance: u32,
     /// Whether a disk is lost when some members are founded and others perhaps not.
     pub(super) wipes_while_founding: bool,
+    /// Whether somebody compacts now and then.
+    pub(super) compacts: bool,
     /// Whether disks suffer more than the promise covers. Then only what is served is checked.
     pub(super) exceeds: bool,
     /// Mean interval of each kind of planned fault.
@@ -102,6 +104,7 @@ impl FaultPlan {
         plan.keeps_minority_down = random.below(2) == 0;
         plan.wipes_while_founding = random.below(10) == 0;
         plan.exceeds = random.below(EXCEEDING_SEEDS) == 0;
+        plan.compacts = random.below(3) == 0;
         if plan.exceeds {
             plan.rot_chance = plan.rot_chance.max(400_000);
             plan.keeps_minority_down = false;
@@ -142,6 +145,7 @@ impl FaultPlan {
             harms: 0,
             nested_crash_chance: 0,
             wipes_while_founding: false,
+            compacts: false,
             exceeds: false,
             intervals: [0; Fault::ALL.len()],
         }

@@ -178,6 +178,7 @@ impl Run {
         }
         self.network.reset_all_of(member);
         self.clients.miss(self.now, member, &mut self.queue);
+        self.watchers.lose_all_of(self.now, member, &mut self.queue);
         if self.random.chance(self.plan.rot_chance) {
             self.harm(member, trace);
         }

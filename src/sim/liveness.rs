@@ -53,6 +53,7 @@ impl Run {
             self.queue.plan(self.now, Event::WriteDone { member, boot });
             self.queue.plan(self.now, Event::SegmentMade { member, boot });
         }
+        self.watchers.become_calm(self.now, &mut self.queue);
         self.keep_minority_down(trace)?;
         for member in 0..self.members.len() {
             // Those that start again at one instant, in lockstep, are as alike as members can be.
@@ -114,7 +115,8 @@ impl Run {
         holds(pending == 0, "every_operation_resolves", || format!("{pending} do not; {}", self.describe()))?;
         self.wait_until(SETTLE_MICROS_MAX, trace, Self::is_settled)?;
         holds(self.is_settled(), "all_members_become_equal", || self.describe())?;
-        self.check_leases(trace)
+        self.check_leases(trace)?;
+        self.check_watches_are_told(trace)
     }
 
     /// Checks that clients are served as fast as they ask. What they asked while there were faults may wait for a

@@ -9,6 +9,7 @@ use super::durable::{DurableImage, FrameFacts, RunFacts};
 use super::fault_plan::FaultPlan;
 use super::invariants::Broken;
 use super::random::{Random, fingerprint};
+use super::watchers;
 use crate::ids::{GroupId, LogIndex, MemberId, SegmentNumber, Term};
 use crate::raft::Position;
 use crate::replica::{Input, Observation, Options, Shard};
@@ -139,6 +140,7 @@ impl Member {
             heartbeat_micros: plan.election_micros / 6,
             session_idle_micros: self.session_idle_micros,
             quota_bytes: 0,
+            watches: watchers::BOUNDS,
             segment_bytes: plan.segment_bytes,
             seed: random.next_u64(),
         };

@@ -17,6 +17,7 @@
 //! | `network`, `events` | what is on its way |
 //! | `client`, `workload`, `witness` | who uses the store; the committed log as the checker needs it |
 //! | `holders`, `leases` | who holds leases, and whether they last and end as promised |
+//! | `watchers`, `watched` | who watches; how it gets there, and what must be true of it |
 //! | `campaign`, `tally` | many seeds summed up |
 //! | `crash_points` | one script, a crash at every completion of it |
 //! | `planted_bugs` | the bugs that can be switched on, to see that the simulator finds them |
@@ -53,6 +54,8 @@ mod served;
 mod storage_faults;
 mod tally;
 mod trace;
+mod watched;
+mod watchers;
 mod witness;
 mod workload;
 

@@ -8,6 +8,7 @@
 use super::clock::TrueMicros;
 use super::fault_plan::FaultPlan;
 use super::random::Random;
+use bytes::Bytes;
 
 /// The links between every two members, one for each direction.
 #[derive(Debug)]
@@ -317,6 +318,19 @@ impl Network {
             link.half_open_until = TrueMicros(0);
         }
     }
+}
+
+/// A frame as a broken stream leaves it: cut short, or with one wrong bit.
+pub(super) fn mangled(frame: &Bytes, random: &mut Random) -> Bytes {
+    let at = random.position(frame.len().max(1));
+    if random.below(2) == 0 {
+        return frame.slice(..at);
+    }
+    let mut bytes = frame.to_vec();
+    if let Some(byte) = bytes.get_mut(at) {
+        *byte ^= 1 << random.below(8);
+    }
+    Bytes::from(bytes)
 }
 
 #[cfg(test)]

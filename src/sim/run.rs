@@ -21,12 +21,13 @@ use super::invariants::{
     a_read_sees_the_commit_floor, an_ack_names_what_the_leader_holds, holds,
 };
 use super::member::Member;
-use super::network::{Network, Shape};
+use super::network::{Network, Shape, mangled};
 use super::random::{Random, mix};
 use super::served::Served;
 use super::storage_faults::Harm;
 use super::tally::Tally;
 use super::trace::Trace;
+use super::watchers::Watchers;
 use crate::api::{Refusal, Response};
 use crate::check::{Call, Violation, judge, picture};
 use crate::client::retry::Setback;
@@ -150,6 +151,7 @@ pub(super) struct Run {
     pub(super) members: Vec<Member>,
     pub(super) clients: Clients,
     pub(super) holders: Holders,
+    pub(super) watchers: Watchers,
     pub(super) truth: Truth,
     pub(super) random: Random,
     pub(super) counts: Counts,
@@ -183,6 +185,7 @@ impl Run {
             .collect();
         let clients = Clients::new(&plan, random.fork(), &mut queue);
         let holders = Holders::new(&plan, random.fork(), &mut queue);
+        let watchers = Watchers::new(plan.members_count, random.fork(), &mut queue);
         Self {
             options,
             plan,
@@ -192,6 +195,7 @@ impl Run {
             members,
             clients,
             holders,
+            watchers,
             truth: Truth::default(),
             random,
             counts: Counts::default(),
@@ -239,6 +243,7 @@ impl Run {
         for fault in Fault::ALL {
             self.plan_fault(fault);
         }
+        self.plan_compaction();
         self.run_until(TrueMicros(self.options.faults_micros), trace)?;
         if self.plan.keeps_minority_down {
             if self.random.below(2) == 0 {
@@ -253,6 +258,7 @@ impl Run {
             return self.run_until(self.now.after(EXCEEDING_CALM_MICROS), trace);
         }
         self.check_liveness(trace)?;
+        self.check_watches()?;
         self.check_history()
     }
 
@@ -313,6 +319,8 @@ impl Run {
                 Ok(())
             }
             Event::HolderRequest { ticket } => self.holder_request_arrives(ticket, trace),
+            Event::Watch(event) => self.watch_happens(event, trace),
+            Event::Compaction => self.compact(trace),
             Event::Fault(fault) => self.fault_strikes(fault, trace),
             Event::Heal { generation } => {
                 self.network.heal(generation);
@@ -492,6 +500,14 @@ impl Run {
                 Ok(())
             }
             Output::Reply { ticket, response } => self.reply(member, ticket, response, trace),
+            Output::Tell { to, batch } => {
+                self.tell(member, &to, &batch, trace);
+                Ok(())
+            }
+            Output::EndWatch { to, compacted } => {
+                self.end_watch(member, to, compacted, trace);
+                Ok(())
+            }
         }
     }
 
@@ -778,6 +794,9 @@ impl Run {
         response: Response,
         trace: &mut Trace,
     ) -> Result<(), Broken> {
+        if self.is_watch_reply(member, ticket, &response, trace) {
+            return Ok(());
+        }
         let facts = [8, ticket.0, member as u64, 0];
         trace.record(self.now, facts, format_args!("m{} answers {ticket}: {response:?}", member + 1));
         self.check_reply(member, ticket, &response)?;
@@ -897,19 +916,6 @@ fn markers_passed() -> Tally {
         markers.count_many(marker.name(), count);
     }
     markers
-}
-
-/// A frame as a broken stream leaves it: cut short, or with one wrong bit.
-fn mangled(frame: &Bytes, random: &mut Random) -> Bytes {
-    let at = random.position(frame.len().max(1));
-    if random.below(2) == 0 {
-        return frame.slice(..at);
-    }
-    let mut bytes = frame.to_vec();
-    if let Some(byte) = bytes.get_mut(at) {
-        *byte ^= 1 << random.below(8);
-    }
-    Bytes::from(bytes)
 }
 
 /// Every kind of fault that a run counts.

@@ -10,7 +10,7 @@ use super::invariants::{Broken, holds};
 use super::random::fingerprint;
 use crate::api::decode_command;
 use crate::check::{CommittedWrite, WriteId};
-use crate::ids::{LeaseId, LogIndex, SessionId, Term};
+use crate::ids::{LeaseId, LogIndex, Revision, SessionId, Term};
 use crate::kv::{Command, LeaseCommand, LeaseLife};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +36,8 @@ pub(super) struct Witness {
     grants: u64,
     /// What happened to leases since somebody asked.
     lease_news: Vec<LeaseNews>,
+    /// The highest revision that anybody asked to compact to.
+    compacted: Revision,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +55,11 @@ impl Witness {
     /// How many committed entries were retries of committed writes.
     pub(super) const fn copies_count(&self) -> u64 {
         self.copies_count
+    }
+
+    /// How far the history was compacted, at the most.
+    pub(super) const fn compacted(&self) -> Revision {
+        self.compacted
     }
 
     /// Whether a copy of the write is committed.
@@ -161,6 +168,11 @@ impl Witness {
         };
         if let Command::Lease(command) = &command {
             self.commit_lease(command);
+            return Ok(());
+        }
+        if let Command::Compact(compact) = &command {
+            // No client's, and nothing that a client could be told but that what it asks for is gone.
+            self.compacted = self.compacted.max(compact.revision);
             return Ok(());
         }
         if header.session == 0 {

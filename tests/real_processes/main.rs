@@ -15,3 +15,4 @@ mod mistakes;
 mod programs;
 mod space;
 mod support;
+mod watches;

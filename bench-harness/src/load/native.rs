@@ -135,9 +135,10 @@ impl NativeConversation {
                 | Outcome::SpaceAlarm(_) => Ok(()),
             },
             Response::Refused(refusal) => Err(Cow::from(word(refusal))),
-            Response::SessionOpened { .. } | Response::SessionClosed | Response::Status(_) => {
-                Err(Cow::from("an answer of another kind"))
-            }
+            Response::SessionOpened { .. }
+            | Response::SessionClosed
+            | Response::Status(_)
+            | Response::Watch(_) => Err(Cow::from("an answer of another kind")),
         };
         Ok(Answer { number: frame.request, result })
     }

@@ -24,7 +24,7 @@ pub(crate) enum Kind {
     TxnCas,
     /// Nine linearizable reads to one write
     Mixed,
-    /// Deliveries to watchers (not there yet)
+    /// Writes, as put does, while --watchers watch every key: what they are told is counted
     Watch,
 }
 
@@ -37,12 +37,11 @@ impl Kind {
     /// What is drawn from, evenly.
     pub(crate) fn acts(self) -> Vec<Act> {
         match self {
-            Self::Put => vec![Act::Put],
+            Self::Put | Self::Watch => vec![Act::Put],
             Self::Get => vec![Act::Get],
             Self::GetSerializable => vec![Act::GetSerializable],
             Self::TxnCas => vec![Act::TxnCas],
             Self::Mixed => [[Act::Get; 9].as_slice(), &[Act::Put]].concat(),
-            Self::Watch => Vec::new(),
         }
     }
 }
@@ -103,6 +102,12 @@ pub(crate) struct LoadArgs {
     /// (gRPC connections are always spread, as etcd's clients do)
     #[arg(long)]
     pub(crate) spread: bool,
+    /// Watches, with --op watch
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) watchers: u32,
+    /// Connections over which they are spread
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) watch_connections: u32,
     /// Write without sessions: no stamps, nothing remembered
     #[arg(long)]
     pub(crate) no_session: bool,

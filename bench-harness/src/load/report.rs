@@ -5,6 +5,7 @@
 
 use super::options::{LoadArgs, Protocol};
 use super::tally::Tally;
+use super::watchers::Deliveries;
 use crate::machine;
 use crate::observer::Usage;
 use crate::target::System;
@@ -53,6 +54,8 @@ pub(crate) struct Measured {
     pub(crate) costs: Costs,
     /// Durable writes on the same disk just before, in nanoseconds.
     pub(crate) raw_dsync: Option<Histogram<u64>>,
+    /// What watchers were told, if there were any.
+    pub(crate) deliveries: Option<Deliveries>,
     pub(crate) is_leader_changed: bool,
 }
 
@@ -122,7 +125,7 @@ impl Measured {
         let costs =
             Costs { members: Vec::new(), own_cpu: Duration::ZERO, machine_cpu_micros: 0, hiccups: None };
         let setting = Setting::of(&args, System::Mainstay, Protocol::Native, None);
-        Self { setting, tally, costs, raw_dsync: None, is_leader_changed: false }
+        Self { setting, tally, costs, raw_dsync: None, deliveries: None, is_leader_changed: false }
     }
 
     fn servers(&self) -> Option<Usage> {
@@ -176,6 +179,14 @@ impl Measured {
             "client_cpu_us_per_op": self.own_cpu_us_per_op(),
             "machine_cpu_us_per_op": self.per_op(self.costs.machine_cpu_micros),
             "scheduler_hiccup_us": self.costs.hiccups.as_ref().map(micros_json),
+            "watch": self.deliveries.map(|deliveries| json!({
+                "watches": deliveries.watches,
+                "deliveries_per_s": ratio(deliveries.counted, args.seconds),
+                "deliveries": deliveries.total,
+                "lost": deliveries.lost,
+                "repeated": deliveries.repeated,
+                "client_cpu_ms": u64::try_from(deliveries.own_cpu.as_millis()).unwrap_or(u64::MAX),
+            })),
             "raw_dsync_us": self.raw_dsync.as_ref().map(micros_json),
             "machine": self.setting.machine,
             "commit": self.setting.commit,
@@ -198,6 +209,14 @@ impl fmt::Display for Measured {
             f,
             "  latency    p50 {p50:.2}  p90 {p90:.2}  p99 {p99:.2}  p99.9 {p999:.2}  max {max:.2} ms"
         )?;
+        if let Some(deliveries) = &self.deliveries {
+            let per_s = ratio(deliveries.counted, self.setting.args.seconds);
+            let Deliveries { watches, total, lost, repeated, .. } = deliveries;
+            writeln!(
+                f,
+                "  watches    {per_s:.0} deliveries/s to {watches}; {total} in all, {lost} lost, {repeated} twice"
+            )?;
+        }
         if let Some(usage) = self.servers() {
             let (cpu, system) = (self.per_op(usage.cpu_micros), self.per_op(usage.system_micros));
             let switches = self.per_op(usage.switches);

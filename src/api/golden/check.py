@@ -168,6 +168,13 @@ class Reader:
                            14: ("time_to_live", lambda: self.optional(lambda: self.struct(
                                ttl_ms=self.u64, remaining_ms=self.u64, keys=lambda: self.list(self.bytes))))})
 
+    def event(self):
+        previous = lambda: self.optional(self.pair)
+        return self.union({
+            1: ("put", lambda: self.struct(pair=self.pair, previous=previous)),
+            2: ("deletion", lambda: self.struct(key=self.bytes, mod_revision=self.u64, previous=previous)),
+        })
+
     # Sections 3, 5, 7 and 8: each kind's body.
 
     def body(self, kind):
@@ -181,6 +188,16 @@ class Reader:
             0x06: lambda: {},
             0x20: lambda: self.struct(keyspace=self.u32, lease=self.u64),
             0x21: lambda: self.struct(keyspace=self.u32, lease=self.u64, wants_keys=self.bool),
+            0x10: lambda: self.struct(
+                keyspace=self.u32, keys=self.key_range, start=self.u64, skips_puts=self.bool,
+                skips_deletions=self.bool, wants_previous=self.bool, wants_progress=self.bool),
+            0x11: lambda: self.struct(watch=self.u64),
+            0x12: lambda: self.struct(watch=self.u64),
+            0x90: lambda: self.struct(revision=self.u64),
+            0x91: lambda: {},
+            0x92: lambda: self.struct(revision=self.u64),
+            0x93: lambda: self.struct(revision=self.u64, is_partial=self.bool, events=lambda: self.list(self.event)),
+            0x94: lambda: self.struct(compacted=self.u64),
             0x81: lambda: self.struct(
                 version=self.u8, cluster=self.u64, member=self.u64, features=self.u64, request_bytes_max=self.u32,
                 response_bytes_max=self.u32, key_bytes_max=self.u32, txn_operations_max=self.u32,

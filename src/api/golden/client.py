@@ -3,7 +3,8 @@
     client.py HOST:PORT
 
 Speaks to one member of a running cluster: handshake, session, stamped writes and their retry, reads, a
-transaction, pipelining, a lease, refusals. Prints `ok` and exits with 0 if everything was as the document says.
+transaction, pipelining, a lease, watches, refusals. Prints `ok` and exits with 0 if everything was as the document
+says.
 """
 import os
 import socket
@@ -93,6 +94,10 @@ class Reader:
         key, value = self.text(), self.text()
         return (key, value, *(self.u(8) for _ in range(4)))
 
+    def event(self):
+        changed = self.pair() if self.u(1) == 1 else (self.text(), None, 0, self.u(8), 0, 0)
+        return {"pair": changed, "previous": self.pair() if self.u(1) else None}
+
     def result(self, tag):
         if tag == 1:
             return {"previous": self.pair() if self.u(1) else None}
@@ -133,9 +138,15 @@ class Reader:
                         p99=self.u(8), members=self.items(member),
                         stages=self.items(lambda: (self.text(), *(self.u(8) for _ in range(4)))),
                         counters=self.items(lambda: (self.text(), self.u(8))))
+        if kind in (0x90, 0x92):
+            return {"revision": self.u(8)}
+        if kind == 0x93:
+            return {"revision": self.u(8), "is_partial": self.u(1), "events": self.items(self.event)}
+        if kind == 0x94:
+            return {"compacted": self.u(8)}
         if kind == 0xFF:
             return dict(code=self.u(2), certainty=self.u(1), leader=self.u(8), address=self.text(), words=self.text())
-        assert kind == 0x83, f"kind {kind:#x}"
+        assert kind in (0x83, 0x91), f"kind {kind:#x}"
         return {}
 
 class Connection:
@@ -144,8 +155,8 @@ class Connection:
     def __init__(self, address, cluster=0):
         host, port = address.rsplit(":", 1)
         self.socket = socket.create_connection((host, int(port)), timeout=10)
-        self.stream, self.request, self.answers = self.socket.makefile("rb"), 0, {}
-        self.send_frame(0x01, 0, u(1, 1) + u(1, 1) + u(8, 1 | 4) + u(8, cluster))
+        self.stream, self.request, self.answers, self.told = self.socket.makefile("rb"), 0, {}, []
+        self.send_frame(0x01, 0, u(1, 1) + u(1, 1) + u(8, 1 | 2 | 4) + u(8, cluster))
         kind, _, body = self.receive_frame()
         self.hello = struct.unpack_from("<BQQQIIIIII", body) if kind == 0x81 else None
         self.refusal = Reader(body).answer(kind) if kind == 0xFF else None
@@ -168,13 +179,26 @@ class Connection:
         self.send_frame(kind, self.request, body)
         return self.request
 
+    def receive(self):
+        kind, answered, body = self.receive_frame()
+        reader = Reader(body)
+        answer = reader.answer(kind)
+        assert reader.at == len(body), "bytes left over"
+        if kind in (0x93, 0x94):
+            self.told.append((answered, answer))
+        else:
+            self.answers[answered] = answer
+
     def answer_to(self, request):
         while request not in self.answers:
-            kind, answered, body = self.receive_frame()
-            reader = Reader(body)
-            self.answers[answered] = reader.answer(kind)
-            assert reader.at == len(body), "bytes left over"
+            self.receive()
         return self.answers.pop(request)
+
+    def events_of(self, watch, count):
+        """The first so many events that a watch is told (section 10)."""
+        while sum(len(told["events"]) for request, told in self.told if request == watch) < count:
+            self.receive()
+        return [event for request, told in self.told if request == watch for event in told["events"]]
 
     def call(self, kind, body=b""):
         """An answer that is not `later, perhaps elsewhere`. Reads and stamped writes may be repeated (section 9)."""
@@ -192,7 +216,7 @@ def main(address):
     assert crc32c(b"123456789") == 0xE3069283, "crc32c"
     member = Connection(address)
     assert member.hello and member.hello[0] == 1 and member.hello[2] != 0, member.refusal
-    assert member.hello[3] == 1 | 4, "the options, nested transactions, compaction and leases used below"
+    assert member.hello[3] == 1 | 2 | 4, "the options, nested transactions, compaction, watches and leases used below"
     session = member.call(0x02, u(4, 0))["session"]
     stamped = lambda sequence, command: u(4, 0) + u(1, True) + u(8, session) + u(8, sequence) + u(8, 0) + command
     write = lambda sequence, command: member.call(0x04, stamped(sequence, command))
@@ -236,6 +260,19 @@ def main(address):
     assert write(33, u(1, 9) + u(8, lease))["ended"], "and its key with it"
     assert member.read(get(key + b"/leased"))["count"] == 0
     assert member.call(0x20, about)["ttl_ms"] == 0 and member.call(0x21, about + u(1, 0))["left_ms"] is None
+    create = lambda start, wants_previous: u(4, 0) + u(1, 1) + text(key) + u(8, start) + u(2, 0) + u(1, wants_previous) + u(1, 0)
+    watch = member.send(0x10, create(newest["pairs"][0][3], True))
+    assert member.answer_to(watch)["revision"] >= newest["pairs"][0][3]
+    deleted = write(34, delete(key))["revision"]
+    events = member.events_of(watch, 2)
+    assert [event["pair"][3] for event in events] == [newest["pairs"][0][3], deleted], events
+    assert events[1]["previous"][1] == b"four" and events[1]["pair"][1] is None, events
+    assert member.call(0x12, u(8, watch))["revision"] >= deleted, "everything before it was told"
+    gone = member.send(0x10, create(nested["revision"] - 1, False))
+    member.answer_to(gone)
+    assert member.call(0x12, u(8, gone))["code"] == 16, "it has ended: what it would begin with is compacted"
+    assert (gone, {"compacted": nested["revision"]}) in member.told, member.told
+    assert member.call(0x11, u(8, watch)) == {}
     assert member.call(0x7F)["code"] == 5, "an unknown kind is malformed, and the connection goes on"
     unknown = member.call(0x04, u(4, 0) + u(1, True) + u(8, 1 << 40) + u(8, 1) + u(8, 0) + put(key, b"x"))
     assert (unknown["code"], unknown["certainty"]) == (8, 2), unknown

@@ -219,7 +219,7 @@ fn remaining(cursor: &mut Cursor<'_>) -> Result<Remaining, Malformed> {
     Ok(Remaining { life: lease_life(cursor)?, remaining_ms: cursor.u64("remaining_ms")? })
 }
 
-fn key_range(cursor: &mut Cursor<'_>) -> Result<KeyRange, Malformed> {
+pub(super) fn key_range(cursor: &mut Cursor<'_>) -> Result<KeyRange, Malformed> {
     match cursor.u8("key range tag")? {
         1 => Ok(KeyRange::Key(cursor.bytes("key", KEY_BYTES_MAX)?)),
         2 => Ok(KeyRange::Span {
@@ -441,7 +441,7 @@ fn put_txn(out: &mut BytesMut, txn: &Txn) {
     }
 }
 
-fn put_key_range(out: &mut BytesMut, range: &KeyRange) {
+pub(super) fn put_key_range(out: &mut BytesMut, range: &KeyRange) {
     match range {
         KeyRange::Key(key) => {
             out.put_u8(1);

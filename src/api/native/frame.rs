@@ -151,16 +151,24 @@ pub(super) fn begin_frame(body_bytes_expected: usize) -> BytesMut {
 
 /// Writes the header in front of the body that now stands behind it.
 pub(super) fn finish_frame(mut out: BytesMut, kind: u8, request: u64) -> Bytes {
-    let body_bytes = u32::try_from(out.len() - FRAME_HEADER_BYTES).expect("a body is below 4 GiB");
-    let mut header = &mut out[..FRAME_HEADER_BYTES];
-    header.put_slice(&MAGIC);
-    header.put_u32_le(0);
-    header.put_u8(VERSION);
-    header.put_u8(kind);
-    header.put_u16_le(0);
-    header.put_u32_le(body_bytes);
-    header.put_u64_le(request);
-    let checksum = crc32c::crc32c(&out[CHECKED_FROM..]);
-    out[MAGIC.len()..CHECKED_FROM].copy_from_slice(&checksum.to_le_bytes());
+    let (head, body) = out.split_at_mut(FRAME_HEADER_BYTES);
+    head.copy_from_slice(&frame_head(kind, request, body));
     out.freeze()
+}
+
+/// The header of the frame of a body that stands elsewhere.
+pub(super) fn frame_head(kind: u8, request: u64, body: &[u8]) -> [u8; FRAME_HEADER_BYTES] {
+    let body_bytes = u32::try_from(body.len()).expect("a body is below 4 GiB");
+    let mut head = [0; FRAME_HEADER_BYTES];
+    let mut fields = head.as_mut_slice();
+    fields.put_slice(&MAGIC);
+    fields.put_u32_le(0);
+    fields.put_u8(VERSION);
+    fields.put_u8(kind);
+    fields.put_u16_le(0);
+    fields.put_u32_le(body_bytes);
+    fields.put_u64_le(request);
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&head[CHECKED_FROM..]), body);
+    head[MAGIC.len()..CHECKED_FROM].copy_from_slice(&checksum.to_le_bytes());
+    head
 }

@@ -6,15 +6,17 @@ use super::{
 };
 use crate::api::{
     Counter, EncodedCommand, MemberView, ReadMode, Refusal, Request, Response, Role, Stage, Stamp, Status,
+    WatchAnswer, WatchRequest,
 };
-use crate::ids::{ClusterId, KeyspaceId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term};
+use crate::ids::{ClusterId, KeyspaceId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term, WatchId};
 use crate::kv::{
     Applied, Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult,
-    Filter, Grant, KeyRange, KeyValue, LeaseCommand, LeaseLife, LeaseOutcome, Operation, OperationResult,
-    Outcome, Put, PutResult, Query, Range, RangeResult, Remaining, Renewed, Revoke, Sort, SortBy, SortOrder,
-    SpaceAlarm, StoreRefusal, TimeToLive, Txn, TxnResult,
+    Event, Filter, Grant, KeyRange, KeyValue, LeaseCommand, LeaseLife, LeaseOutcome, Operation,
+    OperationResult, Outcome, Put, PutResult, Query, Range, RangeResult, Remaining, Renewed, Revoke, Sort,
+    SortBy, SortOrder, SpaceAlarm, StoreRefusal, TimeToLive, Txn, TxnResult,
 };
 use crate::limits::{KEY_BYTES_MAX, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, TXN_OPERATIONS_MAX};
+use crate::watch::{Batch, Interest, WatchSpec};
 use bytes::{Bytes, BytesMut};
 use std::path::{Path, PathBuf};
 use std::{env, fs, process};
@@ -40,6 +42,7 @@ fn all() -> Vec<Golden> {
     all.extend(leases());
     all.extend(space_alarm());
     all.extend(refusals());
+    all.extend(watches());
     all
 }
 
@@ -116,6 +119,53 @@ fn sessions_and_status() -> Vec<Golden> {
             "Its answer, from a follower.",
             encode_response_frame(3, &Response::Status(Box::new(status))),
         ),
+    ]
+}
+
+fn watches() -> Vec<Golden> {
+    let pair = |value: &'static str, mod_revision, version| KeyValue {
+        key: "a".into(),
+        value: value.into(),
+        create_revision: Revision(7),
+        mod_revision: Revision(mod_revision),
+        version,
+        lease: LeaseId(0),
+    };
+    let deleted =
+        KeyValue { create_revision: Revision(0), version: 0, value: Bytes::new(), ..pair("", 9, 0) };
+    let events = vec![
+        Event { pair: pair("1", 7, 1), is_deletion: false, previous: None },
+        Event { pair: pair("2", 8, 2), is_deletion: false, previous: Some(pair("1", 7, 1)) },
+        Event { pair: deleted, is_deletion: true, previous: Some(pair("2", 8, 2)) },
+    ];
+    let interest = Interest { wants_previous: true, ..Interest::all(span_a_to_c()) };
+    let create = WatchRequest::Create {
+        keyspace: KEYSPACE,
+        spec: WatchSpec { interest, start: Revision(7), wants_progress: true },
+    };
+    let watch = WatchId(16);
+    let told = Batch { revision: Revision(9), is_partial: false, events };
+    let bookmark = Batch { revision: Revision(12), is_partial: false, events: Vec::new() };
+    let request = |id, request| encode_request_frame(id, &Request::Watch(request));
+    let answer = |id, answer| encode_response_frame(id, &Response::Watch(answer));
+    vec![
+        golden("watch-create", "Request 16 watches a up to c from revision 7.", request(16, create)),
+        golden("watch-created", "Its answer.", answer(16, WatchAnswer::Created { revision: Revision(8) })),
+        golden(
+            "watch-told",
+            "Watch 16 is told of two puts and a deletion.",
+            answer(16, WatchAnswer::Told(told)),
+        ),
+        golden("watch-bookmark", "It is told how far it is.", answer(16, WatchAnswer::Told(bookmark))),
+        golden("watch-progress", "Request 17 asks that.", request(17, WatchRequest::Progress { watch })),
+        golden("watch-reached", "Its answer.", answer(17, WatchAnswer::Reached { revision: Revision(12) })),
+        golden(
+            "watch-ended",
+            "Watch 16 ends: what it would be told is compacted.",
+            answer(16, WatchAnswer::Ended { compacted: Revision(20) }),
+        ),
+        golden("watch-cancel", "Request 18 ends watch 16.", request(18, WatchRequest::Cancel { watch })),
+        golden("watch-cancelled", "Its answer.", answer(18, WatchAnswer::Cancelled)),
     ]
 }
 

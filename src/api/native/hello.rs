@@ -16,12 +16,14 @@ pub struct Features(pub u64);
 impl Features {
     /// Options of puts and ranges, nested transactions, compaction.
     pub const STORE: Self = Self(1);
+    /// Watches.
+    pub const WATCHES: Self = Self(2);
     /// Leases.
     pub const LEASES: Self = Self(4);
     /// The space alarm.
     pub const SPACE_ALARM: Self = Self(8);
     /// All that this build understands.
-    pub const KNOWN: Self = Self(Self::STORE.0 | Self::LEASES.0 | Self::SPACE_ALARM.0);
+    pub const KNOWN: Self = Self(Self::STORE.0 | Self::WATCHES.0 | Self::LEASES.0 | Self::SPACE_ALARM.0);
 
     /// The features that are in both sets.
     #[must_use]

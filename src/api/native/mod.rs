@@ -21,6 +21,7 @@ mod response;
 mod samples;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use command::decode_command;
 pub use cursor::{Fault, Malformed};
@@ -31,6 +32,7 @@ pub use request::{decode_request, encode_request_frame};
 pub use response::{
     decode_response, decode_response_frame, encode_response, encode_response_frame, response_bytes_expected,
 };
+pub use watch::EncodedBatch;
 
 /// Frame kinds (PROTOCOL §3, §5, §7, §8).
 pub mod kind {
@@ -46,6 +48,12 @@ pub mod kind {
     pub const READ: u8 = 0x05;
     /// Asks how the member sees itself.
     pub const STATUS: u8 = 0x06;
+    /// Creates a watch.
+    pub const CREATE_WATCH: u8 = 0x10;
+    /// Ends a watch.
+    pub const CANCEL_WATCH: u8 = 0x11;
+    /// Asks how far a watch is.
+    pub const WATCH_PROGRESS: u8 = 0x12;
     /// Makes a lease last again.
     pub const LEASE_KEEP_ALIVE: u8 = 0x20;
     /// Asks how a lease stands.
@@ -60,6 +68,16 @@ pub mod kind {
     pub const APPLIED: u8 = 0x84;
     /// How the member sees itself.
     pub const STATUS_ANSWER: u8 = 0x86;
+    /// The watch is created.
+    pub const WATCH_CREATED: u8 = 0x90;
+    /// The watch is no more.
+    pub const WATCH_CANCELLED: u8 = 0x91;
+    /// How far the watch is.
+    pub const WATCH_REACHED: u8 = 0x92;
+    /// What a watch is told.
+    pub const WATCH_TOLD: u8 = 0x93;
+    /// A watch has ended by itself.
+    pub const WATCH_ENDED: u8 = 0x94;
     /// The request was not served.
     pub const REFUSED: u8 = 0xFF;
 }

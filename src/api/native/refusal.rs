@@ -79,6 +79,7 @@ const fn code(refusal: Refusal) -> u16 {
         Refusal::AnswerTooLong => 13,
         Refusal::WrongCluster => 14,
         Refusal::NoCommonVersion => 15,
+        Refusal::NoSuchWatch => 16,
     }
 }
 
@@ -99,6 +100,7 @@ const fn refusal_of(code: u16, leader: Option<MemberId>) -> Option<Refusal> {
         13 => Refusal::AnswerTooLong,
         14 => Refusal::WrongCluster,
         15 => Refusal::NoCommonVersion,
+        16 => Refusal::NoSuchWatch,
         _ => return None,
     })
 }

@@ -3,7 +3,7 @@
 use super::command::{put_query, query};
 use super::cursor::{Cursor, Fault, Malformed};
 use super::frame::{Frame, begin_frame, finish_frame};
-use super::kind;
+use super::{kind, watch};
 use crate::api::{EncodedCommand, ReadMode, Request, Stamp};
 use crate::ids::{KeyspaceId, LeaseId, SessionId};
 use crate::limits::WRITE_HEAD_BYTES_MAX;
@@ -60,6 +60,11 @@ pub fn encode_request_frame(id: u64, request: &Request) -> Bytes {
             finish_frame(out, kind::LEASE_TIME_TO_LIVE, id)
         }
         Request::Status => finish_frame(begin_frame(0), kind::STATUS, id),
+        Request::Watch(asked) => {
+            let mut out = begin_frame(64);
+            let kind = watch::put_request(&mut out, asked);
+            finish_frame(out, kind, id)
+        }
     }
 }
 
@@ -89,7 +94,7 @@ pub fn decode_request(frame: &Frame) -> Result<Request, Malformed> {
             lease: LeaseId(cursor.u64("lease")?),
             wants_keys: cursor.bool("wants_keys")?,
         },
-        found => return Err(cursor.unknown("request kind", 0, found)),
+        other => Request::Watch(watch::request(other, &mut cursor)?),
     };
     cursor.finish()?;
     Ok(request)

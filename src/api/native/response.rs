@@ -5,7 +5,8 @@ use super::cursor::{Cursor, Fault, Malformed, put_bytes, put_count};
 use super::frame::{Frame, begin_frame, finish_frame};
 use super::kind;
 use super::refusal::{put_refusal, refusal, store_code, store_refusal};
-use crate::api::{Counter, MemberView, Refusal, Response, Role, Stage, Status};
+use super::watch;
+use crate::api::{Counter, MemberView, Refusal, Response, Role, Stage, Status, WatchAnswer};
 use crate::ids::{ClusterId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term};
 use crate::kv::{
     Applied, DeleteRangeResult, KeyValue, LeaseOutcome, OperationResult, Outcome, PutResult, RangeResult,
@@ -18,7 +19,7 @@ use crate::limits::{
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// Bytes of a pair with an empty key and value.
-const PAIR_BYTES_MIN: usize = 4 + 4 + 4 * 8;
+pub(super) const PAIR_BYTES_MIN: usize = 4 + 4 + 4 * 8;
 /// Bytes of a member of a status with empty texts.
 const MEMBER_VIEW_BYTES_MIN: usize = 8 + 4 * 4 + 1;
 /// Bytes of a stage of a status with an empty name.
@@ -85,7 +86,7 @@ fn response(kind: u8, cursor: &mut Cursor<'_>) -> Result<Response, Malformed> {
         }),
         kind::STATUS_ANSWER => Response::Status(Box::new(status(cursor)?)),
         kind::REFUSED => Response::Refused(refusal(cursor)?),
-        found => return Err(cursor.unknown("response kind", 0, found)),
+        other => Response::Watch(watch::answer(other, cursor)?),
     };
     cursor.finish()?;
     Ok(response)
@@ -231,7 +232,7 @@ fn pairs(cursor: &mut Cursor<'_>) -> Result<Vec<KeyValue>, Malformed> {
     cursor.list("pairs", RESPONSE_BYTES_MAX / PAIR_BYTES_MIN, PAIR_BYTES_MIN, pair)
 }
 
-fn pair(cursor: &mut Cursor<'_>) -> Result<KeyValue, Malformed> {
+pub(super) fn pair(cursor: &mut Cursor<'_>) -> Result<KeyValue, Malformed> {
     Ok(KeyValue {
         key: cursor.bytes("key", KEY_BYTES_MAX)?,
         value: cursor.bytes("value", VALUE_BYTES_MAX)?,
@@ -263,9 +264,11 @@ pub fn response_bytes_expected(response: &Response) -> usize {
             }
             Outcome::Compacted | Outcome::Lease(_) | Outcome::SpaceAlarm(_) | Outcome::Refused(_) => 0,
         },
+        Response::Watch(WatchAnswer::Told(batch)) => watch::batch_bytes_expected(batch),
         Response::SessionOpened { .. }
         | Response::SessionClosed
         | Response::Status(_)
+        | Response::Watch(_)
         | Response::Refused(_) => 0,
     };
     BODY_BYTES_EXPECTED + pairs_bytes
@@ -308,6 +311,7 @@ fn put_response(out: &mut BytesMut, response: &Response) -> u8 {
             put_status(out, status);
             kind::STATUS_ANSWER
         }
+        Response::Watch(answer) => watch::put_answer(out, answer),
         Response::Refused(refused) => {
             put_refusal(out, *refused, &refused.to_string());
             kind::REFUSED
@@ -447,7 +451,7 @@ fn put_pairs(out: &mut BytesMut, pairs: &[KeyValue]) {
     }
 }
 
-fn put_pair(out: &mut BytesMut, pair: &KeyValue) {
+pub(super) fn put_pair(out: &mut BytesMut, pair: &KeyValue) {
     put_bytes(out, &pair.key);
     put_bytes(out, &pair.value);
     out.put_u64_le(pair.create_revision.0);

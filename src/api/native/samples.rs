@@ -2,14 +2,16 @@
 
 use crate::api::{
     Counter, EncodedCommand, MemberView, ReadMode, Refusal, Request, Response, Role, Stage, Stamp, Status,
+    WatchAnswer, WatchRequest,
 };
-use crate::ids::{ClusterId, KeyspaceId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term};
+use crate::ids::{ClusterId, KeyspaceId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term, WatchId};
 use crate::kv::{
     Applied, Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult,
-    Filter, Grant, KeyRange, KeyValue, LeaseCommand, LeaseLife, LeaseOutcome, Operation, OperationResult,
-    Outcome, Put, PutResult, Query, Range, RangeResult, Remaining, Renewed, Revoke, Sort, SortBy, SortOrder,
-    SpaceAlarm, StoreRefusal, TimeToLive, Txn, TxnResult,
+    Event, Filter, Grant, KeyRange, KeyValue, LeaseCommand, LeaseLife, LeaseOutcome, Operation,
+    OperationResult, Outcome, Put, PutResult, Query, Range, RangeResult, Remaining, Renewed, Revoke, Sort,
+    SortBy, SortOrder, SpaceAlarm, StoreRefusal, TimeToLive, Txn, TxnResult,
 };
+use crate::watch::{Batch, Interest, WatchSpec};
 use bytes::Bytes;
 
 /// A source of numbers that a seed determines (`SplitMix64`).
@@ -50,7 +52,7 @@ impl Random {
 }
 
 /// Every refusal there is.
-pub(super) const REFUSALS: [Refusal; 16] = [
+pub(super) const REFUSALS: [Refusal; 17] = [
     Refusal::NotLeader { leader: None },
     Refusal::NotLeader { leader: Some(MemberId(3)) },
     Refusal::NoQuorum,
@@ -67,6 +69,7 @@ pub(super) const REFUSALS: [Refusal; 16] = [
     Refusal::AnswerTooLong,
     Refusal::WrongCluster,
     Refusal::NoCommonVersion,
+    Refusal::NoSuchWatch,
 ];
 
 const STORE_REFUSALS: [StoreRefusal; 15] = [
@@ -89,9 +92,10 @@ const STORE_REFUSALS: [StoreRefusal; 15] = [
 
 pub(super) fn request(random: &mut Random) -> Request {
     let keyspace = KeyspaceId(u32::from(random.byte()));
-    match random.below(10) {
-        8 => Request::KeepAlive { keyspace, lease: LeaseId(random.number()) },
-        9 => Request::TimeToLive { keyspace, lease: LeaseId(random.number()), wants_keys: random.flag() },
+    match random.below(11) {
+        7 => Request::Watch(watch_request(random)),
+        9 => Request::KeepAlive { keyspace, lease: LeaseId(random.number()) },
+        10 => Request::TimeToLive { keyspace, lease: LeaseId(random.number()), wants_keys: random.flag() },
         0 => Request::OpenSession { keyspace },
         1 => Request::CloseSession { keyspace, session: SessionId(random.number()) },
         2..=4 => Request::Write {
@@ -110,6 +114,54 @@ pub(super) fn request(random: &mut Random) -> Request {
         },
         _ => Request::Status,
     }
+}
+
+fn watch_request(random: &mut Random) -> WatchRequest {
+    let watch = WatchId(random.number());
+    match random.below(4) {
+        0 => WatchRequest::Cancel { watch },
+        1 => WatchRequest::Progress { watch },
+        _ => WatchRequest::Create {
+            keyspace: KeyspaceId(u32::from(random.byte())),
+            spec: WatchSpec {
+                interest: Interest {
+                    range: key_range(random),
+                    skips_puts: random.flag(),
+                    skips_deletions: random.flag(),
+                    wants_previous: random.flag(),
+                },
+                start: Revision(random.number()),
+                wants_progress: random.flag(),
+            },
+        },
+    }
+}
+
+fn watch_answer(random: &mut Random) -> WatchAnswer {
+    let revision = Revision(random.number());
+    match random.below(7) {
+        0 => WatchAnswer::Created { revision },
+        1 => WatchAnswer::Cancelled,
+        2 => WatchAnswer::Reached { revision },
+        3 => WatchAnswer::Ended { compacted: revision },
+        _ => WatchAnswer::Told(batch(random)),
+    }
+}
+
+pub(super) fn batch(random: &mut Random) -> Batch {
+    Batch { revision: Revision(random.number()), is_partial: random.flag(), events: random.list(event) }
+}
+
+fn event(random: &mut Random) -> Event {
+    let is_deletion = random.flag();
+    let mut pair = pair(random);
+    if is_deletion {
+        let (key, mod_revision) = (pair.key, pair.mod_revision);
+        let (value, create_revision) = (Bytes::new(), Revision(0));
+        pair = KeyValue { key, value, create_revision, mod_revision, version: 0, lease: LeaseId(0) };
+    }
+    let previous = random.flag().then(|| self::pair(random));
+    Event { pair, is_deletion, previous }
 }
 
 pub(super) fn command(random: &mut Random) -> Command {
@@ -241,11 +293,12 @@ fn compare(random: &mut Random) -> Compare {
 }
 
 pub(super) fn response(random: &mut Random) -> Response {
-    match random.below(8) {
+    match random.below(10) {
         0 => Response::SessionOpened { session: SessionId(random.number()) },
         1 => Response::SessionClosed,
         2..=5 => Response::Applied(Applied { revision: Revision(random.number()), outcome: outcome(random) }),
         6 => Response::Status(Box::new(status(random))),
+        7 | 8 => Response::Watch(watch_answer(random)),
         _ => Response::Refused(random.one_of(&REFUSALS)),
     }
 }

@@ -2,12 +2,12 @@
 
 use super::samples::{self, REFUSALS, Random};
 use super::{
-    ClientHello, FRAME_HEADER_BYTES, Fault, Features, Frame, FrameDamage, Malformed, Receiver, ServerHello,
-    decode_command, decode_frame, decode_request, decode_response, decode_response_frame,
+    ClientHello, EncodedBatch, FRAME_HEADER_BYTES, Fault, Features, Frame, FrameDamage, Malformed, Receiver,
+    ServerHello, decode_command, decode_frame, decode_request, decode_response, decode_response_frame,
     encode_refusal_frame, encode_request_frame, encode_response, encode_response_frame, kind,
 };
-use crate::api::{Certainty, EncodedCommand, ReadMode, Refusal, Request, Response, Stamp};
-use crate::ids::{ClusterId, KeyspaceId, LeaseId, MemberId, Revision, SessionId};
+use crate::api::{Certainty, EncodedCommand, ReadMode, Refusal, Request, Response, Stamp, WatchAnswer};
+use crate::ids::{ClusterId, KeyspaceId, LeaseId, MemberId, Revision, SessionId, WatchId};
 use crate::kv::{
     Applied, Command, KeyRange, KeyValue, Operation, Outcome, Put, Query, Range, RangeResult, Txn,
 };
@@ -327,6 +327,20 @@ fn every_refusal_survives_with_its_certainty_and_words() {
         lying[2] = 3 - certainty;
         let lying = Frame { body: lying.freeze(), ..frame };
         assert!(decode_response_frame(&lying).is_err(), "a code and its certainty agree");
+    }
+}
+
+#[test]
+fn what_many_watches_are_told_is_encoded_once_and_framed_as_if_for_each() {
+    let mut random = Random(5);
+    for watch in 1..200 {
+        let batch = samples::batch(&mut random);
+        let encoded = EncodedBatch::new(&batch);
+        let frame = encode_response_frame(watch, &Response::Watch(WatchAnswer::Told(batch)));
+        let mut appended = BytesMut::new();
+        encoded.append_frame(WatchId(watch), &mut appended);
+        assert_eq!(appended, frame);
+        assert_eq!([encoded.head(WatchId(watch)), encoded.body().clone()].concat(), frame);
     }
 }
 
