@@ -26,6 +26,10 @@ pub(super) struct Changes {
     changed: VecDeque<Packed>,
     /// How many changes there ever were before the first one here.
     forgotten_count: u64,
+    /// Of how many changes, from the first ever on, what they ended is forgotten.
+    ended_count: u64,
+    /// The revision of the last of those, or an earlier one.
+    ended_revision: Revision,
 }
 
 /// One change: of which key, and whether it ended an older change of it.
@@ -56,7 +60,14 @@ impl Packed {
 impl Default for Changes {
     fn default() -> Self {
         // A store is born at revision 1, and its first change makes 2.
-        Self { first: Revision(2), begins: VecDeque::new(), changed: VecDeque::new(), forgotten_count: 0 }
+        Self {
+            first: Revision(2),
+            begins: VecDeque::new(),
+            changed: VecDeque::new(),
+            forgotten_count: 0,
+            ended_count: 0,
+            ended_revision: Revision(2),
+        }
     }
 }
 
@@ -93,9 +104,27 @@ impl Changes {
         self.begin_of(revision.next()) - self.begin_of(revision)
     }
 
-    /// Takes off the oldest change, if it is of a revision that `is_due`.
+    /// The next change of a revision up to `upto`, oldest first, of which what it ended is to be forgotten now.
+    pub(super) fn next_ended(&mut self, upto: Revision) -> Option<(Revision, Change)> {
+        if !self.has_ended(upto) {
+            return None;
+        }
+        let change = self.changed.get(self.offset_of(self.ended_count))?.unpacked();
+        while self.begin_of(self.ended_revision.next()) <= self.ended_count {
+            self.ended_revision = self.ended_revision.next();
+        }
+        self.ended_count += 1;
+        Some((self.ended_revision, change))
+    }
+
+    /// Whether there is such a change.
+    pub(super) fn has_ended(&self, upto: Revision) -> bool {
+        self.ended_count < self.begin_of(upto.next())
+    }
+
+    /// Takes off the oldest change, if what it ended is forgotten and it is of a revision that `is_due`.
     pub(super) fn pop_if(&mut self, is_due: impl FnOnce(Revision) -> bool) -> Option<(Revision, Change)> {
-        if self.changed.is_empty() || !is_due(self.first) {
+        if self.ended_count == self.forgotten_count || !is_due(self.first) {
             return None;
         }
         let revision = self.first;
@@ -121,12 +150,12 @@ impl Changes {
         }
     }
 
-    /// The changes that ended an older one, oldest first.
+    /// The changes that ended an older one which is not forgotten, oldest first.
     pub(super) fn ends(&self) -> impl Iterator<Item = (Revision, Slot)> + '_ {
         let moments = self.from(Moment { revision: self.first, order: 0 }).map(|(made, _)| made.revision);
         let changes = self.changed.iter().map(|change| change.unpacked());
-        let ends = moments.zip(changes).filter(|(_, change)| change.ends_older);
-        ends.map(|(revision, change)| (revision, change.slot))
+        let ends = moments.zip(changes).skip(self.offset_of(self.ended_count));
+        ends.filter(|(_, change)| change.ends_older).map(|(revision, change)| (revision, change.slot))
     }
 
     /// How many changes there were before a revision; of one that is not made yet, how many there are.
@@ -181,6 +210,8 @@ mod tests {
     fn what_is_forgotten_goes_from_the_front_and_the_rest_stays_where_it_was() {
         let mut changes = changes(&[2, 3, 3, 4]);
         let pop = |changes: &mut Changes| changes.pop_if(|revision| revision < Revision(4));
+        let ended = |changes: &mut Changes, upto| changes.next_ended(Revision(upto)).map(|(at, _)| at.0);
+        assert_eq!([(); 4].map(|()| ended(&mut changes, 3)), [Some(2), Some(3), Some(3), None]);
         assert_eq!(pop(&mut changes), Some((Revision(2), change(0))));
         assert_eq!(pop(&mut changes), Some((Revision(3), change(1))));
         assert_eq!(seen_from(&changes, 0, 0), [(3, 1, 2), (4, 0, 3)]);
@@ -190,6 +221,8 @@ mod tests {
         changes.push(Revision(5), change(5));
         assert_eq!(seen_from(&changes, 4, 0), [(4, 0, 3), (5, 0, 4), (5, 1, 5)]);
         assert_eq!(changes.ends().collect::<Vec<_>>(), [(Revision(5), Slot(4))]);
+        assert_eq!(ended(&mut changes, 4), Some(4));
+        assert!(!changes.has_ended(Revision(4)) && changes.has_ended(Revision(5)));
         assert_eq!(changes.pop_if(|_| true), Some((Revision(4), change(3))));
         assert!(changes.has(|revision| revision == Revision(5)));
     }

@@ -121,7 +121,8 @@ impl History {
             assert!(before.is_none_or(|before| before.made < version.made), "changes are in ascending order");
             let is_first_known = before.is_none() && self.may_have_forgotten(compacted);
             match &version.pair {
-                Some(_) if is_first_known => {}
+                // Also a deletion, of the compacted revision: what it ended is forgotten, and it is still to be told.
+                _ if is_first_known => {}
                 Some(pair) => {
                     let created = living.map_or(version.made.revision, |living| living.create_revision);
                     let number = living.map_or(1, |living| living.version + 1);

@@ -12,13 +12,13 @@
 //! Keys and values are copies of their own: what came in a frame of a megabyte does not keep the frame alive.
 //!
 //! **Forgetting.** `changes` says of each change whether it ended an older one (`*`): from its revision on nobody sees
-//! the older one. Compacting up to a revision means to take the changes before that revision from the front, one by
-//! one, and to drop the oldest change of each key whose change ended one. So the work is that of the changes and not
-//! of the keys, it can stop after any step, and no read that is still allowed can see how far it has come: what is
-//! dropped was seen only by revisions before the compacted one, which the store refuses.
+//! the older one. Compacting up to a revision means to go through the changes up to that revision, one by one, and to
+//! drop the oldest change of each key whose change ended one. So the work is that of the changes and not of the keys, it
+//! can stop after any step, and no read that is still allowed can see how far it has come: what is dropped was seen only
+//! by revisions before the compacted one, which the store refuses.
 //!
-//! The changes of the compacted revision itself stay, its deletions among them, and so what they ended: a watch may
-//! begin there, and one that is told of a compaction will (etcd #18089, #19179).
+//! The changes of the compacted revision itself stay, its deletions among them, until the next compaction: a watch may
+//! begin there, and one that is told of a compaction will (etcd #18089, #19179). What they ended does not stay.
 //!
 //! It leaves out what a transaction is: the caller says at which revision, and in which order within it, a
 //! change happens.
@@ -223,13 +223,15 @@ impl Keys {
     /// Forgets changes that only revisions before `compacted` saw, in `steps_max` steps at most.
     pub(super) fn forget(&mut self, compacted: Revision, steps_max: usize) {
         for _ in 0..steps_max {
-            let Some((superseded, change)) =
-                self.changes.pop_if(|revision| is_forgettable(revision, compacted))
-            else {
+            // What is past goes first, so that what a change ended is the oldest that is left of its key.
+            if let Some((made, change)) = self.changes.pop_if(|revision| is_past(revision, compacted)) {
+                self.forget_deletion(made, change);
+            } else if let Some((superseded, change)) = self.changes.next_ended(compacted) {
+                if change.ends_older {
+                    self.forget_ended(superseded, change.slot);
+                }
+            } else {
                 break;
-            };
-            if change.ends_older {
-                self.forget_one(superseded, change.slot);
             }
         }
         self.changes.shrink();
@@ -237,27 +239,33 @@ impl Keys {
 
     /// Whether there is something that `forget` would do.
     pub(super) fn has_forgettable(&self, compacted: Revision) -> bool {
-        self.changes.has(|revision| is_forgettable(revision, compacted))
+        self.changes.has_ended(compacted) || self.changes.has(|revision| is_past(revision, compacted))
     }
 
-    /// Forgets the oldest change of a key, which the one at `superseded` ended; and that one, too, if it is a
-    /// deletion, because it leaves nothing to see. A key of which nothing is left goes.
-    fn forget_one(&mut self, superseded: Revision, slot: Slot) {
+    /// Forgets the oldest change of a key, which the one at `superseded` ended.
+    fn forget_ended(&mut self, superseded: Revision, slot: Slot) {
         let record = self.records.at_mut(slot);
         self.bytes -= record.history.oldest().pair.as_ref().map_or(0, |pair| version_bytes(&pair.value));
         record.history.forget_oldest();
         self.version_count -= 1;
         let oldest = record.history.oldest();
         assert_eq!(oldest.made.revision, superseded, "what was forgotten was the one before");
-        if oldest.pair.is_some() && !planted!(111) {
+    }
+
+    /// Forgets a change if it is a deletion, because it leaves nothing to see. A key of which nothing is left goes.
+    fn forget_deletion(&mut self, made: Revision, change: Change) {
+        let record = self.records.at_mut(change.slot);
+        let oldest = record.history.oldest();
+        let leaves_nothing = oldest.made.revision == made && oldest.pair.is_none();
+        if !leaves_nothing && (!planted!(111) || !change.ends_older) {
             return;
         }
         self.version_count -= 1;
         self.bytes -= VERSION_BYTES;
         if record.history.is_single() {
-            let record = self.records.remove(slot);
+            let record = self.records.remove(change.slot);
             self.bytes -= key_bytes(&record.key);
-            self.points.remove(&record.key, slot);
+            self.points.remove(&record.key, change.slot);
             self.order.remove(&record.key);
         } else {
             record.history.forget_oldest();
@@ -319,14 +327,14 @@ impl Keys {
         );
         if !self.has_forgettable(compacted) {
             let forgettable = |record: &Record| {
-                let old = record.history.iter().filter(|version| version.made.revision < compacted);
+                let old = record.history.iter().filter(|version| version.made.revision <= compacted);
                 let deletion = record.newest().is_none() && record.history.newest().made.revision < compacted;
                 old.count() > 1 || deletion
             };
             let mut records = self.order.values().map(|slot| self.records.at(*slot));
             assert!(
                 !records.any(forgettable),
-                "each key keeps one change from before the compacted revision"
+                "each key keeps one change of the compacted revision or before"
             );
         }
 
@@ -345,8 +353,8 @@ impl Keys {
     }
 }
 
-/// Whether what a revision's changes ended is seen by nobody any more, once `compacted` is the oldest to be read.
-fn is_forgettable(revision: Revision, compacted: Revision) -> bool {
+/// Whether nobody is told of a revision any more, once `compacted` is the oldest to be told of.
+fn is_past(revision: Revision, compacted: Revision) -> bool {
     revision < compacted || (planted!(374) && revision == compacted)
 }
 
