@@ -30,6 +30,22 @@ pub const VALUE_BYTES_MAX: usize = REQUEST_BYTES_MAX;
 /// Chosen: etcd's default.
 pub const TXN_OPERATIONS_MAX: usize = 128;
 
+/// Walks over more than one key in one transaction, those of all levels and of lists that do not run included.
+///
+/// Derived: a transaction without others in it may do nothing else in all of its three lists.
+pub const TXN_WALKS_MAX: usize = 3 * TXN_OPERATIONS_MAX;
+
+/// Keys that one transaction looks at.
+///
+/// Chosen: a quarter of a million takes well under the shortest election timeout.
+pub const TXN_KEYS_MAX: u64 = 256 * 1_024;
+
+/// Bytes that one transaction answers with; each operation and each pair counts with 64 bytes more than its key and value.
+///
+/// Derived: with 64 bytes for what takes fewer, such an answer fits in the longest, and some room is left for what is
+/// around it.
+pub const TXN_ANSWER_BYTES_MAX: u64 = RESPONSE_BYTES_MAX as u64 / 16 * 15;
+
 /// Transactions within one another, the outermost included.
 ///
 /// Derived: a transaction takes its longest list, which holds at least the next one, from what that one may have

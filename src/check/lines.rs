@@ -249,7 +249,7 @@ words! {
         LeaseNotFound = "lease_not_found", OutOfBounds = "out_of_bounds", WriteInQuery = "write_in_query",
         KeyNotFound = "key_not_found", ValueProvided = "value_provided", LeaseProvided = "lease_provided",
         LeaseExists = "lease_exists", TtlOutOfBounds = "ttl_out_of_bounds", TooManyLeases = "too_many_leases",
-        NoSpace = "no_space"
+        NoSpace = "no_space", CostsTooMuch = "costs_too_much"
     }
 }
 

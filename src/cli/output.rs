@@ -146,6 +146,11 @@ impl Problem {
                 "the keyspace has used up its quota",
                 "delete keys and compact; the alarm goes by itself then, or with `mainstay alarm disarm`",
             ),
+            StoreRefusal::CostsTooMuch => (
+                "costs-too-much",
+                "the transaction reads more keys or more bytes than one may",
+                "split it, or give its reads a limit",
+            ),
             StoreRefusal::OutOfBounds => ("out-of-bounds", "a key or value is too long", "shorten it"),
             StoreRefusal::KeyNotFound => (
                 "key-not-found",

@@ -8,7 +8,9 @@
 
 use super::command::{Command, KeyRange, LeaseCommand, Operation, Put, Query, StoreRefusal, Txn};
 use crate::ids::LeaseId;
-use crate::limits::{KEY_BYTES_MAX, LEASE_TTL_MILLIS_MAX, TXN_OPERATIONS_MAX, VALUE_BYTES_MAX};
+use crate::limits::{
+    KEY_BYTES_MAX, LEASE_TTL_MILLIS_MAX, TXN_OPERATIONS_MAX, TXN_WALKS_MAX, VALUE_BYTES_MAX,
+};
 use bytes::Bytes;
 
 /// Whether a store would look at this command at all.
@@ -48,7 +50,20 @@ fn check_txn(txn: &Txn) -> Result<(), StoreRefusal> {
     check_parts(txn, TXN_OPERATIONS_MAX)?;
     writes_of(&txn.success)?;
     writes_of(&txn.failure)?;
-    Ok(())
+    refuse_if(walks_of(txn) > TXN_WALKS_MAX, StoreRefusal::CostsTooMuch)
+}
+
+/// How many ranges of several keys a transaction walks through, whichever way its compares go.
+fn walks_of(txn: &Txn) -> usize {
+    let is_walk = |range: &KeyRange| usize::from(!matches!(range, KeyRange::Key(_)));
+    let compares: usize = txn.compares.iter().map(|compare| is_walk(&compare.range)).sum();
+    let operations = txn.success.iter().chain(&txn.failure).map(|operation| match operation {
+        Operation::Put(_) => 0,
+        Operation::DeleteRange(delete) => is_walk(&delete.range),
+        Operation::Range(range) => is_walk(&range.range),
+        Operation::Txn(nested) => walks_of(nested),
+    });
+    compares + operations.sum::<usize>()
 }
 
 /// The parts of a transaction, each on its own. `operations_max`: what its longest list may hold; what is left of

@@ -450,6 +450,8 @@ pub enum StoreRefusal {
     TooManyLeases,
     /// The keyspace has used up its quota; deleting and compacting make room.
     NoSpace,
+    /// A transaction looks at more keys, or answers with more bytes, than one may.
+    CostsTooMuch,
 }
 
 /// An outcome and the store's revision right after it.

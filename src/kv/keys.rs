@@ -31,7 +31,7 @@ use super::points::Points;
 use crate::ids::{LeaseId, Revision};
 use crate::planted;
 use bytes::Bytes;
-use core::ops::Bound;
+use core::ops::{Bound, ControlFlow};
 use std::collections::BTreeMap;
 
 /// Where a key's record lies.
@@ -125,14 +125,28 @@ impl Keys {
         at: Revision,
         mut visit: impl FnMut(Seen<'index>),
     ) {
+        self.visit_while(range, at, |seen| {
+            visit(seen);
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// The same, until `visit` says that it has seen enough.
+    pub(super) fn visit_while<'index>(
+        &'index self,
+        range: &KeyRange,
+        at: Revision,
+        mut visit: impl FnMut(Seen<'index>) -> ControlFlow<()>,
+    ) {
         // A point needs no walk, and is by far the most frequent.
         if let KeyRange::Key(key) = range {
-            self.get(key, at).into_iter().for_each(visit);
+            let _ = self.get(key, at).map(visit);
             return;
         }
-        for slot in slots(&self.order, range) {
-            if let Some(seen) = self.records.at(slot).seen(at) {
-                visit(seen);
+        let seen = slots(&self.order, range).filter_map(|slot| self.records.at(slot).seen(at));
+        for seen in seen {
+            if visit(seen).is_break() {
+                break;
             }
         }
     }

@@ -17,19 +17,20 @@
 //!
 //! The way through the room, in reading order: `command.rs` is what can be asked and answered; `store.rs` the
 //! two doors, `apply` and `query`; `check.rs` what a command must be to be let in; `txn.rs` compares and
-//! branches; `write.rs` the changes of one transaction; `range.rs` reads; `keys.rs` the index of keys,
+//! branches, `budget.rs` what they may cost; `write.rs` the changes of one transaction; `range.rs` reads; `keys.rs` the index of keys,
 //! `history.rs` the history of each and `changes.rs` the history of all; `event.rs` a change as watches tell it;
 //! `leases.rs` which keys go with which lease; `hash.rs` the running hash by which members notice that they differ.
 //!
 //! Where it differs from etcd, on purpose: a put and a delete of the same key that may both run are refused
 //! wherever in a transaction they stand (etcd overlooks a delete that reaches to the end of the keyspace, and one
 //! in a later nested transaction); a sort without an order is ascending over all pairs (etcd sorts only those that
-//! the limit leaves); a key is at most 16 KiB long.
+//! the limit leaves); a key is at most 16 KiB long; what one transaction may look at and answer with is bounded.
 //!
 //! What it leaves out: the time of leases, which a leader counts (`replica/leases.rs`), and who hears of which change
 //! (`watch`).
 #![forbid(unsafe_code)]
 
+mod budget;
 mod changes;
 mod check;
 mod command;

@@ -4,13 +4,16 @@
 //! made twice to go unseen.
 
 use super::command::{
-    Applied, Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRangeResult, Grant, KeyRange,
-    KeyValue, LeaseCommand, LeaseLife, LeaseOutcome, Operation, OperationResult, Outcome, Put, PutResult,
-    Query, Range, RangeResult, Renewed, Revoke, SortBy, SortOrder, StoreRefusal, Txn, TxnResult,
+    Applied, Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult,
+    Grant, KeyRange, KeyValue, LeaseCommand, LeaseLife, LeaseOutcome, Operation, OperationResult, Outcome,
+    Put, PutResult, Query, Range, RangeResult, Renewed, Revoke, SortBy, SortOrder, StoreRefusal, Txn,
+    TxnResult,
 };
 use super::{CompactedTo, Event};
 use crate::ids::{LeaseId, Revision};
-use crate::limits::{KEY_BYTES_MAX, LEASE_TTL_MILLIS_MAX, TXN_OPERATIONS_MAX, VALUE_BYTES_MAX};
+use crate::limits::{
+    KEY_BYTES_MAX, LEASE_TTL_MILLIS_MAX, TXN_OPERATIONS_MAX, TXN_WALKS_MAX, VALUE_BYTES_MAX,
+};
 use bytes::Bytes;
 
 /// Changes, oldest first: revision, key, and the new value with its lease, or None for a deletion.
@@ -389,7 +392,21 @@ fn has_write(txn: &Txn) -> bool {
 fn check(txn: &Txn) -> Answer<()> {
     check_budget(txn, TXN_OPERATIONS_MAX)?;
     check_doubles(&txn.success)?;
-    check_doubles(&txn.failure)
+    check_doubles(&txn.failure)?;
+    // Of what a transaction may cost, the model knows this much only: the rest takes more keys than it is tried with.
+    refuse(walks(txn) > TXN_WALKS_MAX, StoreRefusal::CostsTooMuch)
+}
+
+fn walks(txn: &Txn) -> usize {
+    let ranges = txn.success.iter().chain(&txn.failure).map(|operation| match operation {
+        Operation::Txn(nested) => walks(nested),
+        Operation::Range(Range { range, .. }) | Operation::DeleteRange(DeleteRange { range, .. }) => {
+            usize::from(!matches!(range, KeyRange::Key(_)))
+        }
+        Operation::Put(_) => 0,
+    });
+    ranges.sum::<usize>()
+        + txn.compares.iter().filter(|compare| !matches!(compare.range, KeyRange::Key(_))).count()
 }
 
 fn check_budget(txn: &Txn, budget: usize) -> Answer<()> {

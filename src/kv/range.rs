@@ -32,27 +32,61 @@ impl View<'_> {
     }
 }
 
+/// The revision at which `range` reads; `newest` is what a read sees that names none.
+pub(super) fn revision_of(range: &Range, newest: Revision) -> Revision {
+    if range.revision == Revision(0) { newest } else { range.revision }
+}
+
+/// What a read answers with of the keys that it comes by.
+#[derive(Debug)]
+pub(super) struct Selection<'range, 'index> {
+    range: &'range Range,
+    limit: usize,
+    kept_max: usize,
+    kept: Vec<Seen<'index>>,
+}
+
+impl<'range, 'index> Selection<'range, 'index> {
+    /// Nothing yet.
+    pub(super) fn of(range: &'range Range) -> Self {
+        let limit = match range.limit {
+            0 => usize::MAX,
+            limit => usize::try_from(limit).unwrap_or(usize::MAX),
+        };
+        // Whoever sorts has to see every pair before the limit cuts; otherwise one beyond the limit shows that it cut.
+        let kept_max = if range.sort.is_some() { usize::MAX } else { limit.saturating_add(1) };
+        Self { range, limit, kept_max, kept: Vec::new() }
+    }
+
+    /// The walk came by this key, the next in order.
+    pub(super) fn offer(&mut self, seen: Seen<'index>) {
+        let has_room = !self.range.count_only && self.kept.len() < self.kept_max;
+        if has_room && passes(&self.range.filter, seen) {
+            self.kept.push(seen);
+        }
+    }
+
+    /// What is answered, in its order, and whether the limit cut it short.
+    pub(super) fn into_kept(mut self) -> (Vec<Seen<'index>>, bool) {
+        if let Some(sort) = self.range.sort {
+            self.kept.sort_by(|one, other| compare(sort, *one, *other));
+        }
+        let more = self.kept.len() > self.limit;
+        self.kept.truncate(self.limit);
+        (self.kept, more)
+    }
+}
+
 /// Reads. `newest` is the revision that a read which names none sees.
 pub(super) fn read(keys: &Keys, range: &Range, newest: Revision) -> RangeResult {
-    let at = if range.revision == Revision(0) { newest } else { range.revision };
-    let limit =
-        if range.limit == 0 { usize::MAX } else { usize::try_from(range.limit).unwrap_or(usize::MAX) };
-    // Whoever sorts has to see every pair before the limit cuts; otherwise one beyond the limit shows that it cut.
-    let kept_max = if range.sort.is_some() { usize::MAX } else { limit.saturating_add(1) };
     let mut count = 0;
-    let mut kept: Vec<Seen<'_>> = Vec::new();
+    let mut selection = Selection::of(range);
     // The count is of the whole range whatever the limit and the filter (etcd's rule): the walk goes to its end.
-    keys.visit(&range.range, at, |seen| {
+    keys.visit(&range.range, revision_of(range, newest), |seen| {
         count += 1;
-        if !range.count_only && kept.len() < kept_max && passes(&range.filter, seen) {
-            kept.push(seen);
-        }
+        selection.offer(seen);
     });
-    if let Some(sort) = range.sort {
-        kept.sort_by(|one, other| compare(sort, *one, *other));
-    }
-    let more = kept.len() > limit;
-    kept.truncate(limit);
+    let (kept, more) = selection.into_kept();
     let pairs = kept.into_iter().map(|seen| {
         let mut pair = seen.to_key_value();
         if range.keys_only {

@@ -280,7 +280,7 @@ impl Store {
         }
     }
 
-    const fn view(&self) -> View<'_> {
+    pub(super) const fn view(&self) -> View<'_> {
         View { keys: &self.keys, leases: &self.leases, current: self.revision, compacted: self.compacted }
     }
 

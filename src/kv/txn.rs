@@ -5,9 +5,11 @@
 //! first of them runs. A list that is not chosen is not looked at: what it would have been refused for did not
 //! happen (etcd's rule).
 //!
-//! So a transaction takes three walks over the lists that run, in the same order. The first decides which those
-//! are and writes it down as a [`Path`]; the second looks for refusals; the third runs.
+//! So a transaction takes four walks over the lists that run, in the same order. The first decides which those
+//! are and writes it down as a [`Path`]; the second looks for refusals; the third adds up what running will cost
+//! (`budget.rs`); the fourth runs.
 
+use super::budget::{Budget, charge};
 use super::command::{
     Compare, CompareOperator, CompareTarget, Operation, OperationResult, Put, StoreRefusal, Txn, TxnResult,
 };
@@ -17,9 +19,10 @@ use super::write::Writer;
 use crate::ids::{LeaseId, Revision};
 use crate::planted;
 use core::cmp::Ordering;
+use core::ops::ControlFlow;
 
 /// Whether the compares held: of the transaction, then of each one nested in the lists that run, as they come.
-type Path = Vec<bool>;
+pub(super) type Path = Vec<bool>;
 
 /// Runs a transaction, or refuses it whole.
 pub(super) fn run(writer: &mut Writer<'_>, txn: &Txn) -> Result<TxnResult, StoreRefusal> {
@@ -48,26 +51,33 @@ pub(super) fn lease_refusal(view: View<'_>, lease: LeaseId) -> Option<StoreRefus
     (!is_known).then_some(StoreRefusal::LeaseNotFound)
 }
 
-/// The first two walks.
 fn prepare(view: View<'_>, txn: &Txn) -> Result<Path, StoreRefusal> {
+    prepare_within(&mut Budget::whole(), view, txn)
+}
+
+/// All walks but the last.
+pub(super) fn prepare_within(budget: &mut Budget, view: View<'_>, txn: &Txn) -> Result<Path, StoreRefusal> {
     let mut path = Path::new();
-    choose(view, txn, &mut path);
+    choose(budget, view, txn, &mut path)?;
     pre_check(view, txn, &mut path.iter().copied())?;
+    charge(budget, view, txn, &mut path.iter().copied())?;
     Ok(path)
 }
 
 /// Decides which lists run, and appends it to `path`.
-fn choose(view: View<'_>, txn: &Txn, path: &mut Path) {
-    let succeeded = are_held(view, txn);
+fn choose(budget: &mut Budget, view: View<'_>, txn: &Txn, path: &mut Path) -> Result<(), StoreRefusal> {
+    let succeeded = are_held(budget, view, txn)?;
     path.push(succeeded);
     for operation in chosen(txn, succeeded) {
         if let Operation::Txn(nested) = operation {
-            choose(view, nested, path);
+            choose(budget, view, nested, path)?;
         }
     }
+    Ok(())
 }
 
-const fn chosen(txn: &Txn, succeeded: bool) -> &[Operation] {
+/// The list that runs.
+pub(super) const fn chosen(txn: &Txn, succeeded: bool) -> &[Operation] {
     if succeeded { txn.success.as_slice() } else { txn.failure.as_slice() }
 }
 
@@ -90,12 +100,12 @@ fn pre_check(view: View<'_>, txn: &Txn, path: &mut impl Iterator<Item = bool>) -
 fn run_chosen(writer: &mut Writer<'_>, txn: &Txn, path: &mut dyn Iterator<Item = bool>) -> TxnResult {
     let mut succeeded = next(path);
     if planted!(110) {
-        succeeded = are_held(writer.view(), txn);
+        succeeded = are_held_now(writer.view(), txn);
     }
     let operations = chosen(txn, succeeded);
     let mut results = Vec::with_capacity(operations.len());
     for operation in operations {
-        if planted!(102) && are_held(writer.view(), txn) != succeeded {
+        if planted!(102) && are_held_now(writer.view(), txn) != succeeded {
             break;
         }
         results.push(match operation {
@@ -122,23 +132,38 @@ fn read_chosen(
     Ok(TxnResult { succeeded, results: results.collect::<Result<_, _>>()? })
 }
 
-fn next(path: &mut (impl Iterator<Item = bool> + ?Sized)) -> bool {
+/// Whether the compares of the next transaction on the path held.
+pub(super) fn next(path: &mut (impl Iterator<Item = bool> + ?Sized)) -> bool {
     path.next().expect("the path has a step for every transaction that runs")
 }
 
-fn are_held(view: View<'_>, txn: &Txn) -> bool {
-    txn.compares.iter().all(|compare| holds(view, compare))
+fn are_held(budget: &mut Budget, view: View<'_>, txn: &Txn) -> Result<bool, StoreRefusal> {
+    for compare in &txn.compares {
+        if !holds(budget, view, compare)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Whether every key of the range satisfies the compare. Where there is no key, a missing one stands in.
-fn holds(view: View<'_>, compare: &Compare) -> bool {
+fn holds(budget: &mut Budget, view: View<'_>, compare: &Compare) -> Result<bool, StoreRefusal> {
     let mut is_empty = true;
     let mut all = true;
-    view.keys.visit(&compare.range, view.current, |seen| {
+    let mut refusal = budget.look();
+    view.keys.visit_while(&compare.range, view.current, |seen| {
         is_empty = false;
+        refusal = refusal.and_then(|()| budget.look());
         all = all && holds_for(Some(seen), compare);
+        if all && refusal.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
-    if is_empty { holds_for(None, compare) } else { all }
+    refusal?;
+    Ok(if is_empty { holds_for(None, compare) } else { all })
+}
+
+/// For bugs that are planted: whether the compares hold by now.
+fn are_held_now(view: View<'_>, txn: &Txn) -> bool {
+    are_held(&mut Budget::whole(), view, txn) == Ok(true)
 }
 
 fn holds_for(seen: Option<Seen<'_>>, compare: &Compare) -> bool {

@@ -122,6 +122,7 @@ pub(super) const fn store_code(refusal: StoreRefusal) -> u16 {
         StoreRefusal::TtlOutOfBounds => 1013,
         StoreRefusal::TooManyLeases => 1014,
         StoreRefusal::NoSpace => 1015,
+        StoreRefusal::CostsTooMuch => 1016,
     }
 }
 
@@ -142,6 +143,7 @@ pub(super) fn store_refusal(cursor: &mut Cursor<'_>) -> Result<StoreRefusal, Mal
         1013 => Ok(StoreRefusal::TtlOutOfBounds),
         1014 => Ok(StoreRefusal::TooManyLeases),
         1015 => Ok(StoreRefusal::NoSpace),
+        1016 => Ok(StoreRefusal::CostsTooMuch),
         found => Err(cursor.unknown("store refusal code", 2, found)),
     }
 }

@@ -72,7 +72,7 @@ pub(super) const REFUSALS: [Refusal; 17] = [
     Refusal::NoSuchWatch,
 ];
 
-const STORE_REFUSALS: [StoreRefusal; 15] = [
+const STORE_REFUSALS: [StoreRefusal; 16] = [
     StoreRefusal::KeyMissing,
     StoreRefusal::Compacted,
     StoreRefusal::FutureRevision,
@@ -88,6 +88,7 @@ const STORE_REFUSALS: [StoreRefusal; 15] = [
     StoreRefusal::TtlOutOfBounds,
     StoreRefusal::TooManyLeases,
     StoreRefusal::NoSpace,
+    StoreRefusal::CostsTooMuch,
 ];
 
 pub(super) fn request(random: &mut Random) -> Request {
