@@ -1,8 +1,10 @@
 //! `mainstay lock` and `mainstay elect`: to hold something alone, for as long as a command or this process runs.
 //!
-//! Always: the command runs only while the lock is held, as far as this process can know, and is ended when it is not;
-//! it is told the fencing token, which what it writes to must compare, because no clock can tell a process that is
-//! paused that its time is over. Left out: how the lock works (`client/lock.rs`).
+//! Always: the command runs only while the lock is surely held. Another thread renews the lease, so that whatever a
+//! renewal waits for, this one watches the clock: if none has succeeded a while before the lease may have ended, the command
+//! is told to end (SIGTERM), and when the lease may have ended it is killed, with what it started. It is told the
+//! fencing token, which what it writes to must compare, because no clock can tell a process that is paused that its time
+//! is over. Left out: how the lock works (`client/lock.rs`).
 
 use super::client_args::ClientArgs;
 use super::lease::parse_ttl;
@@ -11,14 +13,18 @@ use super::put::bytes_of;
 use crate::client::{Client, Held, NotHeld};
 use bytes::Bytes;
 use clap::Args;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// The variables in which a command finds the fencing token, and the key that stands for the lock.
 const FENCE_VARIABLE: &str = "MAINSTAY_FENCE";
@@ -38,7 +44,8 @@ Examples:
 
 The fencing token is a number that is larger for every new holder. Give it to whatever the command writes to, and let
 that refuse a smaller one than it has seen: a command that is paused for longer than the TTL has lost the lock and does not
-know it. Exit codes: the command's; without one, 0; 1 it was not held; 2 the arguments were not understood; 3 it was lost.";
+know it. If the lock cannot be renewed, the command gets SIGTERM a fifth of the TTL (10s at most) before the lock may be
+lost, and SIGKILL then, with all processes of its group; the group is its own unless it runs at a terminal. Exit codes: the command's; without one, 0; 1 it was not held; 2 the arguments were not understood; 3 it was lost.";
 
 pub(super) const ELECT_EXAMPLES: &str = "\
 Examples:
@@ -148,16 +155,11 @@ fn hold(
             if told != ExitCode::SUCCESS {
                 return told;
             }
-            keep(&mut client, held, None, &is_interrupted)
+            keep(client, held, None, &is_interrupted)
         }
         Some((program, words)) => {
-            let child = Command::new(program)
-                .args(words)
-                .env(FENCE_VARIABLE, held.fence.0.to_string())
-                .env(KEY_VARIABLE, String::from_utf8_lossy(&held.key).as_ref())
-                .spawn();
-            match child {
-                Ok(child) => keep(&mut client, held, Some(child), &is_interrupted),
+            match Running::start(program, words, &held) {
+                Ok(running) => keep(client, held, Some(running), &is_interrupted),
                 Err(error) => {
                     eprintln!("error: {} cannot be run: {error}", program.display());
                     // If that fails, the lease ends by itself.
@@ -180,57 +182,163 @@ fn announce(format: Format, held: &Held, value: &Bytes) -> ExitCode {
     print(format!("{key}\n{value}fence {}\n", held.fence).as_bytes())
 }
 
-/// Renews the lease until the command ends, or without one until Ctrl-C. If the lease is lost, so is the command.
+/// Watches over the command until it ends, or without one until Ctrl-C. If the lease is lost, so is the command.
 fn keep(
-    client: &mut Client,
+    client: Client,
     mut held: Held,
-    mut child: Option<Child>,
+    mut running: Option<Running>,
     is_interrupted: &AtomicBool,
 ) -> ExitCode {
-    let mut renew_at = now() + held.renew_every();
+    let (renewing, news) = Renewing::start(client, held.clone());
+    let mut why = None;
+    let mut is_in_doubt = false;
     loop {
-        if let Some(code) = child.as_mut().and_then(ended) {
+        if let Some(code) = running.as_mut().and_then(|running| running.ended(is_in_doubt)) {
             // If that fails, the lease ends by itself.
-            let _ = held.release(client);
-            return code;
+            let _ = renewing.stop(held);
+            return if is_in_doubt { ExitCode::from(LOST) } else { code };
         }
         if is_interrupted.swap(false, Ordering::Relaxed) {
-            match &child {
+            match &running {
                 // Its end is waited for.
-                Some(child) => end(child),
+                Some(running) => running.signal(Signal::TERM),
                 None => {
-                    return held.release(client).map_or_else(|failed| tell(&failed), |()| ExitCode::SUCCESS);
+                    return renewing.stop(held).map_or_else(|failed| tell(&failed), |()| ExitCode::SUCCESS);
                 }
             }
         }
-        if now() >= renew_at {
-            match held.keep_alive(client) {
-                Ok(()) => renew_at = now() + held.renew_every(),
-                Err(NotHeld::Failure(_)) if held.is_surely_held() => {}
-                Err(lost) => return lose(&lost, child),
+        match news.recv_timeout(LOOK_EVERY) {
+            Ok(Ok(renewed)) => held = renewed,
+            Ok(Err(NotHeld::Failure(failure))) => why = Some(NotHeld::Failure(failure)),
+            Ok(Err(lost)) => return lose(Some(lost), running),
+            Err(RecvTimeoutError::Timeout) => {}
+            // Nobody renews it any more, so it is about to end.
+            Err(RecvTimeoutError::Disconnected) => std::thread::park_timeout(LOOK_EVERY),
+        }
+        if !held.is_surely_held() {
+            return lose(why, running);
+        }
+        if !is_in_doubt && held.end_in().is_zero() {
+            is_in_doubt = true;
+            if let Some(running) = &running {
+                eprintln!("error: it cannot be renewed in time, so the command is told to end");
+                running.signal(Signal::TERM);
             }
         }
-        std::thread::park_timeout(LOOK_EVERY);
     }
 }
 
-fn lose(lost: &NotHeld, child: Option<Child>) -> ExitCode {
-    eprintln!("error: it is held no more: {lost}");
-    if let Some(mut child) = child {
-        end(&child);
-        let _ = child.wait();
+/// The lease has ended, or may have: the command does not outlive it.
+fn lose(why: Option<NotHeld>, running: Option<Running>) -> ExitCode {
+    match why {
+        Some(why) => eprintln!("error: it is held no more: {why}"),
+        None => eprintln!("error: it is held no more: it was not renewed in time"),
+    }
+    if let Some(running) = running {
+        running.kill();
     }
     ExitCode::from(LOST)
 }
 
-fn ended(child: &mut Child) -> Option<ExitCode> {
-    let status = child.try_wait().ok()??;
-    Some(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+/// The thread that renews the lease, and has the client.
+struct Renewing {
+    thread: JoinHandle<Client>,
+    is_over: Arc<AtomicBool>,
 }
 
-fn end(child: &Child) {
-    // One that has ended already needs no signal.
-    let _ = kill_process(Pid::from_child(child), Signal::TERM);
+impl Renewing {
+    /// Starts it. It tells of each attempt what came of it, and ends by itself when the lease may have.
+    fn start(client: Client, held: Held) -> (Self, Receiver<Result<Held, NotHeld>>) {
+        let (told, news) = channel();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&is_over);
+        let thread = std::thread::spawn(move || renew(client, held, &told, &asked));
+        (Self { thread, is_over }, news)
+    }
+
+    /// Ends it, and gives the lock up.
+    fn stop(self, held: Held) -> Result<(), NotHeld> {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.thread().unpark();
+        match self.thread.join() {
+            Ok(mut client) => held.release(&mut client),
+            Err(_) => Err(NotHeld::Lost),
+        }
+    }
+}
+
+fn renew(
+    mut client: Client,
+    mut held: Held,
+    told: &Sender<Result<Held, NotHeld>>,
+    is_over: &AtomicBool,
+) -> Client {
+    while held.is_surely_held() && !is_over.load(Ordering::Relaxed) {
+        let pause = held.renew_in();
+        if !pause.is_zero() {
+            std::thread::park_timeout(pause.min(LOOK_EVERY));
+            continue;
+        }
+        let news = held.keep_alive(&mut client).map(|()| held.clone());
+        let is_over = matches!(&news, Err(not_held) if !matches!(not_held, NotHeld::Failure(_)));
+        let is_renewed = news.is_ok();
+        if told.send(news).is_err() || is_over {
+            break;
+        }
+        if !is_renewed {
+            std::thread::park_timeout(LOOK_EVERY);
+        }
+    }
+    client
+}
+
+/// The command, and whether it and what it starts are a process group of their own.
+///
+/// At a terminal they are not: only one group at a time may read from a terminal, and Ctrl-C and Ctrl-Z are to reach the
+/// command as if it ran alone.
+struct Running {
+    child: Child,
+    is_group: bool,
+}
+
+impl Running {
+    fn start(program: &OsString, words: &[OsString], held: &Held) -> std::io::Result<Self> {
+        let is_at_terminal = std::io::stdin().is_terminal()
+            || std::io::stdout().is_terminal()
+            || std::io::stderr().is_terminal();
+        let mut command = Command::new(program);
+        command
+            .args(words)
+            .env(FENCE_VARIABLE, held.fence.0.to_string())
+            .env(KEY_VARIABLE, String::from_utf8_lossy(&held.key).as_ref());
+        if !is_at_terminal {
+            command.process_group(0);
+        }
+        Ok(Self { child: command.spawn()?, is_group: !is_at_terminal })
+    }
+
+    /// Its exit code, if it has ended. `ends_all`: what it started is to end with it.
+    fn ended(&mut self, ends_all: bool) -> Option<ExitCode> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let is_over = waitid(WaitId::Pid(Pid::from_child(&self.child)), options).ok()?.is_some();
+        if is_over && ends_all {
+            // Before its end is taken note of: until then nobody else can have its number.
+            self.signal(Signal::KILL);
+        }
+        let status = self.child.try_wait().ok()??;
+        Some(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        // What has ended already needs no signal.
+        let _ = if self.is_group { kill_process_group(pid, signal) } else { kill_process(pid, signal) };
+    }
+
+    fn kill(mut self) {
+        self.signal(Signal::KILL);
+        let _ = self.child.wait();
+    }
 }
 
 /// Prints who leads, whenever that changes.
@@ -275,9 +383,4 @@ fn listen(arguments: &ClientArgs, name: &Bytes) -> ExitCode {
 fn tell(not_held: &NotHeld) -> ExitCode {
     eprintln!("error: {not_held}");
     ExitCode::FAILURE
-}
-
-#[allow(clippy::disallowed_methods)] // whoever holds a lease counts its time
-fn now() -> Instant {
-    Instant::now()
 }

@@ -175,6 +175,11 @@ impl Client {
         self.write(&Command::DeleteRange(DeleteRange { range, wants_previous: false }))
     }
 
+    /// How long a call may take.
+    pub(super) const fn timeout(&self) -> Duration {
+        self.options.timeout
+    }
+
     /// Where its reads and writes go.
     pub(super) const fn keyspace(&self) -> KeyspaceId {
         self.options.keyspace
@@ -212,9 +217,19 @@ impl Client {
     }
 
     /// Does what `retry` says until an answer comes or there is no further attempt.
-    pub(super) fn perform(&mut self, request: &Request, nature: Nature) -> Result<Response, Failure> {
+    fn perform(&mut self, request: &Request, nature: Nature) -> Result<Response, Failure> {
+        self.perform_within(request, nature, self.options.timeout)
+    }
+
+    /// The same, within `patience` if that is less than a call may take.
+    pub(super) fn perform_within(
+        &mut self,
+        request: &Request,
+        nature: Nature,
+        patience: Duration,
+    ) -> Result<Response, Failure> {
         let began = self.micros();
-        let deadline = began.after(micros_of(self.options.timeout));
+        let deadline = began.after(micros_of(patience.min(self.options.timeout)));
         let (mut retry, mut step) =
             Retry::begin(nature, self.endpoints.len(), self.served_last, began, deadline);
         let mut told: Option<Met> = None;

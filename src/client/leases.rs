@@ -35,8 +35,17 @@ impl Client {
     /// # Errors
     /// No member served it. It may have been renewed all the same; doing so again is safe.
     pub fn keep_lease_alive(&mut self, lease: LeaseId) -> Result<Applied, Failure> {
+        self.keep_lease_alive_within(lease, self.timeout())
+    }
+
+    /// As `keep_lease_alive`, within `patience` if that is less than a call may take.
+    pub(super) fn keep_lease_alive_within(
+        &mut self,
+        lease: LeaseId,
+        patience: Duration,
+    ) -> Result<Applied, Failure> {
         let keyspace = self.keyspace();
-        self.ask(&Request::KeepAlive { keyspace, lease })
+        self.ask(&Request::KeepAlive { keyspace, lease }, patience)
     }
 
     /// How a lease stands.
@@ -45,7 +54,7 @@ impl Client {
     /// No member served it.
     pub fn lease_time_to_live(&mut self, lease: LeaseId, wants_keys: bool) -> Result<Applied, Failure> {
         let keyspace = self.keyspace();
-        self.ask(&Request::TimeToLive { keyspace, lease, wants_keys })
+        self.ask(&Request::TimeToLive { keyspace, lease, wants_keys }, self.timeout())
     }
 
     /// The ids of all leases.
@@ -56,8 +65,8 @@ impl Client {
         self.read(Query::Leases, ReadMode::Linearizable)
     }
 
-    fn ask(&mut self, request: &Request) -> Result<Applied, Failure> {
-        match self.perform(request, Nature::Read)? {
+    fn ask(&mut self, request: &Request, patience: Duration) -> Result<Applied, Failure> {
+        match self.perform_within(request, Nature::Read, patience)? {
             Response::Applied(applied) => Ok(applied),
             other => Err(unfitting(Nature::Read, &other)),
         }

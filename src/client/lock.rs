@@ -14,6 +14,16 @@
 //! that is paused for longer than its lease does not know that it lost the lock: whatever it writes to must be given the
 //! token and refuse a smaller one than it has seen. In the store itself, compare the create revision of the key.
 //!
+//! What a holder counts by is one moment, the one until which its lease lasts at the least: a third of the time into the
+//! lease it is to be renewed, no attempt to renew it outlives the lease, and a fifth of the time before the end whatever
+//! rests on the lock is to be ended.
+//!
+//! ```text
+//!   renewal sent        renew_in = 0                    end_in = 0     sure_for = 0
+//!   |-------------------|-------------------------------|--------------|
+//!   0                   ttl/3                           4 ttl/5        ttl
+//! ```
+//!
 //! Left out: threads. Who waits renews its own lease; who holds has to renew it ([`Held::keep_alive`]).
 
 use super::blocking::Client;
@@ -32,6 +42,11 @@ use std::time::{Duration, Instant};
 ///
 /// Chosen: a person does not notice it, and a thousand who wait cost a member little.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How long before the end of a lease at the most that which rests on it is told to end.
+///
+/// Chosen: as long as service managers let a process take to end.
+const END_PATIENCE_MAX: Duration = Duration::from_secs(10);
 
 /// A lock that is held, or an election that is won.
 #[derive(Clone, Debug)]
@@ -70,23 +85,39 @@ pub enum NotHeld {
 impl Held {
     /// Whether the lease cannot have ended yet. Only a fencing token is sure for whoever is about to write elsewhere.
     pub fn is_surely_held(&self) -> bool {
-        now() < self.sure_until
+        !self.sure_for().is_zero()
     }
 
-    /// When to renew next, so that a failed attempt leaves time for two more.
-    pub fn renew_every(&self) -> Duration {
-        self.ttl / 3
+    /// For how long yet the lease cannot have ended; zero if it may have.
+    pub fn sure_for(&self) -> Duration {
+        self.sure_until.saturating_duration_since(now())
     }
 
-    /// Renews the lease.
+    /// In what time to renew it, so that an attempt that fails leaves time for others.
+    pub fn renew_in(&self) -> Duration {
+        self.sure_for().saturating_sub(self.ttl.saturating_sub(self.ttl / 3))
+    }
+
+    /// In what time whatever rests on it is to be ended unless it is renewed first, so that it has time to end.
+    pub fn end_in(&self) -> Duration {
+        self.sure_for().saturating_sub((self.ttl / 5).min(END_PATIENCE_MAX))
+    }
+
+    /// Renews the lease. No attempt to do so outlives the time for which it is surely held.
     ///
     /// # Errors
     /// `Lost`: it has ended, and the lock with it. `Failure`: nobody answered; try again while `is_surely_held`.
     pub fn keep_alive(&mut self, client: &mut Client) -> Result<(), NotHeld> {
+        self.renew(client, self.sure_for())
+    }
+
+    /// Renews the lease within `patience`, whether it is still sure or not.
+    fn renew(&mut self, client: &mut Client, patience: Duration) -> Result<(), NotHeld> {
         let sent = now();
-        match client.keep_lease_alive(self.lease)?.outcome {
+        match client.keep_lease_alive_within(self.lease, patience)?.outcome {
             Outcome::Lease(LeaseOutcome::Renewed(renewed)) if renewed.ttl_ms > 0 => {
-                self.sure_until = sent + Duration::from_millis(renewed.ttl_ms);
+                self.ttl = Duration::from_millis(renewed.ttl_ms);
+                self.sure_until = sent + self.ttl;
                 Ok(())
             }
             Outcome::Lease(LeaseOutcome::Renewed(_)) => Err(NotHeld::Lost),
@@ -121,7 +152,8 @@ impl Held {
 }
 
 impl Client {
-    /// Waits until the lock `name` is held, or the election won with `value` proclaimed; `patience` at the most.
+    /// Waits until the lock `name` is held, or the election won with `value` proclaimed; `patience` at the most. However
+    /// long it waited, what it returns is held for two thirds of `ttl` at the least.
     ///
     /// # Errors
     /// It is not held, and its key and lease are given up.
@@ -178,7 +210,6 @@ impl Client {
         held: &mut Held,
         deadline: Option<Instant>,
     ) -> Result<(), NotHeld> {
-        let mut renewed = now();
         loop {
             let earlier = Range {
                 limit: 1,
@@ -187,19 +218,25 @@ impl Client {
                 keys_only: true,
                 ..Range::new(under(name))
             };
-            match self.range(earlier)?.pairs.first() {
-                Some(oldest) if oldest.key == held.key => return Ok(()),
-                Some(_) => {}
+            let is_first = match self.range(earlier)?.pairs.first() {
+                Some(oldest) => oldest.key == held.key,
                 None => return Err(NotHeld::Lost),
+            };
+            // All this may have taken as long as the lease, so whose turn has come renews it before it is said so.
+            let has_to_renew = held.renew_in().is_zero();
+            if has_to_renew {
+                // Nothing rests on it yet, so it may be tried for longer than it is sure.
+                held.renew(self, self.timeout())?;
+            }
+            if is_first && !held.renew_in().is_zero() {
+                return Ok(());
             }
             if deadline.is_some_and(|deadline| now() >= deadline) {
                 return Err(NotHeld::TimedOut);
             }
-            if now().saturating_duration_since(renewed) >= held.renew_every() {
-                renewed = now();
-                held.keep_alive(self)?;
+            if !is_first {
+                std::thread::park_timeout(LOOK_EVERY);
             }
-            std::thread::park_timeout(LOOK_EVERY);
         }
     }
 

@@ -1,13 +1,16 @@
 //! The client against members made up for the purpose: threads that speak the protocol and follow a script.
 
+use super::connection::now;
 use super::{Client, ClientOptions, Connection, Trouble};
 use crate::api::native::{
     ClientHello, Features, Frame, Receiver, ServerHello, VERSION, decode_frame, decode_request,
     encode_refusal_frame, encode_response_frame,
 };
 use crate::api::{Certainty, MemberView, Refusal, Request, Response, Stamp, Status};
-use crate::ids::{ClusterId, MemberId, Revision, SessionId};
-use crate::kv::{Applied, Outcome, PutResult};
+use crate::ids::{ClusterId, LeaseId, MemberId, Revision, SessionId};
+use crate::kv::{
+    Applied, Grant, KeyValue, LeaseOutcome, Outcome, PutResult, RangeResult, Renewed, TxnResult,
+};
 use bytes::BytesMut;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -20,6 +23,8 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 enum Act {
     Answer(Response),
+    /// The same, after a while.
+    Late(Duration, Box<Act>),
     /// Answers nothing and hangs up.
     HangUp,
     /// Bytes that are no frame.
@@ -109,13 +114,20 @@ fn serve(mut stream: TcpStream, member: u64, script: &Mutex<Script>) -> Option<(
                 | Request::Status => script.acts.pop_front(),
             }
         };
+        let act = match act {
+            Some(Act::Late(pause, act)) => {
+                thread::park_timeout(pause);
+                Some(*act)
+            }
+            Some(Act::Answer(_) | Act::HangUp | Act::Babble) | None => act,
+        };
         match act {
             Some(Act::Answer(response)) => {
                 stream.write_all(&encode_response_frame(frame.request, &response)).ok()?;
             }
             Some(Act::HangUp) => return None,
             Some(Act::Babble) => stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").ok()?,
-            None => {}
+            Some(Act::Late(..)) | None => {}
         }
     }
 }
@@ -138,6 +150,46 @@ fn server_hello(member: u64) -> ServerHello {
 fn applied(revision: u64) -> Act {
     let outcome = Outcome::Put(PutResult::default());
     Act::Answer(Response::Applied(Applied { revision: Revision(revision), outcome }))
+}
+
+fn applied_as(revision: u64, outcome: Outcome) -> Act {
+    Act::Answer(Response::Applied(Applied { revision: Revision(revision), outcome }))
+}
+
+/// What a member answers to a client that takes a lock which is free: lease 31, key `door/1f`, token 12.
+fn held_at_once(ttl: Duration) -> Vec<Act> {
+    let ttl_ms = u64::try_from(ttl.as_millis()).expect("a short time");
+    let granted = LeaseOutcome::Granted(Grant { lease: LeaseId(0x1f), ttl_ms });
+    let txn = TxnResult { succeeded: true, results: Vec::new() };
+    vec![
+        opened(5),
+        applied_as(11, Outcome::Lease(granted)),
+        applied_as(12, Outcome::Txn(txn)),
+        queue(&[(0x1f, 12)]),
+    ]
+}
+
+/// The candidates for `door`: the lease of each and its token.
+fn queue(candidates: &[(u64, u64)]) -> Act {
+    let pair = |&(lease, fence): &(u64, u64)| pair_of(format!("door/{lease:x}"), lease, fence);
+    let pairs: Vec<KeyValue> = candidates.iter().map(pair).collect();
+    applied_as(12, Outcome::Range(RangeResult { count: pairs.len() as u64, pairs, ..RangeResult::default() }))
+}
+
+fn pair_of(key: String, lease: u64, created: u64) -> KeyValue {
+    KeyValue {
+        key: key.into(),
+        value: "".into(),
+        create_revision: Revision(created),
+        mod_revision: Revision(created),
+        version: 1,
+        lease: LeaseId(lease),
+    }
+}
+
+fn renewed(ttl: Duration) -> Act {
+    let ttl_ms = u64::try_from(ttl.as_millis()).expect("a short time");
+    applied_as(12, Outcome::Lease(LeaseOutcome::Renewed(Renewed { ttl_ms })))
 }
 
 fn opened(session: u64) -> Act {
@@ -274,4 +326,33 @@ fn requests_are_pipelined_up_to_what_the_member_allows() {
     assert_eq!(ids, answered);
     assert_eq!(connection.in_flight(), 0);
     assert!(matches!(connection.receive_within(Duration::from_millis(10)), Err(Trouble::TimedOut)));
+}
+
+#[test]
+fn a_renewal_that_nobody_answers_ends_with_the_time_for_which_the_lock_is_surely_held() {
+    let ttl = Duration::from_secs(3);
+    let fake = Fake::new(1, &held_at_once(ttl));
+    let mut client = client_of(&[&fake], LONG);
+    let mut held = client.hold(&"door".into(), "".into(), ttl, None).expect("it is free");
+    assert_eq!((held.key.as_ref(), held.fence), (&b"door/1f"[..], Revision(12)));
+    assert!(held.renew_in() < held.end_in() && held.end_in() < held.sure_for(), "{held:?}");
+    let began = now();
+    held.keep_alive(&mut client).expect_err("nobody answers");
+    let waited = now().saturating_duration_since(began);
+    assert!(waited < LONG / 2, "it was waited for {waited:?}, past the end of the lease");
+    assert!(!held.is_surely_held());
+}
+
+#[test]
+fn a_lock_that_was_long_in_coming_is_renewed_before_it_is_given() {
+    let ttl = Duration::from_millis(100);
+    let mut acts = held_at_once(ttl);
+    let grant = acts[1].clone();
+    acts[1] = Act::Late(ttl, Box::new(grant));
+    acts.push(renewed(LONG));
+    let fake = Fake::new(1, &acts);
+    let mut client = client_of(&[&fake], LONG);
+    let held = client.hold(&"door".into(), "".into(), ttl, None).expect("its turn comes");
+    assert!(held.is_surely_held(), "what is given is held");
+    assert!(matches!(fake.heard().last(), Some(Request::KeepAlive { lease: LeaseId(0x1f), .. })));
 }

@@ -162,7 +162,9 @@ fn a_hundred_thousand_leases_end_and_no_write_waits_for_them() {
 fn lock(at: &str, ttl: &str, script: &str) -> Child {
     let words =
         ["lock", "door", "--ttl", ttl, "--timeout", "30s", "--endpoints", at, "--", "sh", "-c", script];
-    let child = Command::new(binary()).args(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut command = Command::new(binary());
+    let child =
+        command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     child.expect("the binary starts")
 }
 
@@ -224,6 +226,48 @@ fn a_lock_whose_holder_is_killed_is_free_after_its_time() {
         pause();
     }
     assert_eq!(end_of(busy).status.code(), Some(0));
+}
+
+/// Whether a process of this id runs: one that was killed and that nobody has asked about yet does not.
+fn runs(id: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| state != 'Z' && state != 'X')
+}
+
+#[test]
+fn a_command_that_will_not_end_does_not_outlive_its_lock() {
+    let mut cluster = cluster(1);
+    let at = endpoints(&cluster);
+    let room = Scratch::new("outlives");
+    let sign = room.path().join("ids");
+    // It and what it started ignore that they are told to end.
+    let script = format!(
+        "trap '' TERM; sleep 120 & echo $$ $! > {0}.new; mv {0}.new {0}; while :; do sleep 0.1; done",
+        sign.display()
+    );
+    let holder = lock(&at, "3s", &script);
+    let began = Instant::now();
+    while !sign.exists() {
+        assert!(began.elapsed() < PATIENCE, "it holds it");
+        pause();
+    }
+    let ids = std::fs::read_to_string(&sign).expect("it wrote them");
+    let ids: Vec<i32> = ids.split_whitespace().map(|id| id.parse().expect("an id")).collect();
+    assert!(ids.len() == 2 && ids.iter().all(|id| runs(*id)), "{ids:?}");
+    // Nobody answers a renewal, which may wait for 30 seconds.
+    cluster.members[0].kill();
+    let killed = Instant::now();
+    while ids.iter().any(|id| runs(*id)) && killed.elapsed() < PATIENCE {
+        pause();
+    }
+    let lived = killed.elapsed();
+    for id in ids.iter().filter(|id| runs(**id)) {
+        kill_process(Pid::from_raw(*id).expect("not 0"), Signal::KILL).expect("it runs");
+    }
+    let output = end_of(holder);
+    assert!(lived < Duration::from_secs(15), "it outlived its lock of 3 s by far: {lived:?}");
+    assert_eq!(output.status.code(), Some(3), "the lock was lost: {}", text(&output.stderr));
 }
 
 #[test]
