@@ -107,17 +107,36 @@ impl Client {
     /// # Errors
     /// Says whether the write is not done or its outcome is unknown.
     pub fn write(&mut self, command: &Command) -> Result<Applied, Failure> {
+        self.write_within(command, self.options.timeout)
+    }
+
+    /// The same, within `patience` if that is less than a call may take.
+    ///
+    /// The cluster ends a session that was idle for long. A write that meets no session and cannot have been done in it is
+    /// sent once more, in a new one.
+    pub(super) fn write_within(&mut self, command: &Command, patience: Duration) -> Result<Applied, Failure> {
+        let deadline = self.micros().after(micros_of(patience.min(self.options.timeout)));
         let command = EncodedCommand::encode(command).map_err(|malformed| too_large(&malformed))?;
+        match self.write_once(command.clone(), deadline) {
+            Err(failure) if has_no_session(&failure) && failure.certainty() == Certainty::NotDone => {
+                self.write_once(command, deadline)
+            }
+            answered => answered,
+        }
+    }
+
+    /// Writes in the session there is, or a new one.
+    fn write_once(&mut self, command: EncodedCommand, deadline: BootMicros) -> Result<Applied, Failure> {
         let session =
-            self.session().map_err(|failure| Failure { nature: Nature::StampedWrite, ..failure })?;
+            self.session(deadline).map_err(|failure| Failure { nature: Nature::StampedWrite, ..failure })?;
         self.sequence += 1;
         let stamp = Stamp { session, sequence: self.sequence, low_water: self.sequence - 1 };
         let request = Request::Write { keyspace: self.options.keyspace, stamp: Some(stamp), command };
-        match self.perform(&request, Nature::StampedWrite) {
+        match self.perform_until(&request, Nature::StampedWrite, deadline) {
             Ok(Response::Applied(applied)) => Ok(applied),
             Ok(other) => Err(unfitting(Nature::StampedWrite, &other)),
             Err(failure) => {
-                if let Setback::Refused { refusal: Refusal::SessionUnknown, .. } = failure.end.last {
+                if has_no_session(&failure) {
                     self.session = None;
                 }
                 Err(failure)
@@ -201,12 +220,12 @@ impl Client {
     }
 
     /// The session, opened if there is none.
-    fn session(&mut self) -> Result<SessionId, Failure> {
+    fn session(&mut self, deadline: BootMicros) -> Result<SessionId, Failure> {
         if let Some(session) = self.session {
             return Ok(session);
         }
         let request = Request::OpenSession { keyspace: self.options.keyspace };
-        match self.perform(&request, Nature::Read)? {
+        match self.perform_until(&request, Nature::Read, deadline)? {
             Response::SessionOpened { session } => {
                 self.session = Some(session);
                 self.sequence = 0;
@@ -216,7 +235,7 @@ impl Client {
         }
     }
 
-    /// Does what `retry` says until an answer comes or there is no further attempt.
+    /// Performs a request, and returns the answer.
     fn perform(&mut self, request: &Request, nature: Nature) -> Result<Response, Failure> {
         self.perform_within(request, nature, self.options.timeout)
     }
@@ -228,8 +247,18 @@ impl Client {
         nature: Nature,
         patience: Duration,
     ) -> Result<Response, Failure> {
+        let deadline = self.micros().after(micros_of(patience.min(self.options.timeout)));
+        self.perform_until(request, nature, deadline)
+    }
+
+    /// Does what `retry` says until an answer comes or there is no further attempt.
+    fn perform_until(
+        &mut self,
+        request: &Request,
+        nature: Nature,
+        deadline: BootMicros,
+    ) -> Result<Response, Failure> {
         let began = self.micros();
-        let deadline = began.after(micros_of(patience.min(self.options.timeout)));
         let (mut retry, mut step) =
             Retry::begin(nature, self.endpoints.len(), self.served_last, began, deadline);
         let mut told: Option<Met> = None;
@@ -394,6 +423,11 @@ fn told(address: &str, trouble: &Trouble) -> String {
         | Trouble::Refused(_)
         | Trouble::TooManyInFlight(_) => format!("{address}: {trouble}"),
     }
+}
+
+/// Whether the cluster knows the session no more.
+const fn has_no_session(failure: &Failure) -> bool {
+    matches!(failure.end.last, Setback::Refused { refusal: Refusal::SessionUnknown, .. })
 }
 
 /// A command that breaks a limit; nothing was sent.

@@ -98,7 +98,8 @@ const fn refusal_advice(refusal: Refusal) -> &'static str {
         }
         Refusal::Malformed => "keep to the limits of keys, values and transactions (PROTOCOL.md)",
         Refusal::NoSuchKeyspace => "name a keyspace that exists",
-        Refusal::SessionUnknown | Refusal::SequenceForgotten => "read the keys before you write them again",
+        Refusal::SessionUnknown => "try again: it will be in a new session",
+        Refusal::SequenceForgotten => "read the keys before you write them again",
         Refusal::AnswerTooLong => "ask for less: --limit, --keys-only, --count-only",
         Refusal::WrongCluster => "check --endpoints: the address belongs to another cluster",
         Refusal::NoSuchWatch => "create the watch anew, from the revision after the last one it was told",

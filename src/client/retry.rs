@@ -7,7 +7,8 @@
 //!
 //! - What may change something twice is sent at most once: an attempt that may have reached a server is followed
 //!   by another only if the request is a read or carries a stamp.
-//! - *Not done* is said only if every attempt was answered so, or never left (DESIGN §10).
+//! - *Not done* is said only if every attempt was answered so, or never left (DESIGN §10). An attempt that met no session
+//!   was not done: a session that is gone never comes back, so of this write only earlier attempts can be in doubt.
 //! - No step begins at or after the deadline.
 //!
 //! What it leaves out: sockets, clocks, who is behind an endpoint's number.
@@ -169,8 +170,10 @@ impl Retry {
         };
         is_write
             && match setback {
-                Setback::Unreachable => false,
                 Setback::Lost | Setback::TimedOut => true,
+                // What the write did in the session while there was one is what nobody knows any more. This attempt found
+                // none, and was proposed once at the most.
+                Setback::Unreachable | Setback::Refused { refusal: Refusal::SessionUnknown, .. } => false,
                 Setback::Refused { refusal, .. } => refusal.certainty() == Certainty::OutcomeUnknown,
             }
     }
@@ -338,8 +341,26 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_session_ends_a_write_with_its_outcome_unknown() {
-        for refusal in [Refusal::SessionUnknown, Refusal::SequenceForgotten, Refusal::AnswerTooLong] {
+    fn a_session_that_is_gone_leaves_in_doubt_what_earlier_attempts_did_and_nothing_else() {
+        let gone = refused(Refusal::SessionUnknown);
+        let first = given_up(begin(Nature::StampedWrite).next(gone.clone(), BootMicros(1)));
+        assert_eq!(first, GivenUp { certainty: Certainty::NotDone, last: gone.clone(), attempts: 1 });
+        for (earlier, certainty) in [
+            (Setback::Unreachable, Certainty::NotDone),
+            (refused(Refusal::NotReady), Certainty::NotDone),
+            (refused(Refusal::LeaderChanged), Certainty::OutcomeUnknown),
+            (Setback::TimedOut, Certainty::OutcomeUnknown),
+        ] {
+            let mut retry = begin(Nature::StampedWrite);
+            retry.next(earlier.clone(), BootMicros(1));
+            let end = given_up(retry.next(gone.clone(), BootMicros(2)));
+            assert_eq!((end.certainty, &end.last), (certainty, &gone), "after {earlier:?}");
+        }
+    }
+
+    #[test]
+    fn a_result_that_is_not_remembered_ends_a_write_with_its_outcome_unknown() {
+        for refusal in [Refusal::SequenceForgotten, Refusal::AnswerTooLong] {
             let end = given_up(begin(Nature::StampedWrite).next(refused(refusal), BootMicros(1)));
             assert_eq!(end.certainty, Certainty::OutcomeUnknown, "{refusal:?}");
         }

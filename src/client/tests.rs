@@ -275,15 +275,32 @@ fn a_leader_that_is_not_among_the_endpoints_is_found_through_the_member_that_nam
 }
 
 #[test]
-fn an_unknown_session_is_replaced_by_a_new_one_for_the_next_write() {
+fn a_write_whose_session_has_ended_is_sent_in_a_new_one_if_no_attempt_is_in_doubt() {
     let acts = [opened(5), refused(Refusal::SessionUnknown), opened(6), applied(2)];
     let fake = Fake::new(1, &acts);
-    let mut client = client_of(&[&fake], LONG);
+    client_of(&[&fake], LONG).put("a", "1").expect("nothing was done in the session that ended");
+    let stamp = |session| Stamp { session: SessionId(session), sequence: 1, low_water: 0 };
+    assert_eq!(fake.stamps(), [stamp(5), stamp(6)]);
+}
+
+#[test]
+fn a_write_that_an_ended_session_may_have_done_is_not_sent_in_another() {
+    let first = Fake::new(1, &[opened(5), Act::HangUp]);
+    let second = Fake::new(2, &[refused(Refusal::SessionUnknown), opened(6), applied(2)]);
+    let mut client = client_of(&[&first, &second], LONG);
     let failure = client.put("a", "1").expect_err("what it did is no longer remembered");
-    assert_eq!(failure.certainty(), Certainty::OutcomeUnknown);
+    assert_eq!((failure.certainty(), failure.code()), (Certainty::OutcomeUnknown, "session-unknown"));
     client.put("a", "2").expect("served in a new session");
-    let last = fake.stamps().pop().expect("it was stamped");
+    let last = second.stamps().pop().expect("it was stamped");
     assert_eq!(last, Stamp { session: SessionId(6), sequence: 1, low_water: 0 });
+}
+
+#[test]
+fn a_session_that_ends_as_often_as_it_is_opened_is_not_opened_for_ever() {
+    let ended = refused(Refusal::SessionUnknown);
+    let fake = Fake::new(1, &[opened(5), ended.clone(), opened(6), ended, opened(7), applied(2)]);
+    let failure = client_of(&[&fake], LONG).put("a", "1").expect_err("something is wrong there");
+    assert_eq!((failure.certainty(), failure.code()), (Certainty::NotDone, "session-unknown"));
 }
 
 #[test]
