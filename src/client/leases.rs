@@ -27,7 +27,16 @@ impl Client {
     /// # Errors
     /// As `write`.
     pub fn revoke_lease(&mut self, lease: LeaseId) -> Result<Applied, Failure> {
-        self.write(&Command::Lease(LeaseCommand::Revoke(Revoke { lease })))
+        self.revoke_lease_within(lease, self.timeout())
+    }
+
+    /// As `revoke_lease`, within `patience` if that is less than a call may take.
+    pub(super) fn revoke_lease_within(
+        &mut self,
+        lease: LeaseId,
+        patience: Duration,
+    ) -> Result<Applied, Failure> {
+        self.write_within(&Command::Lease(LeaseCommand::Revoke(Revoke { lease })), patience)
     }
 
     /// Makes a lease last for all of its time again.

@@ -7,7 +7,8 @@
 //!
 //! Each candidate has one key under the name, attached to its lease and called after it (etcd's way, so that both
 //! protocols' clients queue in one line). The one that was created first holds the lock, or leads. When its lease ends,
-//! the key goes, and the next one's turn has come.
+//! the key goes, and the next one's turn has come. A key that is not called after its own lease is no candidate, so a lock
+//! `a` and a lock `a/b` do not wait for each other.
 //!
 //! What always holds: of all keys under a name at most one is the oldest, so at most one candidate holds the lock at any
 //! revision; each new holder's **fencing token**, the create revision of its key, is larger than all before it. A holder
@@ -43,6 +44,16 @@ use std::time::{Duration, Instant};
 /// Chosen: a person does not notice it, and a thousand who wait cost a member little.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// How many of the oldest keys under a name are looked at first.
+///
+/// Chosen: one would do where nothing but candidates is under the name; a few more cost nothing.
+const OLDEST_COUNT: u64 = 8;
+
+/// How long giving up a place in a queue may take.
+///
+/// Chosen: a commit takes far less; after it the lease's time does the same.
+const GIVE_UP_PATIENCE: Duration = Duration::from_millis(500);
+
 /// How long before the end of a lease at the most that which rests on it is told to end.
 ///
 /// Chosen: as long as service managers let a process take to end.
@@ -74,6 +85,9 @@ pub enum NotHeld {
     /// The lease ran out, or was revoked.
     #[error("the lease has ended")]
     Lost,
+    /// The key that would stand for it is there already, and is somebody else's.
+    #[error("its key is there already, under a lease that was just made")]
+    KeyExists,
     /// It was not free within the time.
     #[error("it was not free in time")]
     TimedOut,
@@ -181,10 +195,10 @@ impl Client {
     /// # Errors
     /// The read was not served.
     pub fn holder(&mut self, name: &Bytes) -> Result<Option<KeyValue>, NotHeld> {
-        let oldest = Range { limit: 1, sort: Some(by_age(SortOrder::Ascending)), ..Range::new(under(name)) };
-        Ok(self.range(oldest)?.pairs.pop())
+        self.oldest(name, &Range::new(under(name)))
     }
 
+    /// Makes a lease, and the key that waits for its turn.
     fn queue_up(&mut self, name: &Bytes, value: Bytes, ttl: Duration) -> Result<Held, NotHeld> {
         let sent = now();
         let lease = match self.grant_lease(LeaseId(0), ttl)?.outcome {
@@ -192,15 +206,21 @@ impl Client {
             Outcome::Refused(refusal) => return Err(NotHeld::Refused(refusal)),
             other => return Err(unfitting(&other)),
         };
-        let key = Bytes::from([name.as_ref(), format!("/{:x}", lease.0).as_bytes()].concat());
+        let key = key_of(name, lease);
         let txn = Txn {
             compares: vec![is_created_at(&key, Revision(0))],
             success: vec![put(&key, value, lease)],
             failure: Vec::new(),
         };
-        // No key of this lease's name exists, because the store gives no id twice.
-        let (_, fence) = transact(self, txn)?;
-        Ok(Held { key, lease, fence, ttl, sure_until: sent + ttl })
+        let queued = match transact(self, txn) {
+            Ok((true, fence)) => return Ok(Held { key, lease, fence, ttl, sure_until: sent + ttl }),
+            Ok((false, _)) => Err(NotHeld::KeyExists),
+            Err(not_held) => Err(not_held),
+        };
+        // Nobody would wait for this key's turn, were it there or come yet, and others would wait behind it. If this fails,
+        // too, both end with the lease's time.
+        let _ = self.revoke_lease_within(lease, GIVE_UP_PATIENCE);
+        queued
     }
 
     /// Waits until no key that was created earlier is left.
@@ -211,14 +231,9 @@ impl Client {
         deadline: Option<Instant>,
     ) -> Result<(), NotHeld> {
         loop {
-            let earlier = Range {
-                limit: 1,
-                filter: Filter { create_max: held.fence, ..Filter::default() },
-                sort: Some(by_age(SortOrder::Ascending)),
-                keys_only: true,
-                ..Range::new(under(name))
-            };
-            let is_first = match self.range(earlier)?.pairs.first() {
+            let filter = Filter { create_max: held.fence, ..Filter::default() };
+            let earlier = Range { filter, keys_only: true, ..Range::new(under(name)) };
+            let is_first = match self.oldest(name, &earlier)? {
                 Some(oldest) => oldest.key == held.key,
                 None => return Err(NotHeld::Lost),
             };
@@ -238,6 +253,21 @@ impl Client {
                 std::thread::park_timeout(LOOK_EVERY);
             }
         }
+    }
+
+    /// The oldest of the candidates for `name` in a range of keys.
+    fn oldest(&mut self, name: &Bytes, range: &Range) -> Result<Option<KeyValue>, NotHeld> {
+        // In most places nothing but candidates is under a name. Where there is more, all of it has to be looked at.
+        for limit in [OLDEST_COUNT, 0] {
+            let sort = Some(Sort { by: SortBy::Create, order: SortOrder::Ascending });
+            let result = self.range(Range { limit, sort, ..range.clone() })?;
+            let has_more = result.more;
+            let oldest = result.pairs.into_iter().find(|pair| is_candidate(name, pair));
+            if oldest.is_some() || !has_more {
+                return Ok(oldest);
+            }
+        }
+        Ok(None)
     }
 
     fn range(&mut self, range: Range) -> Result<RangeResult, NotHeld> {
@@ -266,8 +296,15 @@ fn under(name: &Bytes) -> KeyRange {
     KeyRange::Span { start, end: Bytes::from([name.as_ref(), b"0"].concat()) }
 }
 
-const fn by_age(order: SortOrder) -> Sort {
-    Sort { by: SortBy::Create, order }
+/// The key of a candidate.
+fn key_of(name: &Bytes, lease: LeaseId) -> Bytes {
+    Bytes::from([name.as_ref(), format!("/{:x}", lease.0).as_bytes()].concat())
+}
+
+/// Whether a pair under `name` is a candidate for it: its key is called after its lease. One for `name/more` is not, and
+/// neither is a key that somebody keeps there.
+fn is_candidate(name: &Bytes, pair: &KeyValue) -> bool {
+    pair.lease != LeaseId(0) && pair.key == key_of(name, pair.lease)
 }
 
 fn is_created_at(key: &Bytes, revision: Revision) -> Compare {

@@ -9,7 +9,8 @@ use crate::api::native::{
 use crate::api::{Certainty, MemberView, Refusal, Request, Response, Stamp, Status};
 use crate::ids::{ClusterId, LeaseId, MemberId, Revision, SessionId};
 use crate::kv::{
-    Applied, Grant, KeyValue, LeaseOutcome, Outcome, PutResult, RangeResult, Renewed, TxnResult,
+    Applied, Command, Grant, KeyValue, LeaseCommand, LeaseOutcome, Outcome, PutResult, RangeResult, Renewed,
+    Revoke, TxnResult,
 };
 use bytes::BytesMut;
 use std::collections::VecDeque;
@@ -372,4 +373,48 @@ fn a_lock_that_was_long_in_coming_is_renewed_before_it_is_given() {
     let held = client.hold(&"door".into(), "".into(), ttl, None).expect("its turn comes");
     assert!(held.is_surely_held(), "what is given is held");
     assert!(matches!(fake.heard().last(), Some(Request::KeepAlive { lease: LeaseId(0x1f), .. })));
+}
+
+/// The leases that a member was asked to revoke.
+fn revoked(fake: &Fake) -> Vec<LeaseId> {
+    let revoke = |request: &Request| match request {
+        Request::Write { command, .. } => match crate::api::decode_command(command.bytes()) {
+            Ok(Command::Lease(LeaseCommand::Revoke(Revoke { lease }))) => Some(lease),
+            Ok(_) | Err(_) => None,
+        },
+        Request::OpenSession { .. }
+        | Request::CloseSession { .. }
+        | Request::Read { .. }
+        | Request::KeepAlive { .. }
+        | Request::TimeToLive { .. }
+        | Request::Watch(_)
+        | Request::Status => None,
+    };
+    fake.heard().iter().filter_map(revoke).collect()
+}
+
+#[test]
+fn who_cannot_queue_up_leaves_no_lease_behind() {
+    let key_is_there = TxnResult { succeeded: false, results: Vec::new() };
+    for answer in [refused(Refusal::NoSuchKeyspace), applied_as(12, Outcome::Txn(key_is_there))] {
+        let mut acts = held_at_once(LONG);
+        acts.truncate(2);
+        acts.extend([answer, applied_as(13, Outcome::Lease(LeaseOutcome::Revoked))]);
+        let fake = Fake::new(1, &acts);
+        let mut client = client_of(&[&fake], LONG);
+        client.hold(&"door".into(), "".into(), LONG, None).expect_err("its key could not be made");
+        assert_eq!(revoked(&fake), [LeaseId(0x1f)]);
+    }
+}
+
+#[test]
+fn only_a_key_that_is_called_after_its_lease_is_a_candidate() {
+    let mut acts = held_at_once(LONG);
+    acts.pop();
+    let pair = |key: &str, lease, created| pair_of(key.to_owned(), lease, created);
+    let pairs = vec![pair("door/left/a", 10, 3), pair("door/b", 0, 4), pair("door/1f", 0x1f, 12)];
+    acts.push(applied_as(12, Outcome::Range(RangeResult { count: 3, pairs, ..RangeResult::default() })));
+    let fake = Fake::new(1, &acts);
+    let held = client_of(&[&fake], LONG).hold(&"door".into(), "".into(), LONG, Some(SHORT));
+    assert_eq!(held.expect("nobody is before it").fence, Revision(12));
 }
