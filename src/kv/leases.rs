@@ -5,8 +5,9 @@
 //! how much of it was left at its last checkpoint.
 //!
 //! What always holds: a key is attached to at most one lease, the one that its newest pair names; what remains of a
-//! lease is never 0 and never more than it was granted. An id may be granted again once its lease has ended, so
-//! what a leader says of a lease names its *life*, the number of the grant, and does nothing to a later one.
+//! lease is never 0 and never more than it was granted. An id that a client chooses may be granted again once its lease has
+//! ended, so what a leader says of a lease names its *life*, the number of the grant, and does nothing to a later one. An
+//! id that is chosen here is never chosen again.
 //!
 //! It leaves out deleting the keys of a lease that ends: the transaction that ends it does that (`store.rs`).
 
@@ -47,7 +48,7 @@ impl Lease {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Leases {
     table: BTreeMap<LeaseId, Lease>,
-    /// Leases granted so far.
+    /// The number of the newest grant. Some below it may have been passed over.
     grants: u64,
     /// Keys attached to any.
     attached_count: usize,
@@ -76,7 +77,7 @@ impl Leases {
             return Err(StoreRefusal::TooManyLeases);
         }
         self.grants += 1;
-        let lease = if asked == LeaseId(0) { self.unused_id() } else { asked };
+        let lease = if asked == LeaseId(0) { self.choose_id() } else { asked };
         let granted = Lease { grant: self.grants, ttl_ms, remaining_ms: ttl_ms, keys: BTreeSet::new() };
         self.table.insert(lease, granted);
         absorb(hash, [1, lease.0, ttl_ms]);
@@ -165,12 +166,18 @@ impl Leases {
         self.table.get_mut(&life.lease).filter(|found| found.grant == life.grant || planted!(121))
     }
 
-    /// An id that nobody uses: of 63 bits, because etcd's clients take it for a signed number.
-    fn unused_id(&self) -> LeaseId {
-        let spread = |number: u64| LeaseId(number.wrapping_mul(SPREAD) & (u64::MAX >> 1));
-        let mut tried = (self.grants..=u64::MAX).map(spread);
-        let unused = tried.find(|lease| *lease != LeaseId(0) && !self.table.contains_key(lease));
-        unused.expect("there are more ids than leases")
+    /// The id of this grant: of 63 bits, because etcd's clients take it for a signed number.
+    ///
+    /// It follows from the number of the grant, and numbers whose id a client has chosen are passed over for ever: so no id is
+    /// chosen here twice, however soon a lease ends. Who held the first one would renew, and so believe to hold, the next.
+    fn choose_id(&mut self) -> LeaseId {
+        loop {
+            let lease = LeaseId(self.grants.wrapping_mul(SPREAD) & (u64::MAX >> 1));
+            if lease != LeaseId(0) && !self.table.contains_key(&lease) {
+                return lease;
+            }
+            self.grants += 1;
+        }
     }
 }
 
@@ -179,5 +186,33 @@ fn absorb(hash: &mut RollingHash, words: [u64; 3]) {
     hash.absorb_word(HASH_MARK);
     for word in words {
         hash.absorb_word(word);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(leases: &mut Leases, lease: LeaseId) -> LeaseId {
+        let granted = leases.grant(Grant { lease, ttl_ms: 1_000 }, &mut RollingHash::new());
+        granted.expect("there is room").lease
+    }
+
+    #[test]
+    fn an_id_is_chosen_once_even_if_clients_choose_the_ones_that_would_come_next() {
+        let mut hash = RollingHash::new();
+        let (mut ours, mut next) = (Leases::default(), Leases::default());
+        let to_come: Vec<LeaseId> = (0..6).map(|_| grant(&mut next, LeaseId(0))).collect();
+        // Grants 1 and 2 are a client's, with the ids that grants 3 and 4 would have chosen.
+        for lease in [to_come[2], to_come[3]] {
+            assert_eq!(grant(&mut ours, lease), lease);
+        }
+        let mut chosen = BTreeSet::new();
+        for _ in 0..6 {
+            let lease = grant(&mut ours, LeaseId(0));
+            assert!(chosen.insert(lease), "{lease} was chosen twice");
+            assert!(ours.end(lease, &mut hash).is_some());
+        }
+        assert!(!chosen.contains(&to_come[2]) && !chosen.contains(&to_come[3]), "they are somebody's");
     }
 }
