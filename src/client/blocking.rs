@@ -8,7 +8,8 @@
 //! What it leaves out: the decisions (`retry`), the bytes (`connection`), and requests side by side: it has one at
 //! a time.
 
-use super::connection::{Connection, Trouble, now};
+use super::clock::{BootInstant, now};
+use super::connection::{Connection, Trouble};
 use super::failure::Failure;
 use super::retry::{GivenUp, Nature, Retry, Setback, Step};
 use crate::api::{Certainty, EncodedCommand, Malformed, ReadMode, Refusal, Request, Response, Stamp, Status};
@@ -16,7 +17,7 @@ use crate::ids::{BootMicros, ClusterId, KeyspaceId, MemberId, SessionId};
 use crate::kv::{Applied, Command, DeleteRange, KeyRange, Put, Query, Range};
 use crate::limits::STATUS_MEMBERS_MAX;
 use bytes::Bytes;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long the goodbye of a client may take.
 ///
@@ -56,7 +57,7 @@ pub struct Client {
     /// The endpoint that served last; the next request begins there.
     served_last: usize,
     member: MemberId,
-    epoch: Instant,
+    epoch: BootInstant,
     session: Option<SessionId>,
     /// The last sequence given out in the session.
     sequence: u64,

@@ -4,6 +4,7 @@
 //! request awaits one; after the first damaged byte nothing more is read. What it leaves out: which member to ask,
 //! and what to do when this one fails; that is `Client`.
 
+use super::clock::{BootInstant, now};
 use crate::api::native::{
     ClientHello, Features, Frame, FrameDamage, Receiver, ServerHello, VERSION, decode_frame,
     decode_response_frame, encode_request_frame, kind,
@@ -14,7 +15,7 @@ use bytes::BytesMut;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Bytes read from the socket at once.
 const READ_BYTES: usize = 16 * 1_024;
@@ -228,7 +229,7 @@ impl Drop for Connection {
     }
 }
 
-fn connect(address: &str, deadline: Instant) -> io::Result<TcpStream> {
+fn connect(address: &str, deadline: BootInstant) -> io::Result<TcpStream> {
     let mut last = io::Error::new(ErrorKind::NotFound, "the name stands for no address");
     for resolved in address.to_socket_addrs()? {
         let remaining = deadline.saturating_duration_since(now());
@@ -243,7 +244,7 @@ fn connect(address: &str, deadline: Instant) -> io::Result<TcpStream> {
 fn receive_frame(
     stream: &mut TcpStream,
     received: &mut BytesMut,
-    deadline: Instant,
+    deadline: BootInstant,
 ) -> Result<Frame, Trouble> {
     loop {
         if let Some(frame) = decode_frame(received, Receiver::Client)? {
@@ -274,10 +275,4 @@ fn refusal_of(frame: &Frame) -> Trouble {
         Ok(_) => Trouble::Unasked(frame.request),
         Err(malformed) => Trouble::Malformed(malformed),
     }
-}
-
-/// The time of this process.
-#[allow(clippy::disallowed_methods)] // a client of sockets waits by the clock; what decides (`retry`) is given the time
-pub(super) fn now() -> Instant {
-    Instant::now()
 }

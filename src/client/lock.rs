@@ -28,7 +28,7 @@
 //! Left out: threads. Who waits renews its own lease; who holds has to renew it ([`Held::keep_alive`]).
 
 use super::blocking::Client;
-use super::connection::now;
+use super::clock::{BootInstant, now};
 use super::failure::Failure;
 use crate::api::ReadMode;
 use crate::ids::{LeaseId, Revision};
@@ -37,7 +37,7 @@ use crate::kv::{
     Outcome, Put, Query, Range, RangeResult, Sort, SortBy, SortOrder, StoreRefusal, Txn,
 };
 use bytes::Bytes;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Between two looks at whether one's turn has come.
 ///
@@ -70,7 +70,7 @@ pub struct Held {
     pub fence: Revision,
     ttl: Duration,
     /// Until when the lease lasts at the least.
-    sure_until: Instant,
+    sure_until: BootInstant,
 }
 
 /// Why a lock is not held.
@@ -228,7 +228,7 @@ impl Client {
         &mut self,
         name: &Bytes,
         held: &mut Held,
-        deadline: Option<Instant>,
+        deadline: Option<BootInstant>,
     ) -> Result<(), NotHeld> {
         loop {
             let filter = Filter { create_max: held.fence, ..Filter::default() };

@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod blocking;
+mod clock;
 mod connection;
 mod failure;
 mod leases;

@@ -1,6 +1,6 @@
 //! The client against members made up for the purpose: threads that speak the protocol and follow a script.
 
-use super::connection::now;
+use super::clock::now;
 use super::{Client, ClientOptions, Connection, Trouble};
 use crate::api::native::{
     ClientHello, Features, Frame, Receiver, ServerHello, VERSION, decode_frame, decode_request,

@@ -7,7 +7,8 @@
 //! connection. What it leaves out: threads of its own; whoever waits for the next event is the one who does all this.
 
 use super::blocking::ClientOptions;
-use super::connection::{Connection, Trouble, now};
+use super::clock::{BootInstant, now};
+use super::connection::{Connection, Trouble};
 use super::resume::{Resume, Told};
 use crate::api::{ReadMode, Refusal, Request, Response, WatchAnswer, WatchRequest};
 use crate::ids::{ClusterId, MemberId, Revision};
@@ -15,7 +16,7 @@ use crate::kv::{KeyRange, Query, Range};
 use crate::limits::STATUS_MEMBERS_MAX;
 use crate::watch::WatchSpec;
 use bytes::Bytes;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long nothing may come before a member is asked whether it still hears a majority.
 ///
@@ -75,9 +76,9 @@ struct Serving {
     connection: Connection,
     watch: u64,
     is_created: bool,
-    heard_at: Instant,
+    heard_at: BootInstant,
     /// A read that shows whether it hears a majority, and when it was asked.
-    asked: Option<(u64, Instant)>,
+    asked: Option<(u64, BootInstant)>,
 }
 
 impl Watcher {
@@ -150,7 +151,7 @@ impl Watcher {
     }
 
     /// Tries the next member. False if none could be had in time.
-    fn connect(&mut self, deadline: Instant) -> Result<bool, String> {
+    fn connect(&mut self, deadline: BootInstant) -> Result<bool, String> {
         if self.failures_count > 0 && self.failures_count.is_multiple_of(self.endpoints.len()) {
             pause(PAUSE.min(deadline.saturating_duration_since(now())));
         }
@@ -252,7 +253,7 @@ impl Watcher {
 
 impl Serving {
     /// How long to wait for the next frame.
-    fn wait(&self, deadline: Instant) -> Duration {
+    fn wait(&self, deadline: BootInstant) -> Duration {
         let until = match self.asked {
             Some((_, asked_at)) => asked_at + ANSWER_PATIENCE,
             None => self.heard_at + QUIET_MAX,
