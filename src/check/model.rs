@@ -131,12 +131,29 @@ impl Model {
         (succeeded, if succeeded { &txn.success } else { &txn.failure })
     }
 
+    /// Of the operations that run, the faults of puts come before those of ranges.
     fn refusal_in(&self, before: Revision, txn: &Txn) -> Option<StoreRefusal> {
-        self.chosen(before, txn).1.iter().find_map(|operation| match operation {
+        let of_puts = self.first_refusal(before, txn, &|operation| match operation {
             Operation::Put(put) => self.put_refusal(before, put),
-            Operation::DeleteRange(_) => None,
-            Operation::Range(range) => self.refusal_of(before, range),
-            Operation::Txn(nested) => self.refusal_in(before, nested),
+            Operation::DeleteRange(_) | Operation::Range(_) | Operation::Txn(_) => None,
+        });
+        of_puts.or_else(|| {
+            self.first_refusal(before, txn, &|operation| match operation {
+                Operation::Range(range) => self.refusal_of(before, range),
+                Operation::Put(_) | Operation::DeleteRange(_) | Operation::Txn(_) => None,
+            })
+        })
+    }
+
+    fn first_refusal(
+        &self,
+        before: Revision,
+        txn: &Txn,
+        refusal_of: &impl Fn(&Operation) -> Option<StoreRefusal>,
+    ) -> Option<StoreRefusal> {
+        self.chosen(before, txn).1.iter().find_map(|operation| match operation {
+            Operation::Txn(nested) => self.first_refusal(before, nested, refusal_of),
+            Operation::Put(_) | Operation::DeleteRange(_) | Operation::Range(_) => refusal_of(operation),
         })
     }
 

@@ -247,23 +247,36 @@ impl Model {
         (succeeded, if succeeded { &txn.success } else { &txn.failure })
     }
 
-    /// Whatever would go wrong with the operations that will run from this state on, the first of it.
+    /// Whatever would go wrong with the operations that will run from this state on: the first of it, the puts' first.
     fn refusals(&self, txn: &Txn) -> Answer<()> {
-        self.chosen(txn).1.iter().try_for_each(|operation| match operation {
+        let mut running = Vec::new();
+        self.running(txn, &mut running);
+        let (puts, others): (Vec<_>, Vec<_>) =
+            running.into_iter().partition(|operation| matches!(operation, Operation::Put(_)));
+        puts.into_iter().chain(others).try_for_each(|operation| match operation {
             Operation::Put(Put { key, lease, keeps_value, keeps_lease, .. }) => {
                 let is_missing = self.pairs(&KeyRange::Key(key.clone()), u64::MAX).is_empty();
                 refuse(is_missing && (*keeps_value || *keeps_lease), StoreRefusal::KeyNotFound)?;
                 refuse(self.lacks_lease(*lease), StoreRefusal::LeaseNotFound)
             }
-            Operation::DeleteRange(_) => Ok(()),
             Operation::Range(range) => {
                 let asked = range.revision.0;
                 refuse(asked > self.revision(), StoreRefusal::FutureRevision)?;
                 let is_gone = asked > 0 && self.compactions.iter().any(|compacted| asked < *compacted);
                 refuse(is_gone, StoreRefusal::Compacted)
             }
-            Operation::Txn(nested) => self.refusals(nested),
+            Operation::DeleteRange(_) | Operation::Txn(_) => Ok(()),
         })
+    }
+
+    /// All operations that will run from this state on, in order.
+    fn running<'txn>(&self, txn: &'txn Txn, running: &mut Vec<&'txn Operation>) {
+        for operation in self.chosen(txn).1 {
+            running.push(operation);
+            if let Operation::Txn(nested) = operation {
+                self.running(nested, running);
+            }
+        }
     }
 
     fn transact(&mut self, before: &Self, txn: &Txn) -> TxnResult {

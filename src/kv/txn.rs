@@ -5,9 +5,9 @@
 //! first of them runs. A list that is not chosen is not looked at: what it would have been refused for did not
 //! happen (etcd's rule).
 //!
-//! So a transaction takes four walks over the lists that run, in the same order. The first decides which those
-//! are and writes it down as a [`Path`]; the second looks for refusals; the third adds up what running will cost
-//! (`budget.rs`); the fourth runs.
+//! So a transaction takes walks over the lists that run, in the same order. The first decides which those are and
+//! writes it down as a [`Path`]; two look for refusals, of the puts and then of the ranges; one adds up what running
+//! will cost (`budget.rs`); the last runs.
 
 use super::budget::{Budget, charge};
 use super::command::{
@@ -59,7 +59,9 @@ fn prepare(view: View<'_>, txn: &Txn) -> Result<Path, StoreRefusal> {
 pub(super) fn prepare_within(budget: &mut Budget, view: View<'_>, txn: &Txn) -> Result<Path, StoreRefusal> {
     let mut path = Path::new();
     choose(budget, view, txn, &mut path)?;
-    pre_check(view, txn, &mut path.iter().copied())?;
+    // What is wrong with a put is told before what is wrong with any range (etcd's order).
+    pre_check(&|operation| refusal_of_put(view, operation), txn, &mut path.iter().copied())?;
+    pre_check(&|operation| refusal_of_range(view, operation), txn, &mut path.iter().copied())?;
     charge(budget, view, txn, &mut path.iter().copied())?;
     Ok(path)
 }
@@ -81,20 +83,29 @@ pub(super) const fn chosen(txn: &Txn, succeeded: bool) -> &[Operation] {
     if succeeded { txn.success.as_slice() } else { txn.failure.as_slice() }
 }
 
-/// Looks for every refusal that depends on the state, in the order of the operations (etcd's).
-fn pre_check(view: View<'_>, txn: &Txn, path: &mut impl Iterator<Item = bool>) -> Result<(), StoreRefusal> {
+/// Looks for the first operation that `refusal_of` refuses, in their order.
+fn pre_check(
+    refusal_of: &impl Fn(&Operation) -> Option<StoreRefusal>,
+    txn: &Txn,
+    path: &mut dyn Iterator<Item = bool>,
+) -> Result<(), StoreRefusal> {
     for operation in chosen(txn, next(path)) {
-        let refusal = match operation {
-            Operation::Put(put) => put_refusal(view, put),
-            Operation::DeleteRange(_) => None,
-            Operation::Range(range) => view.refusal_of(range.revision),
-            Operation::Txn(nested) => pre_check(view, nested, path).err(),
-        };
-        if let Some(refusal) = refusal {
-            return Err(refusal);
+        match operation {
+            Operation::Txn(nested) => pre_check(refusal_of, nested, path)?,
+            Operation::Put(_) | Operation::DeleteRange(_) | Operation::Range(_) => {
+                refusal_of(operation).map_or(Ok(()), Err)?;
+            }
         }
     }
     Ok(())
+}
+
+fn refusal_of_put(view: View<'_>, operation: &Operation) -> Option<StoreRefusal> {
+    if let Operation::Put(put) = operation { put_refusal(view, put) } else { None }
+}
+
+fn refusal_of_range(view: View<'_>, operation: &Operation) -> Option<StoreRefusal> {
+    if let Operation::Range(range) = operation { view.refusal_of(range.revision) } else { None }
 }
 
 fn run_chosen(writer: &mut Writer<'_>, txn: &Txn, path: &mut dyn Iterator<Item = bool>) -> TxnResult {
