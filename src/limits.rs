@@ -178,26 +178,42 @@ const _: () = assert!(
 /// Chosen: twice the requests any sensible client has outstanding; bounds a session's memory.
 pub const SESSION_WINDOW: u64 = 1_024;
 
-/// Bytes of the responses that one session remembers; a longer one is remembered as one that was too long.
+/// Size of an answer, as sessions count it, up to which it is always remembered, and counted by number alone.
+///
+/// Chosen: whatever the store refuses, every write of a key or a lease that asks for nothing back, and transactions of up to
+/// seven such; so a client that retries one of these is never left without its answer.
+pub const SMALL_ANSWER_BYTES_MAX: usize = 128;
+
+/// Bytes of the longer answers that one session remembers; of those beyond it is remembered that there was one.
 ///
 /// Chosen: a thousand ordinary answers; a client that wants long answers to writes again after a failover can read.
 pub const SESSION_BYTES_MAX: usize = 1_024 * 1_024;
 
-/// Bytes of the responses that all sessions of one group remember.
+/// Bytes of the longer answers that all sessions of one group remember.
 ///
 /// Chosen: 256 MiB is what a machine that runs a member can spare; a thousand clients with a thousand writes in flight
 /// each need half of it.
 pub const SESSIONS_BYTES_MAX: usize = 256 * 1_024 * 1_024;
 
-/// Responses that all sessions of one group remember.
+/// Answers that each session may remember whatever the others remember.
+///
+/// Chosen: what an ordinary client has in flight, so that nobody can have its writes refused by leaving answers lie.
+pub const SESSION_ANSWERS_RESERVED: usize = 16;
+
+/// Answers that all sessions of one group remember beyond those that are reserved for each.
 ///
 /// Chosen: a million writes whose answers are not acknowledged yet, some hundred megabytes.
-pub const SESSIONS_RESPONSES_MAX: usize = 1_024 * 1_024;
+pub const SESSIONS_ANSWERS_SHARED_MAX: usize = 1_024 * 1_024;
 
 /// Open sessions in one group.
 ///
 /// Chosen: ten times the connections a large installation holds to one cluster.
 pub const SESSIONS_MAX: usize = 65_536;
+
+const _: () = assert!(
+    SESSIONS_MAX * SESSION_ANSWERS_RESERVED <= SESSIONS_ANSWERS_SHARED_MAX,
+    "what is reserved at the most doubles what may be remembered"
+);
 
 /// Proposals of one group that wait for commit at their leader, and forwards that wait for an answer.
 ///

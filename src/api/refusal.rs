@@ -55,8 +55,11 @@ pub enum Refusal {
         "the request was handed to another member whose answer did not come; with a stamp, send it again"
     )]
     ForwardLost,
-    /// The answer does not fit in a frame. A write was carried out, so its outcome is not to be taken as nothing.
-    #[error("the answer is too long for one frame; ask for less (a limit, keys only, no previous pairs)")]
+    /// The answer is too long: for a frame, or to be remembered for a retry. A write ran, once, and was not refused by the
+    /// store, whose refusals are short; which way a transaction took is not known.
+    #[error(
+        "the answer is too long for one frame, or to be kept for a retry; ask for less (a limit, keys only, no previous pairs)"
+    )]
     AnswerTooLong,
     /// The client insists on another cluster.
     #[error("this is another cluster than the one asked for")]

@@ -39,7 +39,8 @@ impl Failure {
         match (&self.end.last, self.end.certainty) {
             (Setback::Refused { refusal, .. }, Certainty::NotDone) => refusal_advice(*refusal),
             (Setback::Refused { refusal: Refusal::AnswerTooLong, .. }, Certainty::OutcomeUnknown) => {
-                "the write was carried out; ask for less: no previous pairs, fewer reads in the transaction"
+                "it ran once, and what it did stands, but the answer is lost, and with it which way a transaction took: \
+                 read the keys; next time ask for less (no previous pairs, fewer reads in the transaction)"
             }
             (_, Certainty::OutcomeUnknown) => "read the keys before you write them again",
             (Setback::Unreachable, Certainty::NotDone) => {

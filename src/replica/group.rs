@@ -21,8 +21,8 @@ use crate::ids::{BootMicros, ClusterId, DirectoryId, GroupId, KeyspaceId, LogInd
 use crate::kv::Store;
 use crate::limits::{
     FORWARD_BOOTS_MAX, LEASE_ENDS_WAITING_MAX, LEASES_MAX, PROPOSALS_WAITING_BYTES_MAX,
-    PROPOSALS_WAITING_MAX, RAFT_VOTERS_MAX, READS_WAITING_MAX, SESSIONS_BYTES_MAX, SESSIONS_MAX,
-    SESSIONS_RESPONSES_MAX,
+    PROPOSALS_WAITING_MAX, RAFT_VOTERS_MAX, READS_WAITING_MAX, SESSION_ANSWERS_RESERVED,
+    SESSIONS_ANSWERS_SHARED_MAX, SESSIONS_BYTES_MAX, SESSIONS_MAX,
 };
 use crate::peer::{Body, Frame};
 use crate::raft::{self, Mark, Message, Node, RoleName};
@@ -326,6 +326,7 @@ impl Replica {
     }
 
     fn queues(&self) -> [Queue; 11] {
+        let remembered_max = SESSIONS_ANSWERS_SHARED_MAX + SESSIONS_MAX * SESSION_ANSWERS_RESERVED;
         [
             ("proposals that wait", self.proposals.len(), PROPOSALS_WAITING_MAX),
             ("bytes of proposals that wait", self.proposals_bytes, PROPOSALS_WAITING_BYTES_MAX),
@@ -337,7 +338,7 @@ impl Replica {
                 RAFT_VOTERS_MAX * FORWARD_BOOTS_MAX,
             ),
             ("sessions", self.sessions.count(), SESSIONS_MAX),
-            ("responses remembered", self.sessions.remembered().0, SESSIONS_RESPONSES_MAX),
+            ("responses remembered", self.sessions.remembered().0, remembered_max),
             ("bytes of responses remembered", self.sessions.remembered().1, SESSIONS_BYTES_MAX),
             ("leases", self.store.lease_count(), LEASES_MAX),
             (

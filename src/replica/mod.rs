@@ -9,7 +9,7 @@
 //! | `shard` | the write-ahead log and the replicas that share it; the turn |
 //! | `group` | one replica; what raft wants done |
 //! | `propose`, `forward` | from a request to an entry, here or by way of the leader |
-//! | `apply`, `sessions` | from a committed entry to a response, exactly once |
+//! | `apply`, `sessions`, `answer_size` | from a committed entry to a response, exactly once |
 //! | `read` | linearizable reads |
 //! | `space` | the quota of a keyspace |
 //! | `leases` | the time of leases: counted by the leader, ended through the log |
@@ -18,6 +18,7 @@
 //! | `bootstrap` | how a cluster is founded, and why a wiped disk does not vote |
 #![forbid(unsafe_code)]
 
+mod answer_size;
 mod apply;
 mod bootstrap;
 mod entries;

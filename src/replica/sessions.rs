@@ -2,16 +2,22 @@
 //!
 //! This is replicated state. It changes only in apply, from the entry alone, so every member holds the same table
 //! and gives the same answer. Always: a result is remembered from its apply until the client says, with its
-//! low-water mark, that it has it; a sequence at or below that mark is refused, never run again; a session
-//! remembers at most `SESSION_WINDOW` results, and all together at most `SESSIONS_RESPONSES_MAX` of
-//! `SESSIONS_BYTES_MAX`. Of a result that is too long for that it is remembered that there was one; a write whose result
-//! could not even be that is not run. Left out: when a session is idle (the leader's own clock decides
-//! that, `expiry.rs`, and only proposes), and what a command means.
+//! low-water mark, that it has it; a sequence at or below that mark is refused, never run again.
+//!
+//! Memory is bounded twice. By number: a session remembers at most `SESSION_WINDOW` results, of which
+//! `SESSION_ANSWERS_RESERVED` are its own and the rest come out of `SESSIONS_ANSWERS_SHARED_MAX` that all sessions share; a
+//! write whose result would find no place is not run. By bytes: of a result that is not small and finds no room it is
+//! remembered that there was one, so that the write is not run again; a small one always has room.
+//!
+//! Left out: when a session is idle (the leader's own clock decides that, `propose.rs`, and only proposes), and what a
+//! command means.
 
+use super::answer_size::answer_bytes;
 use crate::api::{Refusal, Response, Stamp};
 use crate::ids::{LogIndex, SessionId};
 use crate::limits::{
-    SESSION_BYTES_MAX, SESSION_WINDOW, SESSIONS_BYTES_MAX, SESSIONS_MAX, SESSIONS_RESPONSES_MAX,
+    SESSION_ANSWERS_RESERVED, SESSION_BYTES_MAX, SESSION_WINDOW, SESSIONS_ANSWERS_SHARED_MAX,
+    SESSIONS_BYTES_MAX, SESSIONS_MAX, SMALL_ANSWER_BYTES_MAX,
 };
 use crate::sometimes;
 use std::collections::BTreeMap;
@@ -34,7 +40,7 @@ struct Session {
     low_water: u64,
     /// Responses above the low-water mark, by sequence.
     responses: BTreeMap<u64, Response>,
-    /// About how many bytes they take.
+    /// Bytes of those that are not small.
     bytes: usize,
     /// The newest entry that named this session.
     last_named: LogIndex,
@@ -46,8 +52,17 @@ pub(super) struct Sessions {
     table: BTreeMap<SessionId, Session>,
     /// Responses that all sessions remember.
     responses_count: usize,
-    /// About how many bytes they take.
+    /// Those of them for which no place is reserved.
+    shared_count: usize,
+    /// Bytes of those that are not small.
     bytes: usize,
+}
+
+impl Session {
+    /// Responses for which no place is reserved.
+    fn shared_count(&self) -> usize {
+        self.responses.len().saturating_sub(SESSION_ANSWERS_RESERVED)
+    }
 }
 
 impl Sessions {
@@ -80,6 +95,7 @@ impl Sessions {
     fn forget(&mut self, session: SessionId) {
         if let Some(ended) = self.table.remove(&session) {
             self.responses_count -= ended.responses.len();
+            self.shared_count -= ended.shared_count();
             self.bytes -= ended.bytes;
         }
     }
@@ -101,11 +117,13 @@ impl Sessions {
         session.last_named = index;
         if stamp.low_water > session.low_water {
             session.low_water = stamp.low_water;
+            let shared_before = session.shared_count();
             let kept = session.responses.split_off(&(stamp.low_water.saturating_add(1)));
             let had = core::mem::replace(&mut session.responses, kept);
             let freed: usize = had.values().map(remembered_bytes).sum();
             session.bytes -= freed;
             self.responses_count -= had.len();
+            self.shared_count -= shared_before - session.shared_count();
             self.bytes -= freed;
         }
         if stamp.sequence <= session.low_water {
@@ -122,7 +140,9 @@ impl Sessions {
         if stamp.sequence - session.low_water > SESSION_WINDOW {
             return Verdict::Refuse(Refusal::SequenceBeyondWindow);
         }
-        if self.responses_count >= SESSIONS_RESPONSES_MAX {
+        let has_place = session.responses.len() < SESSION_ANSWERS_RESERVED
+            || self.shared_count < SESSIONS_ANSWERS_SHARED_MAX;
+        if !has_place {
             return Verdict::Refuse(Refusal::Overloaded);
         }
         Verdict::Fresh
@@ -131,19 +151,22 @@ impl Sessions {
     /// Keeps the response of a write that `judge` called fresh.
     pub(super) fn remember(&mut self, stamp: Stamp, response: &Response) {
         let session = self.table.get_mut(&stamp.session).expect("judge found the session in this same apply");
-        let mut response = response.clone();
-        let has_room = self.bytes + remembered_bytes(&response) <= SESSIONS_BYTES_MAX
-            && session.bytes + remembered_bytes(&response) <= SESSION_BYTES_MAX;
-        if !has_room {
+        let bytes = remembered_bytes(response);
+        let has_room = bytes == 0
+            || (self.bytes + bytes <= SESSIONS_BYTES_MAX && session.bytes + bytes <= SESSION_BYTES_MAX);
+        let (response, bytes) = if has_room {
+            (response.clone(), bytes)
+        } else {
             sometimes!(ResponseTooLongToRemember);
-            response = Response::Refused(Refusal::AnswerTooLong);
-        }
-        let bytes = remembered_bytes(&response);
+            (Response::Refused(Refusal::AnswerTooLong), 0)
+        };
+        let shared_before = session.shared_count();
         session.bytes += bytes;
         self.bytes += bytes;
         self.responses_count += 1;
         let was_there = session.responses.insert(stamp.sequence, response);
         assert!(was_there.is_none() || crate::planted!(35), "a sequence is run once");
+        self.shared_count += session.shared_count() - shared_before;
         let window = usize::try_from(SESSION_WINDOW).expect("the window is small");
         assert!(session.responses.len() <= window, "a session remembers at most its window");
     }
@@ -158,7 +181,7 @@ impl Sessions {
         self.table.len()
     }
 
-    /// How many responses are remembered, and about how many bytes they take.
+    /// How many responses are remembered, and how many bytes those take that are not small.
     pub(super) const fn remembered(&self) -> (usize, usize) {
         (self.responses_count, self.bytes)
     }
@@ -169,16 +192,18 @@ impl Sessions {
     }
 }
 
-/// About how many bytes it takes to remember a response. A refusal, which stands for one that is too long, takes none.
+/// What remembering a response takes of the bytes there are: nothing if it is small. The refusal that stands for one that
+/// found no room is small, too.
 fn remembered_bytes(response: &Response) -> usize {
-    if matches!(response, Response::Refused(_)) { 0 } else { crate::api::response_bytes_expected(response) }
+    let bytes = answer_bytes(response);
+    if bytes <= SMALL_ANSWER_BYTES_MAX { 0 } else { bytes }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ids::Revision;
-    use crate::kv::{Applied, LeaseOutcome, Outcome, TimeToLive};
+    use crate::kv::{Applied, LeaseOutcome, Outcome, StoreRefusal, TimeToLive};
     use bytes::Bytes;
 
     fn stamp(sequence: u64, low_water: u64) -> Stamp {
@@ -275,23 +300,65 @@ mod tests {
     }
 
     #[test]
-    fn no_write_is_run_whose_result_could_not_be_remembered() {
+    fn a_small_response_is_remembered_though_there_is_room_for_no_long_one() {
+        let mut sessions = opened();
+        let refused = Applied { revision: Revision(7), outcome: Outcome::Refused(StoreRefusal::NoSpace) };
+        let answers = [long(SESSION_BYTES_MAX - 200), long(300), Response::Applied(refused)];
+        for (sequence, answer) in (1..).zip(&answers) {
+            assert_eq!(sessions.judge(LogIndex(2), stamp(sequence, 0)), Verdict::Fresh);
+            sessions.remember(stamp(sequence, 0), answer);
+        }
+        let kept: Vec<Verdict> =
+            (1..=3).map(|sequence| sessions.judge(LogIndex(9), stamp(sequence, 0))).collect();
+        let [first, _, third] = answers;
+        let forgotten = Response::Refused(Refusal::AnswerTooLong);
+        assert_eq!(kept, [first, forgotten, third].map(Verdict::Seen));
+    }
+
+    /// Opens so many sessions, and has each but the last remember all that its window allows.
+    fn full(count: u64) -> Sessions {
         let mut sessions = Sessions::default();
-        let window = usize::try_from(SESSION_WINDOW).expect("the window is small");
-        let full = SESSIONS_RESPONSES_MAX / window;
-        for index in 1..=full as u64 + 1 {
+        for index in 1..=count {
             sessions.open(LogIndex(index));
         }
-        for session in 1..=full as u64 {
+        for session in 1..count {
             for sequence in 1..=SESSION_WINDOW {
                 let stamp = Stamp { session: SessionId(session), sequence, low_water: 0 };
                 assert_eq!(sessions.judge(LogIndex(1), stamp), Verdict::Fresh);
                 sessions.remember(stamp, &Response::SessionClosed);
             }
         }
-        let one_more = Stamp { session: SessionId(full as u64 + 1), sequence: 1, low_water: 0 };
-        assert_eq!(sessions.judge(LogIndex(1), one_more), Verdict::Refuse(Refusal::Overloaded));
+        sessions
+    }
+
+    #[test]
+    fn whatever_others_leave_lying_a_session_has_places_of_its_own() {
+        let window = usize::try_from(SESSION_WINDOW).expect("the window is small");
+        let count = SESSIONS_ANSWERS_SHARED_MAX.div_ceil(window - SESSION_ANSWERS_RESERVED) as u64;
+        let mut sessions = full(count);
+        let last = |sequence, low_water| Stamp { session: SessionId(count), sequence, low_water };
+        let mut sequence = 0;
+        while sessions.judge(LogIndex(1), last(sequence + 1, 0)) == Verdict::Fresh {
+            sequence += 1;
+            sessions.remember(last(sequence, 0), &Response::SessionClosed);
+        }
+        let left = SESSIONS_ANSWERS_SHARED_MAX % (window - SESSION_ANSWERS_RESERVED);
+        assert_eq!(usize::try_from(sequence).expect("few"), SESSION_ANSWERS_RESERVED + left);
+        // No write is run whose result could not be remembered.
+        let refused = Verdict::Refuse(Refusal::Overloaded);
+        assert_eq!(sessions.judge(LogIndex(1), last(sequence + 1, 0)), refused);
+        // A session that opens now has its places all the same, and whoever takes its answers has them again.
+        sessions.open(LogIndex(count + 1));
+        let new = Stamp { session: SessionId(count + 1), sequence: 1, low_water: 0 };
+        assert_eq!(sessions.judge(LogIndex(1), new), Verdict::Fresh);
+        assert_eq!(sessions.judge(LogIndex(1), last(sequence + 1, sequence)), Verdict::Fresh);
         assert_eq!(sessions.close(SessionId(1)), Response::SessionClosed);
-        assert_eq!(sessions.judge(LogIndex(1), one_more), Verdict::Fresh);
+        assert_eq!(sessions.close(SessionId(count)), Response::SessionClosed);
+        let kept = (count - 2) * SESSION_WINDOW;
+        assert_eq!(sessions.remembered(), (usize::try_from(kept).expect("a million"), 0));
+        assert_eq!(
+            sessions.shared_count,
+            (window - SESSION_ANSWERS_RESERVED) * usize::try_from(count - 2).expect("few")
+        );
     }
 }
