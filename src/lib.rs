@@ -16,6 +16,7 @@ pub mod raft;
 pub mod replica;
 pub mod server;
 pub mod sim;
+pub mod snapshot;
 pub mod sometimes;
 #[cfg(test)]
 mod tidy;

@@ -389,6 +389,27 @@ pub const WATCHES_MAX: usize = 1_048_576;
 /// watches cost a hundred frames a second.
 pub const WATCH_PROGRESS_MICROS: u64 = 10_000_000;
 
+/// Bytes at which a part of a snapshot ends; the record that reaches them still goes into it.
+///
+/// Chosen: long enough that the cost of a part vanishes, short enough that making one fits into a turn.
+pub const SNAPSHOT_PART_BYTES: usize = 256 * 1_024;
+
+/// Bytes of a snapshot's file that are written, read or sent at once.
+///
+/// Chosen: some hundred microseconds of a disk, so that a write to the log never waits long behind them.
+pub const SNAPSHOT_PIECE_BYTES: usize = 256 * 1_024;
+
+/// Bytes of the longest part of a snapshot.
+///
+/// Fixed by a format: `snapshot/FORMAT.md`.
+pub const SNAPSHOT_PART_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+
+const _: () = assert!(
+    SNAPSHOT_PART_BYTES + KEY_BYTES_MAX + VALUE_BYTES_MAX + 1_024 <= SNAPSHOT_PART_BYTES_MAX
+        && SNAPSHOT_PART_BYTES + 2 * SESSION_BYTES_MAX <= SNAPSHOT_PART_BYTES_MAX,
+    "the longest record of a store, or of a session, fits in a part that is nearly full"
+);
+
 /// Milliseconds without an acknowledgement, of data or of a probe, after which a peer is taken to have vanished.
 ///
 /// Chosen: several elections; and soon, because a connection that outlives a partition is slow to recover from it.

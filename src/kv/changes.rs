@@ -60,18 +60,28 @@ impl Packed {
 impl Default for Changes {
     fn default() -> Self {
         // A store is born at revision 1, and its first change makes 2.
-        Self {
-            first: Revision(2),
-            begins: VecDeque::new(),
-            changed: VecDeque::new(),
-            forgotten_count: 0,
-            ended_count: 0,
-            ended_revision: Revision(2),
-        }
+        Self::beginning_at(Revision(2))
     }
 }
 
 impl Changes {
+    /// No changes yet; the next one is at `first`.
+    pub(super) const fn beginning_at(first: Revision) -> Self {
+        Self {
+            first,
+            begins: VecDeque::new(),
+            changed: VecDeque::new(),
+            forgotten_count: 0,
+            ended_count: 0,
+            ended_revision: first,
+        }
+    }
+
+    /// What the changes up to `upto` ended is forgotten already.
+    pub(super) fn end_upto(&mut self, upto: Revision) {
+        self.ended_count = self.begin_of(upto.next());
+    }
+
     /// A further change: at the newest revision or at the one after it.
     pub(super) fn push(&mut self, revision: Revision, change: Change) {
         let next = self.first.0 + self.begins.len() as u64;

@@ -19,6 +19,11 @@ impl RollingHash {
         Self(MULTIPLIER)
     }
 
+    /// The hash of a history that was absorbed elsewhere.
+    pub(super) const fn restored(value: u64) -> Self {
+        Self(value)
+    }
+
     pub(super) const fn value(self) -> u64 {
         self.0
     }

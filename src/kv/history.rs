@@ -108,6 +108,15 @@ impl History {
         }
     }
 
+    /// The changes from `made` on, oldest first.
+    pub(super) fn since(&self, made: Moment) -> impl Iterator<Item = &Version> {
+        let older = self.older.iter().flat_map(move |older| {
+            let first = older.0.partition_point(|version| version.made < made);
+            older.0.range(first..)
+        });
+        older.chain(core::iter::once(&self.newest).filter(move |newest| newest.made >= made))
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Version> {
         self.older.iter().flat_map(|older| older.0.iter()).chain(core::iter::once(&self.newest))
     }

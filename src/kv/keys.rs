@@ -105,6 +105,11 @@ impl Keys {
         self.live_count
     }
 
+    /// How many keys there are, of which some may be deleted.
+    pub(super) fn keys_count(&self) -> usize {
+        self.order.len()
+    }
+
     pub(super) const fn version_count(&self) -> u64 {
         self.version_count
     }
@@ -217,6 +222,39 @@ impl Keys {
         self.bytes += deleted * VERSION_BYTES;
         self.live_count -= usize::try_from(deleted).expect("no more keys are deleted than memory holds");
         deleted
+    }
+
+    /// The records of all keys from `start` on, in order of the keys.
+    pub(super) fn records_from(&self, start: Bound<&[u8]>) -> impl Iterator<Item = &Record> {
+        let slots = self.order.range::<[u8], _>((start, Bound::Unbounded));
+        slots.map(|(_, slot)| self.records.at(*slot))
+    }
+
+    /// A key that is not there yet, with the first change of it that is known.
+    pub(super) fn restore(&mut self, key: Bytes, first: Version) -> Slot {
+        self.bytes +=
+            key_bytes(&key) + first.pair.as_ref().map_or(VERSION_BYTES, |it| version_bytes(&it.value));
+        self.version_count += 1;
+        self.live_count += usize::from(first.pair.is_some());
+        let slot = self.records.insert(Record { key: key.clone(), history: History::new(first) });
+        self.points.insert(&key, slot);
+        self.order.insert(key, slot);
+        slot
+    }
+
+    /// A later change of a key that was restored.
+    pub(super) fn restore_more(&mut self, slot: Slot, version: Version) {
+        self.bytes += version.pair.as_ref().map_or(VERSION_BYTES, |it| version_bytes(&it.value));
+        self.version_count += 1;
+        let history = &mut self.records.at_mut(slot).history;
+        let (before, now) = (history.newest().pair.is_some(), version.pair.is_some());
+        self.live_count = self.live_count + usize::from(now) - usize::from(before);
+        history.push(version);
+    }
+
+    /// What each revision changed, once all keys are restored.
+    pub(super) fn restore_changes(&mut self, changes: Changes) {
+        self.changes = changes;
     }
 
     /// Every change from `from` on, in order.
@@ -414,6 +452,14 @@ impl<'index> Seen<'index> {
 impl Record {
     pub(super) fn key(&self) -> &[u8] {
         &self.key
+    }
+
+    pub(super) const fn name(&self) -> &Bytes {
+        &self.key
+    }
+
+    pub(super) const fn history(&self) -> &History {
+        &self.history
     }
 
     fn seen(&self, at: Revision) -> Option<Seen<'_>> {

@@ -14,7 +14,7 @@
 use super::command::{Grant, LeaseLife, Remaining, Renewed, StoreRefusal};
 use super::hash::RollingHash;
 use crate::ids::LeaseId;
-use crate::limits::LEASES_MAX;
+use crate::limits::{LEASE_TTL_MILLIS_MAX, LEASES_MAX};
 use crate::planted;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,6 +65,37 @@ impl Leases {
 
     pub(super) fn count(&self) -> usize {
         self.table.len()
+    }
+
+    /// No leases, of `grants` that there were.
+    pub(super) fn restored(grants: u64) -> Self {
+        Self { grants, ..Self::default() }
+    }
+
+    /// How many were granted so far.
+    pub(super) const fn grants(&self) -> u64 {
+        self.grants
+    }
+
+    /// A lease as it was written down: more than any other of those that there are in id, and one that was granted.
+    pub(super) fn restore(&mut self, id: LeaseId, grant: u64, ttl_ms: u64, remaining_ms: u64) -> bool {
+        let is_possible = id != LeaseId(0)
+            && self.table.last_key_value().is_none_or(|(last, _)| *last < id)
+            && self.table.len() < LEASES_MAX
+            && (1..=self.grants).contains(&grant)
+            && (1..=LEASE_TTL_MILLIS_MAX).contains(&ttl_ms)
+            && (1..=ttl_ms).contains(&remaining_ms);
+        if is_possible {
+            self.table.insert(id, Lease { grant, ttl_ms, remaining_ms, keys: BTreeSet::new() });
+        }
+        is_possible
+    }
+
+    /// A key's newest pair names this lease; whether there is such a lease.
+    pub(super) fn restore_key(&mut self, key: &Bytes, id: LeaseId) -> bool {
+        let lease = self.table.get_mut(&id);
+        self.attached_count += usize::from(lease.is_some());
+        lease.is_some_and(|lease| lease.keys.insert(key.clone()))
     }
 
     /// Makes a lease, under an id of our choice if none is asked for.

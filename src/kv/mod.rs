@@ -19,7 +19,7 @@
 //! two doors, `apply` and `query`; `check.rs` what a command must be to be let in; `txn.rs` compares and
 //! branches, `budget.rs` what they may cost; `write.rs` the changes of one transaction; `range.rs` reads; `keys.rs` the index of keys,
 //! `history.rs` the history of each and `changes.rs` the history of all; `event.rs` a change as watches tell it;
-//! `leases.rs` which keys go with which lease; `hash.rs` the running hash by which members notice that they differ.
+//! `leases.rs` which keys go with which lease; `serial.rs` a store as bytes, cut in slices while it changes; `hash.rs` the running hash by which members notice that they differ.
 //!
 //! Where it differs from etcd, on purpose: a put and a delete of the same key that may both run are refused
 //! wherever in a transaction they stand (etcd overlooks a delete that reaches to the end of the keyspace, and one
@@ -47,6 +47,9 @@ pub(crate) mod properties;
 mod range;
 #[cfg(test)]
 mod script;
+mod serial;
+#[cfg(test)]
+mod serial_tests;
 mod store;
 mod txn;
 mod write;
@@ -56,4 +59,5 @@ pub use command::*;
 pub use event::{Changed, Event};
 pub use history::Moment;
 pub use leases::Lease;
+pub use serial::{Cut, Malformed, Restorer};
 pub use store::{CompactedTo, Store};

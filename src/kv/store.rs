@@ -21,6 +21,7 @@ use super::txn;
 use super::write::Writer;
 use crate::ids::{LeaseId, Revision};
 use crate::limits::{FORGET_STEPS_PER_APPLY, FORGET_STEPS_PER_TURN};
+use crate::planted;
 
 /// The oldest revision that can still be read, where an older one was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,15 +30,17 @@ pub struct CompactedTo(pub Revision);
 /// Every key of one keyspace with its history.
 #[derive(Clone, Debug)]
 pub struct Store {
-    keys: Keys,
-    leases: Leases,
+    pub(super) keys: Keys,
+    pub(super) leases: Leases,
     /// Whether nothing is taken that needs space.
-    is_full: bool,
+    pub(super) is_full: bool,
     /// The revision of the newest change; 1 before the first.
-    revision: Revision,
+    pub(super) revision: Revision,
     /// The oldest revision that can be read, once something was forgotten.
-    compacted: Option<Revision>,
-    hash: RollingHash,
+    pub(super) compacted: Option<Revision>,
+    pub(super) hash: RollingHash,
+    /// While a cut is open, what it still has to tell stays: nothing is forgotten beyond this (`serial.rs`).
+    pub(super) held: Option<Revision>,
 }
 
 impl Default for Store {
@@ -62,6 +65,7 @@ impl Store {
             revision: Revision(1),
             compacted: None,
             hash: RollingHash::new(),
+            held: None,
         }
     }
 
@@ -124,7 +128,7 @@ impl Store {
     pub fn apply(&mut self, command: &Command) -> Applied {
         let outcome = self.run(command).unwrap_or_else(Outcome::Refused);
         // More steps than most commands leave work behind, so that a stream of writes cannot outrun them.
-        self.keys.forget(self.forgettable(), FORGET_STEPS_PER_APPLY);
+        self.keys.forget(self.forgettable_now(), FORGET_STEPS_PER_APPLY);
         self.assert_invariants();
         Applied { revision: self.revision, outcome }
     }
@@ -133,8 +137,8 @@ impl Store {
     ///
     /// When this runs, and how often, is each member's own affair: no answer and no hash depends on it.
     pub fn forget_some(&mut self) -> bool {
-        self.keys.forget(self.forgettable(), FORGET_STEPS_PER_TURN);
-        self.keys.has_forgettable(self.forgettable())
+        self.keys.forget(self.forgettable_now(), FORGET_STEPS_PER_TURN);
+        self.keys.has_forgettable(self.forgettable_now())
     }
 
     /// Answers a read from the current state.
@@ -285,8 +289,15 @@ impl Store {
     }
 
     /// Changes that only earlier revisions saw can be forgotten.
-    fn forgettable(&self) -> Revision {
+    pub(super) fn forgettable(&self) -> Revision {
         self.compacted.unwrap_or(Revision(0))
+    }
+
+    /// Of those, the ones that no open cut has to tell.
+    fn forgettable_now(&self) -> Revision {
+        // What a cut still has to tell is forgotten.
+        let held = self.held.filter(|_| !planted!(151));
+        self.forgettable().min(held.unwrap_or(Revision(u64::MAX)))
     }
 }
 

@@ -23,7 +23,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("planted", &[]),
     ("property", &[]),
     ("raft", &[]),
-    ("replica", &["api", "kv", "peer", "raft", "wal", "wal-format", "watch"]),
+    ("replica", &["api", "kv", "peer", "raft", "snapshot", "wal", "wal-format", "watch"]),
     ("server", &["api", "io", "kv", "peer", "replica", "wal-format", "raft", "watch"]),
     (
         "sim",
@@ -40,6 +40,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "watch",
         ],
     ),
+    ("snapshot", &["raft", "wal-format"]),
     ("sometimes", &[]),
     ("tidy", &[]),
     ("wal", &["raft", "wal-format"]),
@@ -52,8 +53,21 @@ const WALLS: &[(&str, &[&str])] = &[
 const FREE: &[&str] = &["ids", "limits", "planted", "property", "sometimes"];
 
 /// Rooms in which the same inputs give the same outputs, always.
-const PURE: &[&str] =
-    &["api", "check", "ids", "kv", "limits", "peer", "raft", "replica", "sim", "wal", "wal-format", "watch"];
+const PURE: &[&str] = &[
+    "api",
+    "check",
+    "ids",
+    "kv",
+    "limits",
+    "peer",
+    "raft",
+    "replica",
+    "sim",
+    "snapshot",
+    "wal",
+    "wal-format",
+    "watch",
+];
 
 /// Files that keep the same promise in a room that does not, and so name nothing else in it: what they decide, the
 /// simulator drives.
