@@ -11,6 +11,9 @@
 //! witness (the committed log) gives it, or none. So this is one replay, one look-up for each read and one sweep over
 //! sorted instants, O(n log n) for answers of bounded length. The judge that trusts no revision is `search`.
 //!
+//! What somebody else wrote, or the cluster itself, has its place in the order and changes the model; nobody asks what was
+//! answered.
+//!
 //! Always: an answer is right only if it is, in every byte, what the model says for its place. The whole store is one
 //! object here, so what this accepts is strictly serializable, transactions over several keys included.
 
@@ -21,7 +24,7 @@ use super::present::Keys;
 use super::violation::{Violation, Wrong};
 use super::words;
 use crate::ids::Revision;
-use crate::kv::Applied;
+use crate::kv::{Applied, Outcome};
 use core::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,8 +66,8 @@ pub fn check_along_revisions(
     let mut model = Model::default();
     let writes = writes_by_id(history)?;
     let mut places: Vec<Option<Place>> = vec![None; history.len()];
-    let mut summary =
-        Summary { writes: replay(history, &writes, order, &mut model, &mut places)?, ..Summary::default() };
+    let replayed = replay(history, &writes, order, &mut model, &mut places)?;
+    let mut summary = Summary { writes: replayed.writes_count, ..Summary::default() };
     for (at, operation) in history.iter().enumerate() {
         match (&operation.call, &operation.answer) {
             (Call::Read { query, is_linearizable }, Answer::Applied(applied)) => {
@@ -99,6 +102,10 @@ pub fn check_along_revisions(
         }
     }
     check_real_time(history, &places)?;
+    // Whoever looks for an order must not believe that these took effect there.
+    for at in replayed.refused {
+        places[at] = None;
+    }
     summary.places = places;
     Ok(summary)
 }
@@ -116,16 +123,28 @@ fn writes_by_id(history: &[Operation]) -> Result<BTreeMap<WriteId, usize>, Box<V
     Ok(writes)
 }
 
-/// Replays the first copy of each write; returns how many there were.
+/// What a replay came upon.
+#[derive(Default)]
+struct Replayed {
+    writes_count: u64,
+    /// The writes that the store refused.
+    refused: Vec<usize>,
+}
+
+/// Replays the first copy of each write.
 fn replay(
     history: &[Operation],
     writes: &BTreeMap<WriteId, usize>,
     order: &[CommittedWrite],
     model: &mut Model,
     places: &mut [Option<Place>],
-) -> Result<u64, Box<Violation>> {
-    let mut writes_count = 0;
+) -> Result<Replayed, Box<Violation>> {
+    let mut replayed = Replayed::default();
     for committed in order {
+        if committed.write.is_of_others() {
+            model.apply(&committed.command);
+            continue;
+        }
         let found = writes.get(&committed.write).map(|at| (*at, &history[*at]));
         let Some((at, operation)) = found else {
             let explanation = format!("nobody asked for the committed write {}", committed.write);
@@ -144,11 +163,14 @@ fn replay(
         }
         let before = model.revision();
         let expected = model.apply(&committed.command);
-        writes_count += 1;
+        replayed.writes_count += 1;
+        if matches!(expected.outcome, Outcome::Refused(_)) {
+            replayed.refused.push(at);
+        }
         places[at] = Some(Place { revision: expected.revision, is_change: expected.revision > before });
         check_answer(history, at, &expected)?;
     }
-    Ok(writes_count)
+    Ok(replayed)
 }
 
 fn check_answer(history: &[Operation], at: usize, expected: &Applied) -> Result<(), Box<Violation>> {

@@ -52,6 +52,17 @@ pub struct WriteId {
 }
 
 impl WriteId {
+    /// A committed write that none of the clients asked for whose history is judged: somebody else's, or the cluster's own.
+    /// `index` tells it from all others.
+    pub const fn of_others(index: u64) -> Self {
+        Self { session: SessionId(u64::MAX), sequence: index }
+    }
+
+    /// Whether it is such a write.
+    pub fn is_of_others(self) -> bool {
+        self.session == SessionId(u64::MAX)
+    }
+
     /// Whether copies of it are retries.
     pub fn has_stamp(self) -> bool {
         self.session != SessionId(0)

@@ -21,6 +21,8 @@ pub struct Model {
     changed: Vec<Bytes>,
     /// The oldest revision that may be read, once there was a compaction.
     compacted: Option<Revision>,
+    /// Whether nothing is taken that needs space.
+    is_full: bool,
     /// Every lease that has not ended, with the number of its grant.
     leases: BTreeMap<LeaseId, u64>,
     /// Leases granted so far.
@@ -35,6 +37,7 @@ impl Default for Model {
             revision: Revision(1),
             changed: Vec::new(),
             compacted: None,
+            is_full: false,
             leases: BTreeMap::new(),
             grants: 0,
             versions: BTreeMap::new(),
@@ -53,6 +56,7 @@ impl Model {
         let next = self.revision.next();
         self.changed.clear();
         let outcome = match command {
+            _ if self.is_full && needs_space(command) => Outcome::Refused(StoreRefusal::NoSpace),
             Command::Put(put) => match self.put_refusal(self.revision, put) {
                 // Of a put alone, the lease is looked at first.
                 Some(_) if self.lacks_lease(put) => Outcome::Refused(StoreRefusal::LeaseNotFound),
@@ -63,8 +67,10 @@ impl Model {
             Command::Txn(txn) => self.transact(next, self.revision, txn),
             Command::Compact(compact) => self.compact(compact.revision),
             Command::Lease(command) => self.lease(next, command),
-            // Nobody in a simulated run raises one.
-            Command::SpaceAlarm(alarm) => Outcome::SpaceAlarm(*alarm),
+            Command::SpaceAlarm(alarm) => {
+                self.is_full = alarm.is_raised;
+                Outcome::SpaceAlarm(*alarm)
+            }
         };
         // A change of nothing makes no revision.
         if !self.changed.is_empty() {
@@ -348,6 +354,23 @@ fn in_order(sort: Sort, one: &KeyValue, other: &KeyValue) -> Ordering {
         SortBy::Value => one.value.cmp(&other.value),
     };
     if sort.order == SortOrder::Descending { ascending.reverse() } else { ascending }
+}
+
+/// Whether a full store refuses it, whichever way it would go.
+fn needs_space(command: &Command) -> bool {
+    match command {
+        Command::Put(_) | Command::Lease(LeaseCommand::Grant(_)) => true,
+        Command::Txn(txn) => may_put(txn),
+        Command::DeleteRange(_) | Command::Compact(_) | Command::Lease(_) | Command::SpaceAlarm(_) => false,
+    }
+}
+
+fn may_put(txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|operation| match operation {
+        Operation::Put(_) => true,
+        Operation::DeleteRange(_) | Operation::Range(_) => false,
+        Operation::Txn(nested) => may_put(nested),
+    })
 }
 
 #[cfg(test)]

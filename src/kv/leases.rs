@@ -156,7 +156,8 @@ impl Leases {
         if planted!(120) && now == LeaseId(0) {
             return;
         }
-        if let Some(lease) = self.table.get_mut(&before) {
+        // A key that goes to another lease stays with the first as well.
+        if let Some(lease) = self.table.get_mut(&before).filter(|_| !planted!(136)) {
             self.attached_count -= usize::from(lease.keys.remove(key));
         }
         if now != LeaseId(0) {

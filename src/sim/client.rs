@@ -462,7 +462,9 @@ impl Clients {
             let request = Request::CloseSession { keyspace: KEYSPACE, session: session.id };
             return Some((None, request, Nature::Read));
         }
-        let begun = match self.workload.next_write() {
+        let is_greedy = self.habits.greedy_writes > 0 && self.random.chance(self.habits.greedy_writes);
+        let next = if is_greedy { Some(self.workload.greedy_write()) } else { self.workload.next_write() };
+        let begun = match next {
             Some(command) => self.write(client, session, command),
             None => self.read(),
         };

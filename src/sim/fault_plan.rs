@@ -75,6 +75,8 @@ pub(super) struct FaultPlan {
     pub(super) wipes_while_founding: bool,
     /// Whether somebody compacts now and then.
     pub(super) compacts: bool,
+    /// How many bytes the keyspace may take; 0 for any number.
+    pub(super) quota_bytes: u64,
     /// Whether disks suffer more than the promise covers. Then only what is served is checked.
     pub(super) exceeds: bool,
     /// Mean interval of each kind of planned fault.
@@ -105,6 +107,10 @@ impl FaultPlan {
         plan.wipes_while_founding = random.below(10) == 0;
         plan.exceeds = random.below(EXCEEDING_SEEDS) == 0;
         plan.compacts = random.below(3) == 0;
+        if random.below(4) == 0 {
+            plan.quota_bytes = random.magnitude(30_000, 1_000_000);
+            plan.compacts |= random.below(2) == 0;
+        }
         if plan.exceeds {
             plan.rot_chance = plan.rot_chance.max(400_000);
             plan.keeps_minority_down = false;
@@ -146,6 +152,7 @@ impl FaultPlan {
             nested_crash_chance: 0,
             wipes_while_founding: false,
             compacts: false,
+            quota_bytes: 0,
             exceeds: false,
             intervals: [0; Fault::ALL.len()],
         }
@@ -162,6 +169,7 @@ impl FaultPlan {
             is_calm: true,
             is_lockstep: self.is_lockstep,
             keeps_minority_down: self.keeps_minority_down,
+            quota_bytes: self.quota_bytes,
             exceeds: self.exceeds,
             ..Self::without_faults(self.members_count)
         }

@@ -1,9 +1,10 @@
 //! Holders of leases: clients that are granted a lease, renew it for a while, and then leave it to its end.
 //!
 //! Each asks one member at a time, any of them, and does not ask again for the same: what it was not told it does not
-//! count on. Always: what each lease was promised and when it ended are written down on the true line of time, for
-//! `check::judge_lease`. Left out: keys; leases without them make no revision, so the judges of histories see nothing of
-//! these clients.
+//! count on. While a lease lasts its holder attaches keys to it, or takes one away from whichever lease has it, so that keys
+//! go from lease to lease. Always: what each lease was promised and when it ended are written down on the true line of time,
+//! for `check::judge_lease`; no other client reads or writes these keys, but there are watches on them, and all
+//! revisions count. Left out: what holders read.
 
 use super::clock::TrueMicros;
 use super::events::{Event, Queue};
@@ -12,7 +13,8 @@ use super::random::Random;
 use crate::api::{Certainty, EncodedCommand, Request, Response};
 use crate::check::{Counted, LeaseHistory, Renewal, Told};
 use crate::ids::{KeyspaceId, LeaseId};
-use crate::kv::{Applied, Command, Grant, LeaseCommand, LeaseOutcome, Outcome};
+use crate::kv::{Applied, Command, Grant, LeaseCommand, LeaseOutcome, Outcome, Put};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 
 /// Holders of one run.
@@ -26,6 +28,12 @@ const THINK_MICROS: u64 = 500_000;
 
 /// How long an answer is waited for at the most.
 const PATIENCE_MICROS: u64 = 1_000_000;
+
+/// Keys that holders attach to their leases, all of them together: few, so that they go from one lease to another.
+const KEYS_COUNT: u64 = 5;
+
+/// What their names begin with: before those of all keys that other clients know.
+const KEY_PREFIX: &str = "held/";
 
 /// Tickets of holders are this and above; those of other clients are below.
 const TICKETS_FROM: u64 = 1 << 40;
@@ -55,6 +63,8 @@ pub(super) struct Holders {
     /// By how much clocks are fast or slow at the most, over the whole run.
     drift_ppm: u32,
     leases_count: u64,
+    /// Keys attached so far, each with a value of its own.
+    puts_count: u64,
     /// Whether nothing hinders clocks and members any more.
     is_calm: bool,
     is_open: bool,
@@ -76,8 +86,8 @@ struct Attempt {
     holder: usize,
     member: usize,
     lease: LeaseId,
-    /// The place of the renewal among those of its lease.
-    renewal: usize,
+    /// The place of the renewal among those of its lease; `None` if it asks for something else.
+    renewal: Option<usize>,
     request: Request,
 }
 
@@ -96,6 +106,7 @@ impl Holders {
             members_count: plan.members_count,
             drift_ppm: plan.drift_ppm,
             leases_count: 0,
+            puts_count: 0,
             is_calm: false,
             is_open: true,
             random,
@@ -150,7 +161,7 @@ impl Holders {
         }
         let was_waiting = this.waits_for.take();
         // A grant that was not answered in time is given up: whether there is such a lease nobody knows.
-        if was_waiting.is_some_and(|at| self.attempts[at].renewal == 0) {
+        if was_waiting.is_some_and(|at| self.attempts[at].renewal == Some(0)) {
             this.lease = None;
         }
         let (lease, request) = match this.lease {
@@ -174,11 +185,11 @@ impl Holders {
         let Some(at) = place_of(ticket) else {
             return;
         };
-        let Some(Attempt { holder, lease, renewal, .. }) = self.attempts.get(at) else {
+        let Some(Attempt { holder, lease, renewal: Some(renewal), .. }) = self.attempts.get(at) else {
             return;
         };
-        let (holder, renewal) = (*holder, *renewal);
-        let Some(history) = self.leases.get_mut(lease) else {
+        let (holder, renewal, lease) = (*holder, *renewal, *lease);
+        let Some(history) = self.leases.get_mut(&lease) else {
             return;
         };
         let is_awaited = self.loops[holder].waits_for == Some(at);
@@ -201,6 +212,9 @@ impl Holders {
             return;
         }
         self.loops[holder].waits_for = None;
+        if lasts && self.random.below(2) == 0 {
+            self.attach(now, holder, lease, queue);
+        }
         let rest = if lasts {
             ttl_micros / 3
         } else {
@@ -260,6 +274,28 @@ impl Holders {
         (lease, Request::Write { keyspace: KeyspaceId::FIRST, stamp: None, command })
     }
 
+    /// Puts a key under a lease that lasts, or now and then under none, and does not wait for the answer.
+    fn attach(&mut self, now: TrueMicros, holder: usize, lease: LeaseId, queue: &mut Queue) {
+        self.puts_count += 1;
+        let key = Bytes::from(format!("{KEY_PREFIX}{}", self.random.below(KEYS_COUNT)));
+        let value = Bytes::from(format!("held {}", self.puts_count));
+        let named = if self.random.below(8) == 0 { LeaseId(0) } else { lease };
+        let put = Command::Put(Put { lease: named, ..Put::new(key, value) });
+        let command = EncodedCommand::encode(&put).expect("a small put is within every limit");
+        let request = Request::Write { keyspace: KeyspaceId::FIRST, stamp: None, command };
+        let attempt = Attempt {
+            holder,
+            member: self.random.position(self.members_count),
+            lease,
+            renewal: None,
+            request,
+        };
+        let ticket = TICKETS_FROM + self.attempts.len() as u64;
+        self.attempts.push(attempt);
+        let delay = self.random.waiting_time(300);
+        queue.plan(now.after(delay), Event::HolderRequest { ticket });
+    }
+
     fn ask(&mut self, now: TrueMicros, holder: usize, lease: LeaseId, request: Request, queue: &mut Queue) {
         let Some(history) = self.leases.get_mut(&lease) else {
             return;
@@ -270,7 +306,7 @@ impl Holders {
         let member = self.random.position(self.members_count);
         let ticket = TICKETS_FROM + self.attempts.len() as u64;
         self.loops[holder].waits_for = Some(self.attempts.len());
-        self.attempts.push(Attempt { holder, member, lease, renewal, request });
+        self.attempts.push(Attempt { holder, member, lease, renewal: Some(renewal), request });
         let delay = self.random.waiting_time(300);
         queue.plan(now.after(delay), Event::HolderRequest { ticket });
         self.wake_after(now, holder, patience, queue);
@@ -281,6 +317,11 @@ impl Holders {
         this.step += 1;
         queue.plan(now.after(micros + 1), Event::Holder { holder, step: this.step });
     }
+}
+
+/// Whether a key is one of those that holders attach to their leases.
+pub(super) fn is_held_key(key: &Bytes) -> bool {
+    key.starts_with(KEY_PREFIX.as_bytes())
 }
 
 /// The place of the attempt with this ticket.

@@ -12,7 +12,7 @@ use super::trace::Trace;
 use crate::api::Response;
 use crate::check::{LeaseBounds, LeaseHistory, judge_lease};
 use crate::ids::Ticket;
-use crate::kv::{Applied, LeaseOutcome, Outcome};
+use crate::kv::{Applied, LeaseOutcome, Outcome, StoreRefusal};
 use crate::replica::Input;
 
 /// How long it may take a calm cluster from a lease's running out to the commit of its end.
@@ -51,7 +51,12 @@ impl Run {
             Response::Applied(Applied { outcome: Outcome::Lease(LeaseOutcome::Renewed(renewed)), .. })
                 if renewed.ttl_ms == 0
         );
+        let is_refused = matches!(
+            response,
+            Response::Applied(Applied { outcome: Outcome::Refused(StoreRefusal::LeaseNotFound), .. })
+        );
         let is_gone = history.is_some_and(|history| history.ended.is_some());
+        let is_said_gone = is_said_gone || is_refused;
         holds(self.plan.exceeds || !is_said_gone || is_gone, "a_lease_is_said_gone_after_its_end", || {
             format!("{history:?} has not ended")
         })

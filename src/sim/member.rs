@@ -139,7 +139,7 @@ impl Member {
             election_micros: plan.election_micros,
             heartbeat_micros: plan.election_micros / 6,
             session_idle_micros: self.session_idle_micros,
-            quota_bytes: 0,
+            quota_bytes: plan.quota_bytes,
             watches: watchers::BOUNDS,
             segment_bytes: plan.segment_bytes,
             seed: random.next_u64(),

@@ -57,6 +57,7 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(108, "a closed session that still takes writes"),
     bug(134, "a failover that resets the TTLs of client leases"),
     bug(135, "client leases counted down by a leader that was deposed"),
+    bug(136, "a key that goes to another lease stays with the first as well"),
     bug(371, "a watch with a history to be told is told what is new before it"),
     bug(372, "a watch without room is not told what it missed"),
     bug(373, "a watch without room is told its last revision again"),

@@ -3,9 +3,10 @@
 //! Always: only what a member called committed gets in, once, in the order of the log. A copy of a write that the
 //! rules of sessions keep from running (its session is over, its sequence is at or below the low-water mark) is left
 //! out; second copies stay in, because telling them apart is the checker's business. A write without a stamp is known by
-//! the bytes of its command, which no other write has, and has no second copy.
+//! the bytes of its command, which no other write has, and has no second copy. What holders of leases write, and what a
+//! leader says of leases and of space, is in the order as what others did.
 
-use super::holders::LeaseNews;
+use super::holders::{LeaseNews, is_held_key};
 use super::invariants::{Broken, holds};
 use super::random::fingerprint;
 use crate::api::decode_command;
@@ -30,6 +31,8 @@ pub(super) struct Witness {
     copies_count: u64,
     /// The newest term of an entry.
     newest_term: Term,
+    /// Whether the alarm is raised that there is no space.
+    is_full: bool,
     /// The leases that live: the number of the grant of each, and its TTL.
     leases: BTreeMap<LeaseId, (u64, u64)>,
     /// Leases granted so far.
@@ -87,7 +90,7 @@ impl Witness {
         let lives =
             |life: &LeaseLife| self.leases.get(&life.lease).is_some_and(|(grant, _)| *grant == life.grant);
         match command {
-            LeaseCommand::Grant(grant) if !self.leases.contains_key(&grant.lease) => {
+            LeaseCommand::Grant(grant) if !self.is_full && !self.leases.contains_key(&grant.lease) => {
                 self.grants += 1;
                 self.leases.insert(grant.lease, (self.grants, grant.ttl_ms));
                 self.lease_news.push(LeaseNews::Granted(grant.lease, grant.ttl_ms));
@@ -166,8 +169,20 @@ impl Witness {
                 explanation: format!("the command of entry {index} does not decode"),
             });
         };
-        if let Command::Lease(command) = &command {
-            self.commit_lease(command);
+        let is_of_others = match &command {
+            Command::Lease(command) => {
+                self.commit_lease(command);
+                true
+            }
+            Command::SpaceAlarm(alarm) => {
+                self.is_full = alarm.is_raised;
+                true
+            }
+            Command::Put(put) => is_held_key(&put.key),
+            Command::DeleteRange(_) | Command::Txn(_) | Command::Compact(_) => false,
+        };
+        if is_of_others {
+            self.order.push(CommittedWrite { write: WriteId::of_others(index.0), command });
             return Ok(());
         }
         if let Command::Compact(compact) = &command {

@@ -1,8 +1,7 @@
 //! What the clients do: puts, gets, ranges, deletes and compare-and-swaps over a handful of keys.
 //!
 //! Always: every command is within every limit and every value is written once, so that a value seen tells which
-//! write it came from. Left out: leases, until the store has them, and compaction, which is no
-//! client's (`watched`).
+//! write it came from. Left out: leases and their keys (`holders`), and compaction, which is no client's (`watched`).
 
 use super::random::Random;
 use crate::check::Call;
@@ -11,10 +10,14 @@ use crate::kv::{
     Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, KeyRange, Operation, Outcome,
     Put, Query, Range, Txn,
 };
+use crate::limits::SESSION_BYTES_MAX;
 use bytes::Bytes;
 
 /// Keys that clients meet on.
 const KEYS_COUNT: usize = 7;
+
+/// What the names of all of them begin with.
+const KEY_PREFIX: &[u8] = b"key/";
 
 /// How often the clients of a run do what they seldom do, in parts per million.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub(super) struct Habits {
     pub(super) closings: u32,
     /// Closed sessions that their client goes on using for a while, as if it had not asked.
     pub(super) clingings: u32,
+    /// Writes that ask for an answer which is too long to be remembered; few, because such answers are long.
+    pub(super) greedy_writes: u32,
 }
 
 impl Habits {
@@ -38,9 +43,20 @@ impl Habits {
             bare_writes: chance(10_000, 500_000),
             closings: chance(1_000, 30_000),
             clingings: chance(200_000, 1_000_000),
+            greedy_writes: chance(100, 1_000),
         }
     }
 }
+
+/// What a greedy write puts, and how often it reads that.
+const GREEDY_PUTS: usize = 4;
+const GREEDY_VALUE_BYTES: usize = 16 * 1_024;
+const GREEDY_READS: usize = 20;
+
+const _: () = assert!(
+    GREEDY_PUTS * GREEDY_VALUE_BYTES * GREEDY_READS > SESSION_BYTES_MAX,
+    "its answer is too long to be remembered"
+);
 
 /// A stream of commands and queries.
 #[derive(Debug)]
@@ -74,6 +90,21 @@ impl Workload {
             46..62 => Command::Txn(self.swap()),
             _ => Command::Txn(self.mixed()),
         }
+    }
+
+    /// A write that reads long values again and again, so that its answer is longer than a session may remember.
+    pub(super) fn greedy_write(&mut self) -> Command {
+        let mut success: Vec<Operation> = Vec::new();
+        for at in 0..GREEDY_PUTS {
+            let mut put = self.put_of(Bytes::from(format!("key/{at}")));
+            let mut value = put.value.to_vec();
+            value.resize(value.len().max(GREEDY_VALUE_BYTES), b'+');
+            put.value = Bytes::from(value);
+            success.push(Operation::Put(put));
+        }
+        let everything = Operation::Range(Range::new(KeyRange::From(Bytes::from_static(KEY_PREFIX))));
+        success.resize(GREEDY_PUTS + GREEDY_READS, everything);
+        Command::Txn(Txn { success, ..Txn::default() })
     }
 
     /// The next read.
@@ -155,7 +186,7 @@ impl Workload {
 
     fn range(&mut self) -> Range {
         let range = match self.random.below(4) {
-            0 => KeyRange::From(Bytes::new()),
+            0 => KeyRange::From(Bytes::from_static(KEY_PREFIX)),
             1 => self.span(),
             _ => KeyRange::Key(self.key().1),
         };
@@ -235,8 +266,12 @@ mod tests {
     #[test]
     fn every_habit_is_on_in_some_seeds_and_off_in_others() {
         let all: Vec<_> = (0..100).map(|seed| Habits::draw(&mut Random::new(seed))).collect();
-        let chances: [fn(&Habits) -> u32; 3] =
-            [|habits| habits.bare_writes, |habits| habits.closings, |habits| habits.clingings];
+        let chances: [fn(&Habits) -> u32; 4] = [
+            |habits| habits.bare_writes,
+            |habits| habits.closings,
+            |habits| habits.clingings,
+            |habits| habits.greedy_writes,
+        ];
         for chance in chances {
             assert!(all.iter().any(|habits| chance(habits) == 0));
             assert!(all.iter().any(|habits| chance(habits) > 0));
