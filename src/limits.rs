@@ -215,10 +215,27 @@ const _: () = assert!(
     "what is reserved at the most doubles what may be remembered"
 );
 
+/// Entries after which members compare their states.
+///
+/// Chosen: an entry of a hundred bytes from each member per thousand; and a minute of a quiet cluster's writes, or a hundredth
+/// of a second of a busy one's, is as much as a member may serve from a state that differs.
+pub const STATE_CHECK_ENTRIES: u64 = 1_024;
+
+/// States that a member keeps the hashes of, to compare.
+///
+/// Chosen: so many that what a member says of one is heard before it is forgotten, though all that may wait for commit comes
+/// in between.
+pub const STATES_NOTED_MAX: usize = 64;
+
 /// Proposals of one group that wait for commit at their leader, and forwards that wait for an answer.
 ///
 /// Chosen: a hundred milliseconds of work at the rate we aim for; beyond it a client is told to come back.
 pub const PROPOSALS_WAITING_MAX: usize = 32_768;
+
+const _: () = assert!(
+    2 * PROPOSALS_WAITING_MAX as u64 <= STATES_NOTED_MAX as u64 * STATE_CHECK_ENTRIES,
+    "what a member says of its state is heard while it is remembered"
+);
 
 /// Bytes of the proposals that wait for commit.
 ///

@@ -112,6 +112,7 @@ markers! {
     FirstWriteOfSegmentDropped "first_write_of_segment_dropped",
     RecoveredWithHole "recovered_with_hole",
     // Members.
+    StatesCompared "states_compared",
     FounderAdoptedRecord "founder_adopted_record",
     WipedMemberRefused "wiped_member_refused",
     MemberMuted "member_muted",

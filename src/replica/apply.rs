@@ -43,7 +43,8 @@ pub(super) struct Waiting {
 impl Replica {
     /// Applies everything that is committed, and answers whoever waited for it.
     pub(super) fn apply_committed(&mut self, now: BootMicros, outputs: &mut Vec<Output>) {
-        while self.applied < self.node.commit() {
+        // What comes after a state that is wrong is wrong, too, and so is every answer.
+        while self.applied < self.node.commit() && self.divergence().is_none() {
             let index = self.applied.next();
             let record = self.entries.get(index).expect("what is committed is held").clone();
             let (header, body) =
@@ -56,9 +57,12 @@ impl Replica {
             self.start_counting_if_due(now, term);
             self.state_hash =
                 mix(self.state_hash ^ mix(header.index) ^ mix(header.term << 1) ^ self.store.state_hash());
+            self.note_state(index);
             self.settle(index, term, response, outputs);
         }
-        self.serve_ready_reads(now, outputs);
+        if self.divergence().is_none() {
+            self.serve_ready_reads(now, outputs);
+        }
     }
 
     /// Runs one entry. The response is the same on every member.
@@ -66,6 +70,10 @@ impl Replica {
         let session = SessionId(header.session);
         match header.kind {
             EntryKind::NoOp | EntryKind::Configuration => Response::SessionClosed,
+            EntryKind::StateCheck => {
+                self.hear_state(header, body);
+                Response::SessionClosed
+            }
             EntryKind::OpenSession => self.sessions.open(index),
             EntryKind::CloseSession => self.sessions.close(session),
             EntryKind::ExpireSession => {

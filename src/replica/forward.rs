@@ -118,6 +118,12 @@ impl Replica {
         Ok(())
     }
 
+    /// Hands the leader something of this member's own, whose answer nobody awaits.
+    pub(super) fn hand_on(&mut self, leader: MemberId, proposal: Proposal, outputs: &mut Vec<Output>) {
+        let request = self.forwards.next_request();
+        self.send_proposal(leader, request, proposal, outputs);
+    }
+
     /// The number under which the leader's answer to `ticket` is awaited.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use super::forward::{Forwards, SeenForwards};
 use super::leases::Countdown;
 use super::read::Reads;
 use super::sessions::Sessions;
+use super::state_check::StateCheck;
 use super::{Observation, Output, Queue};
 use crate::api::{Counter, Response, Role, Status};
 use crate::ids::{BootMicros, ClusterId, DirectoryId, GroupId, KeyspaceId, LogIndex, MemberId, Ticket};
@@ -62,6 +63,7 @@ pub(super) struct Replica {
     pub(super) applied: LogIndex,
     /// Rolling hash of everything applied, in order; equal on all members at equal `applied`.
     pub(super) state_hash: u64,
+    pub(super) state_check: StateCheck,
     /// Who waits for which entry to be applied. Only on a leader, only for entries of its own term.
     pub(super) proposals: BTreeMap<LogIndex, Waiting>,
     /// Encoded bytes of the entries in `proposals`.
@@ -96,8 +98,10 @@ impl Replica {
             persist_bytes_max: setup.write_bytes_max,
         };
         let base = recovered.log.base.index;
+        let node = Node::new(config, recovered.log, now);
         Self {
-            node: Node::new(config, recovered.log, now),
+            state_check: StateCheck::new(node.last().index),
+            node,
             entries: Entries::recovered(base, recovered.records),
             store: Store::seeded(mix(setup.seed ^ 0x6b65_7973)),
             sessions: Sessions::default(),
@@ -155,6 +159,7 @@ impl Replica {
         self.consensus(now, outputs, Received::NOTHING, |node, out| node.tick(now, out));
         self.expire_sessions(now);
         self.watch_space(now);
+        self.say_state(now, outputs);
         self.begin_reads(now, outputs);
         self.consensus(now, outputs, Received::NOTHING, |node, out| node.flush(now, out));
         self.give_up_forwards(now, outputs);

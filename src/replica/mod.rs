@@ -12,6 +12,7 @@
 //! | `apply`, `sessions`, `answer_size` | from a committed entry to a response, exactly once |
 //! | `read` | linearizable reads |
 //! | `space` | the quota of a keyspace |
+//! | `state_check` | whether all members made the same of the log |
 //! | `leases` | the time of leases: counted by the leader, ended through the log |
 //! | `watching` | watches: what clients ask of them, and what they are told |
 //! | `entries` | the encoded records of the log, by index |
@@ -35,6 +36,7 @@ mod read;
 mod sessions;
 mod shard;
 mod space;
+mod state_check;
 #[cfg(test)]
 mod stories;
 #[cfg(test)]

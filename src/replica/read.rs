@@ -171,6 +171,15 @@ impl Replica {
         self.refuse_reads(forgotten, Refusal::NoQuorum, outputs);
     }
 
+    /// Nobody is answered here any more.
+    pub(super) fn refuse_all_reads(&mut self, refusal: Refusal, outputs: &mut Vec<Output>) {
+        let Reads { turn, confirming, ready, .. } = std::mem::take(&mut self.reads);
+        let all = confirming.into_values().chain(ready.into_values()).chain(core::iter::once(turn));
+        for read in all.flatten() {
+            self.answer(read.asker, Response::Refused(refusal), outputs);
+        }
+    }
+
     fn refuse_reads(&mut self, reads: Vec<Read>, refusal: Refusal, outputs: &mut Vec<Output>) {
         for read in reads {
             self.reads.count -= 1;

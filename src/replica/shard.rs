@@ -216,6 +216,7 @@ impl Shard {
         for replica in self.replicas.values_mut() {
             replica.finish_turn(now, outputs);
         }
+        self.mute_the_divergent(outputs);
         self.write(now, outputs);
         while let Some((segment, salt)) = self.wal.wants_segment() {
             outputs.push(Output::MakeSegment { segment, salt });
@@ -279,6 +280,14 @@ impl Shard {
         }
     }
 
+    /// For tests: the state of every group here is another from now on.
+    #[cfg(test)]
+    pub(super) fn corrupt(&mut self) {
+        for replica in self.replicas.values_mut() {
+            replica.state_hash ^= 1;
+        }
+    }
+
     /// A group runs from now on, from what recovery found of it.
     fn serve(&mut self, group: GroupId, found: RecoveredGroup, now: BootMicros) {
         if found.counts_for_nothing {
@@ -319,6 +328,18 @@ impl Shard {
             seed: mix(self.options.seed ^ u64::from(group.0)),
         };
         self.replicas.insert(group, Replica::new(setup, found, now));
+    }
+
+    /// A group whose state is not what most members have is served here no more.
+    fn mute_the_divergent(&mut self, outputs: &mut Vec<Output>) {
+        let found = self.replicas.iter().find_map(|(group, replica)| Some((*group, replica.divergence()?)));
+        let Some((group, divergence)) = found else {
+            return;
+        };
+        if let Some(mut replica) = self.replicas.remove(&group) {
+            replica.retire(outputs);
+        }
+        self.stage = Stage::Mute(divergence.words());
     }
 
     /// The write in flight is durable.

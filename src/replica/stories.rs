@@ -5,8 +5,9 @@
 use super::test_cluster::{Cluster, ELECTION_MICROS, get, put, revision_of, value_of};
 use super::{Input, Shard};
 use crate::api::{EncodedCommand, Refusal, Request, Response, Stamp};
-use crate::ids::{GroupId, KeyspaceId, LogIndex, MemberId, Revision, SessionId};
+use crate::ids::{BootMicros, GroupId, KeyspaceId, LogIndex, MemberId, Revision, SessionId};
 use crate::kv::{Command, Compact, DeleteRange, KeyRange, Outcome, SpaceAlarm, StoreRefusal};
+use crate::limits::STATE_CHECK_ENTRIES;
 use bytes::Bytes;
 use std::sync::OnceLock;
 
@@ -38,6 +39,58 @@ fn a_member_alone_founds_and_serves_alone() {
     cluster.advance(3 * ELECTION_MICROS);
     assert_eq!(revision_of(&cluster.ask(MemberId(1), put("key", "one", None))), Revision(2));
     assert_eq!(value_of(&cluster.ask(MemberId(1), get("key"))), Some(Bytes::from_static(b"one")));
+}
+
+/// Writes until every member has said what its state is, more than once.
+fn write_past_two_state_checks(cluster: &mut Cluster) {
+    for _ in 0..2 * STATE_CHECK_ENTRIES / 64 + 8 {
+        let leader = cluster.leader();
+        for _ in 0..64 {
+            cluster.submit(leader, put("key", "value", None));
+        }
+        cluster.advance(100_000);
+    }
+    cluster.advance(3 * ELECTION_MICROS);
+}
+
+#[test]
+fn members_that_made_the_same_of_the_log_find_nothing_to_say() {
+    let mut cluster = Cluster::of(3);
+    cluster.advance(3 * ELECTION_MICROS);
+    write_past_two_state_checks(&mut cluster);
+    assert!(cluster.shards.values().all(|shard| shard.waiting_for().is_none()));
+}
+
+#[test]
+fn a_member_whose_state_differs_stops_serving_and_says_so_whether_it_leads_or_not() {
+    for leads in [false, true] {
+        let mut cluster = Cluster::of(3);
+        cluster.advance(3 * ELECTION_MICROS);
+        let divergent = if leads { cluster.leader() } else { cluster.follower() };
+        cluster.shards.get_mut(&divergent).expect("it is there").corrupt();
+        let mut rest: Vec<MemberId> = cluster.shards.keys().copied().collect();
+        rest.retain(|member| *member != divergent);
+        // Whoever leads in the end: who was deposed is not asked.
+        while cluster.shards[&divergent].waiting_for().is_none() {
+            let leader = cluster.leader();
+            let before = cluster.now;
+            for _ in 0..64 {
+                cluster.submit(leader, put("key", "value", None));
+            }
+            cluster.advance(100_000);
+            assert!(before < BootMicros(60_000_000), "it is found");
+        }
+        let why = cluster.shards[&divergent].waiting_for().unwrap_or_default();
+        assert!(why.contains("is not what most members made of it"), "{why}");
+        assert_eq!(cluster.ask(divergent, get("key")), Response::Refused(Refusal::NotReady));
+        cluster.advance(10 * ELECTION_MICROS);
+        assert!(rest.contains(&cluster.leader()));
+        write_past_two_state_checks(&mut cluster);
+        for member in rest {
+            assert_eq!(cluster.shards[&member].waiting_for(), None);
+            assert_eq!(value_of(&cluster.ask(member, get("key"))), Some(Bytes::from_static(b"value")));
+        }
+    }
 }
 
 #[test]

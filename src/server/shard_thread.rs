@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// Tags of everything that is not a connection; those have theirs from `Connections`.
 const TAG_NATIVE: Tag = 1;
@@ -203,7 +203,11 @@ impl ShardThread {
             self.listen_again();
             self.connect_peers();
             self.try_to_be_ready();
+            let was_serving = self.shard.waiting_for().is_none();
             self.shard.turn(self.now, &mut self.inputs, &mut outputs);
+            if was_serving && let Some(waiting_for) = self.shard.waiting_for() {
+                error!(waiting_for, "this member serves no more");
+            }
             let took_micros = crate::io::now().since(self.now);
             for output in outputs.drain(..) {
                 self.obey(output)?;

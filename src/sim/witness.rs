@@ -157,7 +157,7 @@ impl Witness {
                 }
             }
             EntryKind::Command => self.commit_write(index, &header, &record.slice_ref(body))?,
-            EntryKind::NoOp | EntryKind::Configuration => {}
+            EntryKind::NoOp | EntryKind::Configuration | EntryKind::StateCheck => {}
         }
         Ok(Term(header.term))
     }

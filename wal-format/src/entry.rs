@@ -32,6 +32,9 @@ pub enum EntryKind {
     CloseSession,
     /// Ends the session named in the header because its client was silent.
     ExpireSession,
+    /// A member says what it made of the log up to an entry: the session is the member's id, the sequence the entry's index,
+    /// the low-water mark the hash of its state.
+    StateCheck,
 }
 
 impl EntryKind {
@@ -44,6 +47,7 @@ impl EntryKind {
             Self::OpenSession => 4,
             Self::CloseSession => 5,
             Self::ExpireSession => 6,
+            Self::StateCheck => 13,
         }
     }
 
@@ -56,6 +60,7 @@ impl EntryKind {
             4 => Some(Self::OpenSession),
             5 => Some(Self::CloseSession),
             6 => Some(Self::ExpireSession),
+            13 => Some(Self::StateCheck),
             _ => None,
         }
     }

@@ -306,5 +306,6 @@ fn entry_kind(kind: EntryKind) -> &'static str {
         EntryKind::OpenSession => "open-session",
         EntryKind::CloseSession => "close-session",
         EntryKind::ExpireSession => "expire-session",
+        EntryKind::StateCheck => "state-check",
     }
 }

@@ -37,7 +37,8 @@ fn kind(random: &mut Random) -> EntryKind {
         EntryKind::OpenSession,
         EntryKind::CloseSession,
         EntryKind::ExpireSession,
-    ][usize::try_from(random.below(6)).unwrap()]
+        EntryKind::StateCheck,
+    ][usize::try_from(random.below(7)).unwrap()]
 }
 
 fn header(random: &mut Random, group: u32, index: u64, term: u64) -> EntryHeader {
