@@ -12,10 +12,12 @@ use super::clock::{BootInstant, now};
 use super::connection::{Connection, Trouble};
 use super::failure::Failure;
 use super::retry::{GivenUp, Nature, Retry, Setback, Step};
+use super::watcher::Watcher;
 use crate::api::{Certainty, EncodedCommand, Malformed, ReadMode, Refusal, Request, Response, Stamp, Status};
 use crate::ids::{BootMicros, ClusterId, KeyspaceId, MemberId, SessionId};
 use crate::kv::{Applied, Command, DeleteRange, KeyRange, Put, Query, Range};
 use crate::limits::STATUS_MEMBERS_MAX;
+use crate::watch::WatchSpec;
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -198,6 +200,13 @@ impl Client {
     /// How long a call may take.
     pub(super) const fn timeout(&self) -> Duration {
         self.options.timeout
+    }
+
+    /// A watch beside it: of the same cluster, and first at the member that served last.
+    pub(super) fn watch(&self, spec: WatchSpec) -> Watcher {
+        let (before, from) = self.endpoints.split_at(self.served_last);
+        let endpoints = from.iter().chain(before).map(|endpoint| endpoint.address.clone()).collect();
+        Watcher::new(ClientOptions { endpoints, ..self.options.clone() }, spec)
     }
 
     /// Where its reads and writes go.

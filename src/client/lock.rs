@@ -25,29 +25,34 @@
 //!   0                   ttl/3                           4 ttl/5        ttl
 //! ```
 //!
+//! Who waits watches the key right before its own, so that the end of one key wakes one candidate, and asks again then: whose
+//! turn it is only a linearizable read tells.
+//!
 //! Left out: threads. Who waits renews its own lease; who holds has to renew it ([`Held::keep_alive`]).
 
 use super::blocking::Client;
 use super::clock::{BootInstant, now};
 use super::failure::Failure;
+use super::watcher::{WatchEvent, Watcher};
 use crate::api::ReadMode;
 use crate::ids::{LeaseId, Revision};
 use crate::kv::{
-    Command, Compare, CompareOperator, CompareTarget, Filter, KeyRange, KeyValue, LeaseOutcome, Operation,
-    Outcome, Put, Query, Range, RangeResult, Sort, SortBy, SortOrder, StoreRefusal, Txn,
+    Applied, Command, Compare, CompareOperator, CompareTarget, Filter, KeyRange, KeyValue, LeaseOutcome,
+    Operation, Outcome, Put, Query, Range, RangeResult, Sort, SortBy, SortOrder, StoreRefusal, Txn,
 };
+use crate::watch::{Interest, WatchSpec};
 use bytes::Bytes;
 use std::time::Duration;
 
-/// Between two looks at whether one's turn has come.
+/// Between two looks at whether one's turn has come, where nobody serves a watch.
 ///
 /// Chosen: a person does not notice it, and a thousand who wait cost a member little.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// How many of the oldest keys under a name are looked at first.
+/// How many keys under a name are looked at first.
 ///
-/// Chosen: one would do where nothing but candidates is under the name; a few more cost nothing.
-const OLDEST_COUNT: u64 = 8;
+/// Chosen: one or two would do where nothing but candidates is under the name; a few more cost nothing.
+const LOOKED_AT: u64 = 8;
 
 /// How long giving up a place in a queue may take.
 ///
@@ -195,7 +200,8 @@ impl Client {
     /// # Errors
     /// The read was not served.
     pub fn holder(&mut self, name: &Bytes) -> Result<Option<KeyValue>, NotHeld> {
-        self.oldest(name, &Range::new(under(name)))
+        let range = Range { sort: Some(by_age(SortOrder::Ascending)), ..Range::new(under(name)) };
+        Ok(self.candidates(name, &range, 1)?.1.pop())
     }
 
     /// Makes a lease, and the key that waits for its turn.
@@ -223,56 +229,81 @@ impl Client {
         queued
     }
 
-    /// Waits until no key that was created earlier is left.
+    /// Waits until no key that was created earlier is left. Nobody but the next in line is woken by the end of a key.
     fn wait_for_turn(
         &mut self,
         name: &Bytes,
         held: &mut Held,
         deadline: Option<BootInstant>,
     ) -> Result<(), NotHeld> {
+        let mut watched: Option<(Bytes, Watcher)> = None;
         loop {
-            let filter = Filter { create_max: held.fence, ..Filter::default() };
-            let earlier = Range { filter, keys_only: true, ..Range::new(under(name)) };
-            let is_first = match self.oldest(name, &earlier)? {
-                Some(oldest) => oldest.key == held.key,
-                None => return Err(NotHeld::Lost),
-            };
-            // All this may have taken as long as the lease, so whose turn has come renews it before it is said so.
-            let has_to_renew = held.renew_in().is_zero();
-            if has_to_renew {
+            let (revision, before) = self.next_before(name, held)?;
+            if held.renew_in().is_zero() {
+                // All this may have taken as long as the lease, so whose turn has come renews it before it is said so.
                 // Nothing rests on it yet, so it may be tried for longer than it is sure.
                 held.renew(self, self.timeout())?;
             }
-            if is_first && !held.renew_in().is_zero() {
+            let Some(before) = before else {
+                if held.renew_in().is_zero() {
+                    continue;
+                }
                 return Ok(());
-            }
-            if deadline.is_some_and(|deadline| now() >= deadline) {
+            };
+            let patience = deadline.map(|deadline| deadline.saturating_duration_since(now()));
+            if patience.is_some_and(|patience| patience.is_zero()) {
                 return Err(NotHeld::TimedOut);
             }
-            if !is_first {
-                std::thread::park_timeout(LOOK_EVERY);
+            if watched.as_ref().is_none_or(|(key, _)| *key != before) {
+                let watcher = self.watch(end_of(before.clone(), revision));
+                watched = Some((before, watcher));
+            }
+            if let Some((_, watcher)) = &mut watched {
+                wait_for_end(watcher, held.renew_in().min(patience.unwrap_or(Duration::MAX)));
             }
         }
     }
 
-    /// The oldest of the candidates for `name` in a range of keys.
-    fn oldest(&mut self, name: &Bytes, range: &Range) -> Result<Option<KeyValue>, NotHeld> {
+    /// The candidate right before `held`, if there is one, and the revision at which that is so.
+    fn next_before(&mut self, name: &Bytes, held: &Held) -> Result<(Revision, Option<Bytes>), NotHeld> {
+        let range = Range {
+            filter: Filter { create_max: held.fence, ..Filter::default() },
+            sort: Some(by_age(SortOrder::Descending)),
+            keys_only: true,
+            ..Range::new(under(name))
+        };
+        let (revision, found) = self.candidates(name, &range, 2)?;
+        let mut found = found.into_iter();
+        match found.next() {
+            Some(own) if own.key == held.key => Ok((revision, found.next().map(|pair| pair.key))),
+            Some(_) | None => Err(NotHeld::Lost),
+        }
+    }
+
+    /// The first `count` of the candidates for `name` in a range of keys, and the revision at which they were read.
+    fn candidates(
+        &mut self,
+        name: &Bytes,
+        range: &Range,
+        count: usize,
+    ) -> Result<(Revision, Vec<KeyValue>), NotHeld> {
+        let look = |client: &mut Self, limit| {
+            let (revision, result) = client.range(Range { limit, ..range.clone() })?;
+            let found = result.pairs.into_iter().filter(|pair| is_candidate(name, pair)).take(count);
+            Ok((revision, found.collect::<Vec<_>>(), result.more))
+        };
+        let (revision, found, has_more) = look(self, LOOKED_AT)?;
+        if found.len() == count || !has_more {
+            return Ok((revision, found));
+        }
         // In most places nothing but candidates is under a name. Where there is more, all of it has to be looked at.
-        for limit in [OLDEST_COUNT, 0] {
-            let sort = Some(Sort { by: SortBy::Create, order: SortOrder::Ascending });
-            let result = self.range(Range { limit, sort, ..range.clone() })?;
-            let has_more = result.more;
-            let oldest = result.pairs.into_iter().find(|pair| is_candidate(name, pair));
-            if oldest.is_some() || !has_more {
-                return Ok(oldest);
-            }
-        }
-        Ok(None)
+        look(self, 0).map(|(revision, found, _)| (revision, found))
     }
 
-    fn range(&mut self, range: Range) -> Result<RangeResult, NotHeld> {
-        match self.read(Query::Range(range), ReadMode::Linearizable)?.outcome {
-            Outcome::Range(result) => Ok(result),
+    fn range(&mut self, range: Range) -> Result<(Revision, RangeResult), NotHeld> {
+        let Applied { revision, outcome } = self.read(Query::Range(range), ReadMode::Linearizable)?;
+        match outcome {
+            Outcome::Range(result) => Ok((revision, result)),
             other => Err(unfitting(&other)),
         }
     }
@@ -294,6 +325,34 @@ fn under(name: &Bytes) -> KeyRange {
     // '0' comes right after '/'.
     let start = Bytes::from([name.as_ref(), b"/"].concat());
     KeyRange::Span { start, end: Bytes::from([name.as_ref(), b"0"].concat()) }
+}
+
+const fn by_age(order: SortOrder) -> Sort {
+    Sort { by: SortBy::Create, order }
+}
+
+/// A watch for the end of a key that was there at `revision`.
+fn end_of(key: Bytes, revision: Revision) -> WatchSpec {
+    let interest = Interest { skips_puts: true, ..Interest::all(KeyRange::Key(key)) };
+    WatchSpec { interest, start: revision.next(), wants_progress: false }
+}
+
+/// Waits until the watch tells of something, or may have missed it, or the time is over.
+fn wait_for_end(watcher: &mut Watcher, patience: Duration) {
+    let until = now() + patience;
+    loop {
+        match watcher.next(until.saturating_duration_since(now())) {
+            Ok(Some(WatchEvent::At { .. } | WatchEvent::Lost { .. })) => {}
+            Ok(Some(WatchEvent::Told(_) | WatchEvent::Compacted { .. }) | None) => return,
+            Err(_) => {
+                std::thread::park_timeout(LOOK_EVERY.min(until.saturating_duration_since(now())));
+                return;
+            }
+        }
+        if now() >= until {
+            return;
+        }
+    }
 }
 
 /// The key of a candidate.

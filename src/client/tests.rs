@@ -412,7 +412,7 @@ fn only_a_key_that_is_called_after_its_lease_is_a_candidate() {
     let mut acts = held_at_once(LONG);
     acts.pop();
     let pair = |key: &str, lease, created| pair_of(key.to_owned(), lease, created);
-    let pairs = vec![pair("door/left/a", 10, 3), pair("door/b", 0, 4), pair("door/1f", 0x1f, 12)];
+    let pairs = vec![pair("door/1f", 0x1f, 12), pair("door/b", 0, 4), pair("door/left/a", 10, 3)];
     acts.push(applied_as(12, Outcome::Range(RangeResult { count: 3, pairs, ..RangeResult::default() })));
     let fake = Fake::new(1, &acts);
     let held = client_of(&[&fake], LONG).hold(&"door".into(), "".into(), LONG, Some(SHORT));

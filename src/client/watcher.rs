@@ -159,7 +159,7 @@ impl Watcher {
             return Ok(false);
         }
         let address = self.endpoints[self.at % self.endpoints.len()].clone();
-        match self.create_at(&address) {
+        match self.create_at(&address, deadline) {
             Ok(serving) => {
                 self.serving = Some(serving);
                 Ok(true)
@@ -175,12 +175,13 @@ impl Watcher {
         }
     }
 
-    fn create_at(&mut self, address: &str) -> Result<Serving, Trouble> {
-        let mut connection = Connection::open(address, self.options.cluster, ANSWER_PATIENCE)?;
+    fn create_at(&mut self, address: &str, deadline: BootInstant) -> Result<Serving, Trouble> {
+        let patience = ANSWER_PATIENCE.min(deadline.saturating_duration_since(now()));
+        let mut connection = Connection::open(address, self.options.cluster, patience)?;
         if connection.hello().cluster != ClusterId(0) {
             self.options.cluster = Some(connection.hello().cluster);
         }
-        self.learn_members(&mut connection);
+        self.learn_members(&mut connection, patience);
         let request = WatchRequest::Create { keyspace: self.options.keyspace, spec: self.resume.spec() };
         let watch = connection.send(&Request::Watch(request))?;
         let heard_at = now();
@@ -188,8 +189,8 @@ impl Watcher {
     }
 
     /// Asks a member who the others are, so that there are more to go on at than were named.
-    fn learn_members(&mut self, connection: &mut Connection) {
-        let Ok(Response::Status(status)) = connection.call(&Request::Status, ANSWER_PATIENCE) else { return };
+    fn learn_members(&mut self, connection: &mut Connection, patience: Duration) {
+        let Ok(Response::Status(status)) = connection.call(&Request::Status, patience) else { return };
         for view in status.members {
             let is_new = !view.native.is_empty() && !self.endpoints.contains(&view.native);
             if is_new && self.endpoints.len() < 2 * STATUS_MEMBERS_MAX {
