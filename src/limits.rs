@@ -46,6 +46,12 @@ pub const TXN_KEYS_MAX: u64 = 256 * 1_024;
 /// around it.
 pub const TXN_ANSWER_BYTES_MAX: u64 = RESPONSE_BYTES_MAX as u64 / 16 * 15;
 
+/// Keys that a turn walks over before what is left of its commands and reads waits for the next one.
+///
+/// Chosen: like what one transaction may look at, well under the shortest election timeout; one more command or read may
+/// come on top.
+pub const TURN_WALK_KEYS_MAX: u64 = 256 * 1_024;
+
 /// Transactions within one another, the outermost included.
 ///
 /// Derived: a transaction takes its longest list, which holds at least the next one, from what that one may have

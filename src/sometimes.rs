@@ -51,6 +51,7 @@ markers! {
     CampaignDeferredForDisk "campaign_deferred_for_disk",
     LeaderWithoutMajority "leader_without_majority",
     LeaderOutrunByOthersDisks "leader_outrun_by_others_disks",
+    TurnHadNoTimeForAll "turn_had_no_time_for_all",
     TransferOrdered "transfer_ordered",
     TransferObeyed "transfer_obeyed",
     TransferTimedOut "transfer_timed_out",

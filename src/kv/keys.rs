@@ -31,6 +31,7 @@ use super::points::Points;
 use crate::ids::{LeaseId, Revision};
 use crate::planted;
 use bytes::Bytes;
+use core::cell::Cell;
 use core::ops::{Bound, ControlFlow};
 use std::collections::BTreeMap;
 
@@ -69,6 +70,8 @@ pub(super) struct Keys {
     version_count: u64,
     /// About how much memory all of it takes.
     bytes: u64,
+    /// Keys that walks came by so far.
+    walked: Cell<u64>,
 }
 
 /// About how many bytes of memory a key takes beside its letters: two indexes and its record.
@@ -98,7 +101,13 @@ impl Keys {
             live_count: 0,
             version_count: 0,
             bytes: 0,
+            walked: Cell::new(0),
         }
+    }
+
+    /// How many keys walks came by so far, those included of which a deletion is all that is left.
+    pub(super) const fn walked(&self) -> u64 {
+        self.walked.get()
     }
 
     pub(super) const fn live_count(&self) -> usize {
@@ -148,12 +157,16 @@ impl Keys {
             let _ = self.get(key, at).map(visit);
             return;
         }
-        let seen = slots(&self.order, range).filter_map(|slot| self.records.at(slot).seen(at));
-        for seen in seen {
-            if visit(seen).is_break() {
+        let mut walked = 0;
+        for slot in slots(&self.order, range) {
+            walked += 1;
+            if let Some(seen) = self.records.at(slot).seen(at)
+                && visit(seen).is_break()
+            {
                 break;
             }
         }
+        self.walked.set(self.walked.get() + walked);
     }
 
     /// Writes a key; answers with what was there before, the pair only if `wants_previous`.
@@ -215,7 +228,12 @@ impl Keys {
         if let KeyRange::Key(_) = range {
             point.into_iter().for_each(delete_one);
         } else {
-            slots(&self.order, range).for_each(&mut delete_one);
+            let mut walked = 0;
+            for slot in slots(&self.order, range) {
+                walked += 1;
+                delete_one(slot);
+            }
+            self.walked.set(self.walked.get() + walked);
         }
         let deleted = made.order - first.order;
         self.version_count += deleted;

@@ -95,6 +95,12 @@ impl Store {
         self.keys.bytes()
     }
 
+    /// How many keys reads and commands have walked over so far, single keys aside: what their work grows with. Each member
+    /// counts for itself, and nothing that the store says depends on it.
+    pub const fn walked(&self) -> u64 {
+        self.keys.walked()
+    }
+
     /// Whether the alarm is raised that the keyspace is full.
     pub const fn is_full(&self) -> bool {
         self.is_full

@@ -41,10 +41,10 @@ pub(super) struct Waiting {
 }
 
 impl Replica {
-    /// Applies everything that is committed, and answers whoever waited for it.
+    /// Applies what is committed, as much as this turn has time for, and answers whoever waited for it.
     pub(super) fn apply_committed(&mut self, now: BootMicros, outputs: &mut Vec<Output>) {
         // What comes after a state that is wrong is wrong, too, and so is every answer.
-        while self.applied < self.node.commit() && self.divergence().is_none() {
+        while self.applied < self.node.commit() && self.divergence().is_none() && self.has_time_left() {
             let index = self.applied.next();
             let record = self.entries.get(index).expect("what is committed is held").clone();
             let (header, body) =

@@ -23,7 +23,7 @@ use crate::kv::Store;
 use crate::limits::{
     FORWARD_BOOTS_MAX, LEASE_ENDS_WAITING_MAX, LEASES_MAX, PROPOSALS_WAITING_BYTES_MAX,
     PROPOSALS_WAITING_MAX, RAFT_VOTERS_MAX, READS_WAITING_MAX, SESSION_ANSWERS_RESERVED,
-    SESSIONS_ANSWERS_SHARED_MAX, SESSIONS_BYTES_MAX, SESSIONS_MAX,
+    SESSIONS_ANSWERS_SHARED_MAX, SESSIONS_BYTES_MAX, SESSIONS_MAX, TURN_WALK_KEYS_MAX,
 };
 use crate::peer::{Body, Frame};
 use crate::raft::{self, Mark, Message, Node, RoleName};
@@ -81,6 +81,8 @@ pub(super) struct Replica {
     pub(super) countdown: Option<Countdown>,
     /// The entry of the alarm about space that was proposed last.
     pub(super) space_asked: Option<LogIndex>,
+    /// What the store had walked over when the turn began.
+    turn_walked_from: u64,
     /// What raft wants done; empty between calls.
     scratch: Vec<raft::Output>,
 }
@@ -118,6 +120,7 @@ impl Replica {
             next_session_sweep: now,
             countdown: None,
             space_asked: None,
+            turn_walked_from: 0,
             scratch: Vec::new(),
             setup,
         }
@@ -171,6 +174,7 @@ impl Replica {
         }
         self.serve_watches(now, outputs);
         self.store.forget_some();
+        self.turn_walked_from = self.store.walked();
         self.assert_invariants();
     }
 
@@ -188,8 +192,16 @@ impl Replica {
         Some((persist.mark, write))
     }
 
+    /// Whether the turn may take on more work that grows with the keys. Others than those who want it wait for turns.
+    pub(super) fn has_time_left(&self) -> bool {
+        self.store.walked() - self.turn_walked_from < TURN_WALK_KEYS_MAX
+    }
+
     /// When the next turn must be at the latest.
     pub(super) fn next_deadline(&self) -> BootMicros {
+        if self.applied < self.node.commit() || self.has_reads_to_serve() {
+            return BootMicros(0);
+        }
         let mut deadline = self.node.next_deadline().min(self.watches_deadline());
         if let Some(forward) = self.forwards.deadline() {
             deadline = deadline.min(forward);

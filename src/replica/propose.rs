@@ -55,9 +55,7 @@ impl Replica {
                 }
                 match mode {
                     ReadMode::Linearizable => self.gather_read(ticket, query, outputs),
-                    ReadMode::Serializable => {
-                        outputs.push(group::reply(ticket, Response::Applied(self.store.query(&query))));
-                    }
+                    ReadMode::Serializable => self.gather_local_read(ticket, query, outputs),
                 }
                 return;
             }

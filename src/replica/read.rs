@@ -16,7 +16,7 @@ use crate::limits::READS_WAITING_MAX;
 use crate::raft::{NotLeader, ReadRefused};
 use crate::watch::{Place, WatchSpec};
 use crate::{planted, sometimes};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// One read that waits.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(super) struct Reads {
     /// Wait for raft to confirm their request.
     confirming: BTreeMap<u64, Vec<Read>>,
     /// Confirmed, and wait for this index to be applied.
-    ready: BTreeMap<LogIndex, Vec<Read>>,
+    ready: BTreeMap<LogIndex, VecDeque<Read>>,
     /// All of the above.
     count: usize,
 }
@@ -53,6 +53,17 @@ impl Reads {
     /// How many reads wait for anything.
     pub(super) const fn count(&self) -> usize {
         self.count
+    }
+
+    /// The confirmed read of the lowest index.
+    fn take_ready(&mut self) -> Option<Read> {
+        let mut entry = self.ready.first_entry()?;
+        let read = entry.get_mut().pop_front();
+        if entry.get().is_empty() {
+            entry.remove();
+        }
+        self.count -= usize::from(read.is_some());
+        read
     }
 }
 
@@ -141,41 +152,70 @@ impl Replica {
         }
     }
 
-    /// Answers every confirmed read whose index is applied.
+    /// Answers the confirmed reads whose index is applied, as many as this turn has time for.
     pub(super) fn serve_ready_reads(&mut self, now: BootMicros, outputs: &mut Vec<Output>) {
-        while let Some(entry) = self.reads.ready.first_entry() {
-            if *entry.key() > self.applied {
+        while self.has_reads_to_serve() {
+            if !self.has_time_left() {
+                sometimes!(TurnHadNoTimeForAll);
                 break;
             }
-            for read in entry.remove() {
-                self.reads.count -= 1;
-                match read.question {
-                    Question::Store(query) => {
-                        let applied = self.store.query(&query);
-                        self.answer(read.asker, Response::Applied(applied), outputs);
-                    }
-                    Question::Lease(question) => self.answer_question(now, read.asker, question, outputs),
-                    Question::Watch(place, spec) => self.create_watch(read.asker, place, &spec, outputs),
+            let Some(read) = self.reads.take_ready() else {
+                break;
+            };
+            match read.question {
+                Question::Store(query) => {
+                    let applied = self.store.query(&query);
+                    self.answer(read.asker, Response::Applied(applied), outputs);
                 }
+                Question::Lease(question) => self.answer_question(now, read.asker, question, outputs),
+                Question::Watch(place, spec) => self.create_watch(read.asker, place, &spec, outputs),
             }
         }
     }
 
+    /// Whether confirmed reads were left for the next turn.
+    pub(super) fn has_reads_to_serve(&self) -> bool {
+        self.reads.ready.first_key_value().is_some_and(|(index, _)| *index <= self.applied)
+    }
+
+    /// Takes in a read of whatever this member has applied.
+    pub(super) fn gather_local_read(&mut self, ticket: Ticket, query: Query, outputs: &mut Vec<Output>) {
+        if self.reads.count >= READS_WAITING_MAX {
+            outputs.push(super::group::reply(ticket, Response::Refused(Refusal::Overloaded)));
+            return;
+        }
+        self.reads.count += 1;
+        let read = Read { asker: Asker::Client(ticket), question: Question::Store(query) };
+        self.reads.ready.entry(self.applied).or_default().push_back(read);
+    }
+
     /// The watches of a connection that is no more are not created: nobody is there to be told of them.
     pub(super) fn forget_reads_for(&mut self, stream: StreamId, outputs: &mut Vec<Output>) {
-        let is_for_it =
-            |read: &mut Read| matches!(&read.question, Question::Watch(place, _) if place.stream == stream);
+        self.forget_watches(|place| place.stream == stream, outputs);
+    }
+
+    /// Watches that are called off before they are created are not created.
+    pub(super) fn forget_watches(&mut self, is_meant: impl Fn(&Place) -> bool, outputs: &mut Vec<Output>) {
+        let is_for_it = |read: &Read| matches!(&read.question, Question::Watch(place, _) if is_meant(place));
         let Reads { turn, confirming, ready, .. } = &mut self.reads;
-        let lists = confirming.values_mut().chain(ready.values_mut()).chain(core::iter::once(turn));
-        let forgotten: Vec<Read> = lists.flat_map(|reads| reads.extract_if(.., is_for_it)).collect();
+        let lists = confirming.values_mut().chain(core::iter::once(turn));
+        let mut forgotten: Vec<Read> =
+            lists.flat_map(|reads| reads.extract_if(.., |read| is_for_it(read))).collect();
+        for reads in ready.values_mut() {
+            let (gone, kept) = reads.drain(..).partition(&is_for_it);
+            *reads = kept;
+            let gone: VecDeque<Read> = gone;
+            forgotten.extend(gone);
+        }
+        ready.retain(|_, reads| !reads.is_empty());
         self.refuse_reads(forgotten, Refusal::NoQuorum, outputs);
     }
 
     /// Nobody is answered here any more.
     pub(super) fn refuse_all_reads(&mut self, refusal: Refusal, outputs: &mut Vec<Output>) {
         let Reads { turn, confirming, ready, .. } = std::mem::take(&mut self.reads);
-        let all = confirming.into_values().chain(ready.into_values()).chain(core::iter::once(turn));
-        for read in all.flatten() {
+        let all = confirming.into_values().flatten().chain(ready.into_values().flatten()).chain(turn);
+        for read in all {
             self.answer(read.asker, Response::Refused(refusal), outputs);
         }
     }

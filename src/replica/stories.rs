@@ -4,10 +4,13 @@
 
 use super::test_cluster::{Cluster, ELECTION_MICROS, get, put, revision_of, value_of};
 use super::{Input, Shard};
-use crate::api::{EncodedCommand, Refusal, Request, Response, Stamp};
+use crate::api::{EncodedCommand, ReadMode, Refusal, Request, Response, Stamp};
 use crate::ids::{BootMicros, GroupId, KeyspaceId, LogIndex, MemberId, Revision, SessionId};
-use crate::kv::{Command, Compact, DeleteRange, KeyRange, Outcome, SpaceAlarm, StoreRefusal};
-use crate::limits::STATE_CHECK_ENTRIES;
+use crate::kv::{
+    Command, Compact, DeleteRange, KeyRange, Operation, Outcome, Put, Query, Range, SpaceAlarm, StoreRefusal,
+    Txn,
+};
+use crate::limits::{STATE_CHECK_ENTRIES, TURN_WALK_KEYS_MAX};
 use bytes::Bytes;
 use std::sync::OnceLock;
 
@@ -91,6 +94,48 @@ fn a_member_whose_state_differs_stops_serving_and_says_so_whether_it_leads_or_no
             assert_eq!(value_of(&cluster.ask(member, get("key"))), Some(Bytes::from_static(b"value")));
         }
     }
+}
+
+/// Requests that walk over many keys are answered over many turns, so that nobody else waits for all of them.
+#[test]
+fn a_turn_takes_on_a_bounded_number_of_keys() {
+    let mut cluster = Cluster::of(1);
+    cluster.advance(3 * ELECTION_MICROS);
+    let member = MemberId(1);
+    for first in [0, 128, 256] {
+        let put = |key: u64| {
+            let key = Bytes::from(format!("{:03}", first + key));
+            Operation::Put(Put::new(key, Bytes::from_static(b"value")))
+        };
+        let txn = Command::Txn(Txn { success: (0..128).map(put).collect(), ..Txn::default() });
+        assert_eq!(revision_of(&cluster.ask(member, write(&txn))), Revision(2 + first / 128));
+    }
+    let everything = Range { count_only: true, ..Range::new(KeyRange::From(Bytes::new())) };
+    let count = 1_500;
+    for mode in [ReadMode::Linearizable, ReadMode::Serializable] {
+        let query = Query::Range(everything.clone());
+        let read = Request::Read { keyspace: KeyspaceId::FIRST, query, mode };
+        for _ in 0..count {
+            cluster.submit(member, read.clone());
+        }
+        let per_turn = usize::try_from(TURN_WALK_KEYS_MAX / 384).expect("a small number") + 1;
+        assert_eq!(cluster.turn(member), per_turn, "{mode:?}");
+        cluster.advance(1);
+    }
+    let reading = Command::Txn(Txn { success: vec![Operation::Range(everything); 128], ..Txn::default() });
+    for _ in 0..40 {
+        cluster.submit(member, write(&reading));
+    }
+    let mut answered = 0;
+    let mut turns = 0;
+    while answered < 40 {
+        let now = cluster.turn(member);
+        assert!(now <= 4, "two walks of 128 times 384 keys, each of 40 transactions: {now} in one turn");
+        answered += now;
+        turns += 1;
+    }
+    assert!(turns >= 10);
+    assert_eq!(cluster.replies.len(), 2 * count + 40);
 }
 
 #[test]

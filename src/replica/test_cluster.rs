@@ -35,6 +35,9 @@ pub(super) struct Cluster {
     pub(super) ended: Vec<(MemberId, Place, Revision)>,
 }
 
+/// Turns without time going on, more than anything takes here.
+const TURNS_MAX: usize = 100_000;
+
 impl Cluster {
     pub(super) fn of(count: u64) -> Self {
         Self::with_quota(count, 0)
@@ -72,7 +75,7 @@ impl Cluster {
 
     /// Gives every shard turns until nobody has anything left to take in.
     pub(super) fn settle(&mut self) {
-        loop {
+        for _ in 0..TURNS_MAX {
             let mut outputs = Vec::new();
             for (member, shard) in &mut self.shards {
                 let mut wanted = Vec::new();
@@ -82,10 +85,25 @@ impl Cluster {
             for (member, output) in outputs {
                 self.carry_out(member, output);
             }
-            if self.inputs.values().all(Vec::is_empty) {
+            let next = self.shards.values().map(Shard::next_deadline).min();
+            let is_due = next.is_some_and(|deadline| deadline <= self.now);
+            if self.inputs.values().all(Vec::is_empty) && !is_due {
                 return;
             }
         }
+        panic!("members that always have something left to do never sleep");
+    }
+
+    /// Gives one member a turn; answers with how many replies came of it.
+    pub(super) fn turn(&mut self, member: MemberId) -> usize {
+        let before = self.replies.len();
+        let mut wanted = Vec::new();
+        let shard = self.shards.get_mut(&member).expect("the member is there");
+        shard.turn(self.now, self.inputs.entry(member).or_default(), &mut wanted);
+        for output in wanted {
+            self.carry_out(member, output);
+        }
+        self.replies.len() - before
     }
 
     fn carry_out(&mut self, member: MemberId, output: Output) {

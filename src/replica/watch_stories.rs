@@ -125,3 +125,21 @@ fn a_stream_that_closes_takes_its_watches_along_also_those_that_wait_to_be_creat
     cluster.ask(follower, get("a"));
     assert_eq!(cluster.told, []);
 }
+
+#[test]
+fn a_watch_that_is_cancelled_before_it_is_created_is_not_created() {
+    let mut cluster = founded(3);
+    let member = cluster.follower();
+    let input =
+        |ticket, request| Input::Watch { ticket: Ticket(ticket), stream: STREAM, name: WatchId(1), request };
+    let cancel = WatchRequest::Cancel { watch: WatchId(1) };
+    let inputs = [input(2_001, create(0)), input(2_002, cancel)];
+    cluster.inputs.entry(member).or_default().extend(inputs);
+    cluster.advance(100_000);
+    let refused = Response::Refused(Refusal::NoQuorum);
+    assert_eq!(cluster.replies.get(&Ticket(2_001)), Some(&refused), "it never was");
+    let cancelled = Response::Watch(WatchAnswer::Cancelled);
+    assert_eq!(cluster.replies.get(&Ticket(2_002)), Some(&cancelled));
+    cluster.ask(member, put("a", "one", None));
+    assert!(cluster.told.is_empty(), "nobody watches");
+}

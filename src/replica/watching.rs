@@ -30,7 +30,9 @@ impl Replica {
                 self.create_watch(Asker::Client(ticket), place, &spec, outputs);
             }
             WatchRequest::Cancel { watch } => {
-                self.watches.cancel(Place { watch, ..place }, &mut self.notices);
+                let called_off = Place { watch, ..place };
+                self.forget_watches(|place| *place == called_off, outputs);
+                self.watches.cancel(called_off, &mut self.notices);
                 self.pass_on_notices(outputs);
                 outputs.push(group::reply(ticket, Response::Watch(WatchAnswer::Cancelled)));
             }
