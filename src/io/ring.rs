@@ -235,6 +235,18 @@ impl Ring {
         events: &mut Vec<Event>,
     ) -> Result<(), RingError> {
         self.fill_submissions();
+        // What does not fit goes ahead without waiting: it may be what the rest waits for.
+        while !self.queued.is_empty() {
+            self.enters += 1;
+            match self.uring.submit() {
+                Ok(_) => {}
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR)) => {}
+                // There is no room for more completions: those that are there must be taken first.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN)) => break,
+                Err(source) => return Err(RingError::Enter { source }),
+            }
+            self.fill_submissions();
+        }
         let wait = deadline.since(now).min(WAIT_MICROS_MAX);
         // One completion is always asked for, also when there is no time to wait: with deferred task work the kernel
         // brings completions forward only to those who ask.

@@ -4,8 +4,8 @@
 //! write-ahead log, to every peer and to apply (DESIGN §1). Always: a record stands at the index it names, and the
 //! replica asks only for indices that raft said are in the log. Left out: which entry wins a conflict; raft says so.
 
-use crate::ids::LogIndex;
-use crate::raft::Position;
+use crate::ids::{GroupId, LogIndex};
+use crate::raft::{Message, Position};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -68,6 +68,25 @@ impl Entries {
         };
         self.run(previous.index.next(), LogIndex(previous.index.0 + count))
     }
+}
+
+/// Whether the records behind a message are whole, are the entries that it numbers and nothing more, and fit in one write.
+pub(super) fn carries_its_entries(
+    group: GroupId,
+    message: &Message,
+    records: &[Bytes],
+    bytes_max: usize,
+) -> bool {
+    let (_, entries) = message.carried();
+    entries.len() == records.len()
+        && entries.iter().zip(records).all(|(entry, record)| {
+            wal_format::decode_entry(record).is_ok_and(|(header, body)| {
+                let is_all = record.len() == wal_format::entry_bytes_count(body.len());
+                let is_it =
+                    (header.group, header.index, header.term) == (group.0, entry.index.0, entry.term.0);
+                is_it && is_all && record.len() <= bytes_max
+            })
+        })
 }
 
 #[cfg(test)]

@@ -227,6 +227,43 @@ fn spoil(field: &mut Field, sound: &Bytes) -> Option<(MemberId, Input)> {
 }
 
 #[test]
+fn a_record_is_all_of_its_entry_and_fits_in_a_write() {
+    let header = EntryHeader {
+        group: GroupId::FIRST.0,
+        term: 3,
+        index: 7,
+        kind: EntryKind::NoOp,
+        keyspace: 0,
+        session: 0,
+        sequence: 0,
+        low_water: 0,
+        principal: 0,
+        auth_revision: 0,
+    };
+    let mut record = Vec::new();
+    wal_format::encode_entry(&header, b"body", &mut record);
+    let bytes_count = u32::try_from(record.len()).expect("a small record");
+    let entry = Entry { index: LogIndex(7), term: Term(3), bytes_count };
+    let previous = Position { index: LogIndex(6), term: Term(3) };
+    let message = Message::AppendRequest(AppendRequest {
+        term: Term(3),
+        session: 1,
+        previous,
+        entries: vec![entry],
+        commit: LogIndex(0),
+        round: 0,
+    });
+    let carries = |record: &[u8], bytes_max| {
+        let records = [Bytes::copy_from_slice(record)];
+        super::entries::carries_its_entries(GroupId::FIRST, &message, &records, bytes_max)
+    };
+    assert!(carries(&record, record.len()));
+    assert!(!carries(&record, record.len() - 1), "no write could hold it");
+    assert!(!carries(&[&record[..], b"more"].concat(), 1_000), "what is behind it is no part of it");
+    assert!(!carries(&record[..record.len() - 1], 1_000));
+}
+
+#[test]
 fn what_is_not_from_the_cluster_changes_nothing() {
     property::hold(4, |seed| {
         let mut field = Field::new(seed);
@@ -322,7 +359,12 @@ fn entries(field: &mut Field, previous: Position) -> (Vec<Entry>, Vec<Bytes>) {
             auth_revision: 0,
         };
         let mut record = Vec::new();
-        wal_format::encode_entry(&header, &field.garbage(20), &mut record);
+        // Now and then one that is too long for any write to this log.
+        let body = if field.random.one_in(500) { Bytes::from(vec![7; 1_100_000]) } else { field.garbage(20) };
+        wal_format::encode_entry(&header, &body, &mut record);
+        if field.random.one_in(20) {
+            record.extend_from_slice(&field.garbage(20));
+        }
         let bytes_count = u32::try_from(record.len()).expect("a small record");
         entries.push(Entry { index: LogIndex(index), term: Term(term), bytes_count });
         records.push(Bytes::from(record));

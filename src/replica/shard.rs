@@ -9,6 +9,7 @@
 //! its log names its vote. Left out: everything about one group (`group`), and where bytes go (`wal`).
 
 use super::bootstrap::{self, Bootstrap, Heard, Progress, Record, mix};
+use super::entries::carries_its_entries;
 use super::forward::Forwarded;
 use super::group::{self, Replica, Setup};
 use super::leases::{ForwardedQuestion, LeaseQuestion};
@@ -19,7 +20,7 @@ use crate::ids::{
 };
 use crate::limits::{RAFT_VOTERS_MAX, TURN_APPEND_BYTES_MAX};
 use crate::peer::{Body, Frame};
-use crate::raft::{HardState, Mark, Message, Position};
+use crate::raft::{HardState, Mark, Position};
 use crate::wal::{FoundSegment, GroupOpening, GroupWrite, Note, RecoveredGroup, Wal, WalOptions, WalWrite};
 use crate::watch::{Bounds, Place};
 use crate::{planted, sometimes};
@@ -453,7 +454,7 @@ impl Shard {
         }
         match body {
             Body::Raft { message, records } => {
-                if carries_its_entries(frame.group, &message, &records) {
+                if carries_its_entries(frame.group, &message, &records, replica.setup.write_bytes_max) {
                     replica.receive(now, from, message, &records, outputs);
                 }
             }
@@ -581,15 +582,4 @@ fn first_configuration(record: &Record) -> Configuration {
         });
     }
     configuration
-}
-
-/// Whether the records behind a message are whole and are the entries that it numbers.
-fn carries_its_entries(group: GroupId, message: &Message, records: &[Bytes]) -> bool {
-    let (_, entries) = message.carried();
-    entries.len() == records.len()
-        && entries.iter().zip(records).all(|(entry, record)| {
-            wal_format::decode_entry(record).is_ok_and(|(header, _)| {
-                (header.group, header.index, header.term) == (group.0, entry.index.0, entry.term.0)
-            })
-        })
 }
