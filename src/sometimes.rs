@@ -68,6 +68,18 @@ markers! {
     FillSteppedDown "fill_stepped_down",
     IslandContradicted "island_contradicted",
     FollowerRepaired "follower_repaired",
+    // Snapshots.
+    SnapshotOffered "snapshot_offered",
+    SnapshotOfferedAnew "snapshot_offered_anew",
+    SnapshotStateLeft "snapshot_state_left",
+    SnapshotChunkSentAgain "snapshot_chunk_sent_again",
+    SnapshotNeedless "snapshot_needless",
+    StaleSnapshotChunk "stale_snapshot_chunk",
+    SnapshotRefused "snapshot_refused",
+    SnapshotInstalled "snapshot_installed",
+    SnapshotInstalledInVain "snapshot_installed_in_vain",
+    SnapshotInstalledOverHole "snapshot_installed_over_hole",
+    SnapshotInstalledOverConflict "snapshot_installed_over_conflict",
     // Reads.
     ReadRoundFailed "read_round_failed",
     ReadWaitedForApply "read_waited_for_apply",

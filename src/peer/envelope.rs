@@ -7,7 +7,8 @@ use crate::ids::{DirectoryId, LogIndex, MemberId, Term};
 use crate::limits::{LOG_INDEX_MAX, TERM_MAX};
 use crate::raft::{
     AppendReply, AppendRequest, AppendResult, Entry, FillReply, FillRequest, Message, Position, PreVoteReply,
-    PreVoteRequest, ReadIndexReply, ReadIndexRequest, TimeoutNow, VoteReply, VoteRequest,
+    PreVoteRequest, ReadIndexReply, ReadIndexRequest, SnapshotChunk, SnapshotName, SnapshotReply, TimeoutNow,
+    VoteReply, VoteRequest,
 };
 use rkyv::primitive::ArchivedU64;
 use rkyv::{Archive, Serialize};
@@ -91,6 +92,31 @@ pub(super) struct WireFillReply {
 }
 
 #[derive(Archive, Serialize)]
+pub(super) struct WireSnapshot {
+    position: WirePosition,
+    bytes_count: u64,
+    hash: u64,
+}
+
+#[derive(Archive, Serialize)]
+pub(super) struct WireSnapshotChunk {
+    term: u64,
+    session: u64,
+    snapshot: WireSnapshot,
+    offset: u64,
+    bytes_count: u32,
+}
+
+#[derive(Archive, Serialize)]
+pub(super) struct WireSnapshotReply {
+    term: u64,
+    session: u64,
+    snapshot: WireSnapshot,
+    offset: u64,
+    upto: u64,
+}
+
+#[derive(Archive, Serialize)]
 pub(super) enum WireMessage {
     PreVoteRequest { term: u64, last: WirePosition },
     PreVoteReply { term: u64, asked: u64, is_granted: bool },
@@ -103,6 +129,8 @@ pub(super) enum WireMessage {
     ReadIndexReply { term: u64, request: u64, index: Option<u64> },
     FillRequest { term: u64, previous: WirePosition, last: WirePosition },
     FillReply(WireFillReply),
+    SnapshotChunk(WireSnapshotChunk),
+    SnapshotReply(WireSnapshotReply),
 }
 
 /// The mirror of a message.
@@ -153,6 +181,20 @@ pub(super) fn mirror(message: &Message) -> WireMessage {
             previous: mirror_position(m.previous),
             entries: mirror_entries(&m.entries),
         }),
+        Message::SnapshotChunk(m) => WireMessage::SnapshotChunk(WireSnapshotChunk {
+            term: m.term.0,
+            session: m.session,
+            snapshot: mirror_snapshot(m.snapshot),
+            offset: m.offset,
+            bytes_count: m.bytes_count,
+        }),
+        Message::SnapshotReply(m) => WireMessage::SnapshotReply(WireSnapshotReply {
+            term: m.term.0,
+            session: m.session,
+            snapshot: mirror_snapshot(m.snapshot),
+            offset: m.offset,
+            upto: m.upto,
+        }),
     }
 }
 
@@ -167,6 +209,10 @@ fn assert_entries_are_consecutive(message: &Message) {
 
 fn mirror_position(position: Position) -> WirePosition {
     WirePosition { index: position.index.0, term: position.term.0 }
+}
+
+fn mirror_snapshot(name: SnapshotName) -> WireSnapshot {
+    WireSnapshot { position: mirror_position(name.position), bytes_count: name.bytes_count, hash: name.hash }
 }
 
 fn mirror_entries(entries: &[Entry]) -> Vec<WireEntry> {
@@ -226,6 +272,20 @@ pub(super) fn message(wire: &ArchivedWireMessage) -> Option<Message> {
             last: position(last)?,
         }),
         Wire::FillReply(reply) => Message::FillReply(fill_reply(reply)?),
+        Wire::SnapshotChunk(chunk) => Message::SnapshotChunk(SnapshotChunk {
+            term: to_term(chunk.term)?,
+            session: chunk.session.to_native(),
+            snapshot: snapshot(&chunk.snapshot)?,
+            offset: to_offset(chunk.offset, chunk.snapshot.bytes_count)?,
+            bytes_count: chunk.bytes_count.to_native(),
+        }),
+        Wire::SnapshotReply(reply) => Message::SnapshotReply(SnapshotReply {
+            term: to_term(reply.term)?,
+            session: reply.session.to_native(),
+            snapshot: snapshot(&reply.snapshot)?,
+            offset: to_offset(reply.offset, reply.snapshot.bytes_count)?,
+            upto: to_offset(reply.upto, reply.snapshot.bytes_count)?,
+        }),
     })
 }
 
@@ -272,6 +332,21 @@ fn to_term(wire: ArchivedU64) -> Option<Term> {
 
 fn position(wire: &ArchivedWirePosition) -> Option<Position> {
     Some(Position { index: to_index(wire.index)?, term: to_term(wire.term)? })
+}
+
+fn snapshot(wire: &ArchivedWireSnapshot) -> Option<SnapshotName> {
+    let bytes_count = wire.bytes_count.to_native();
+    (bytes_count <= LOG_INDEX_MAX).then_some(SnapshotName {
+        position: position(&wire.position)?,
+        bytes_count,
+        hash: wire.hash.to_native(),
+    })
+}
+
+/// The offset, if it lies in a file of `bytes_count` bytes or at its end.
+fn to_offset(wire: ArchivedU64, bytes_count: ArchivedU64) -> Option<u64> {
+    let offset = wire.to_native();
+    (offset <= bytes_count.to_native()).then_some(offset)
 }
 
 fn entries(previous: &ArchivedWirePosition, wire: &[ArchivedWireEntry]) -> Option<Vec<Entry>> {

@@ -7,7 +7,7 @@ use crate::ids::{ClusterId, DirectoryId, GroupId, KeyspaceId, LeaseId, MemberId,
 use crate::limits::{
     LOG_INDEX_MAX, PEER_ENVELOPE_BYTES_MAX, PEER_PAYLOAD_BYTES_MAX, RAFT_VOTERS_MAX, TERM_MAX,
 };
-use crate::raft::{Entry, Message};
+use crate::raft::Message;
 use bytes::{BufMut, Bytes, BytesMut};
 use rkyv::rancor;
 use rkyv::ser::{Positional, Writer};
@@ -16,7 +16,7 @@ use rkyv::ser::{Positional, Writer};
 pub const HEADER_BYTES: usize = 20;
 
 const MAGIC: [u8; 4] = *b"MSTP";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// The checksum covers everything from here on.
 const CHECKED_FROM: usize = 8;
 /// Room for an envelope without its lists; the largest kind takes less.
@@ -61,7 +61,7 @@ pub enum Body {
     Raft {
         /// The message.
         message: Message,
-        /// The encoded entries it names, in order; each as long as its entry says.
+        /// The encoded entries it names, in order; each as long as its entry says. Of a chunk of a snapshot: its bytes.
         records: Vec<Bytes>,
     },
     /// A proposal handed to the leader.
@@ -278,7 +278,7 @@ fn body(content: &ArchivedContent, payload: Bytes) -> Result<Body, PeerDamage> {
     match content {
         ArchivedContent::Raft(wire) => {
             let message = envelope::message(wire).ok_or(PeerDamage::Unreachable)?;
-            let records = records(message.carried().1, &payload)?;
+            let records = records(&message.carried_sizes(), &payload)?;
             Ok(Body::Raft { message, records })
         }
         ArchivedContent::Forward { request, term, kind, keyspace, stamp } => Ok(Body::Forward {
@@ -322,17 +322,17 @@ fn body(content: &ArchivedContent, payload: Bytes) -> Result<Body, PeerDamage> {
     }
 }
 
-/// Cuts the payload where the entries say, if they account for all of it.
-fn records(entries: &[Entry], payload: &Bytes) -> Result<Vec<Bytes>, PeerDamage> {
-    let expected = entries.iter().map(|entry| u64::from(entry.bytes_count)).sum();
+/// Cuts the payload where these sizes say, if they account for all of it.
+fn records(sizes: &[u32], payload: &Bytes) -> Result<Vec<Bytes>, PeerDamage> {
+    let expected = sizes.iter().copied().map(u64::from).sum();
     let unequal = PeerDamage::Payload { expected, found: payload.len() };
     if u64::try_from(payload.len()) != Ok(expected) {
         return Err(unequal);
     }
-    let mut records = Vec::with_capacity(entries.len());
+    let mut records = Vec::with_capacity(sizes.len());
     let mut offset = 0;
-    for entry in entries {
-        let length = usize::try_from(entry.bytes_count).map_err(|_| unequal.clone())?;
+    for size in sizes {
+        let length = usize::try_from(*size).map_err(|_| unequal.clone())?;
         records.push(payload.slice(offset..offset + length));
         offset += length;
     }
@@ -434,13 +434,10 @@ impl Body {
         let Self::Raft { message, records } = self else {
             return;
         };
-        let entries = message.carried().1;
-        assert!(entries.len() == records.len(), "each entry of a message has its record, in order");
-        for (entry, record) in entries.iter().zip(records) {
-            assert!(
-                u32::try_from(record.len()) == Ok(entry.bytes_count),
-                "a record is as long as its entry says"
-            );
+        let sizes = message.carried_sizes();
+        assert!(sizes.len() == records.len(), "each entry of a message has its record, in order");
+        for (size, record) in sizes.iter().zip(records) {
+            assert!(u32::try_from(record.len()) == Ok(*size), "a record is as long as its entry says");
         }
     }
 }

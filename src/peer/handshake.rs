@@ -18,7 +18,10 @@ const MAGIC: [u8; 4] = *b"MSPH";
 const HEAD_BYTES: usize = 12;
 
 /// The versions of the peer protocol that this build speaks: the lowest and the highest.
-pub const PEER_VERSIONS: (u8, u8) = (1, 1);
+///
+/// Version 2 knows snapshots. A member of version 1 would take a chunk for damage whenever it needs one, so the two
+/// refuse each other when they greet, in words, rather than then.
+pub const PEER_VERSIONS: (u8, u8) = (2, 2);
 
 /// What a member says of itself at the start of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -8,8 +8,8 @@
 use super::random::Random;
 use super::testing::{ELECTION_MICROS, config, is_old};
 use super::{
-    AppendReply, AppendResult, Entry, HardState, Island, Message, Node, Output, Persist, Position,
-    RecoveredLog, RoleName, RunKind, VoteReply,
+    AppendReply, AppendResult, Entry, HardState, Installed, Island, Message, Node, Output, Persist, Position,
+    RecoveredLog, RoleName, RunKind, SnapshotName, SnapshotReply, VoteReply,
 };
 use crate::ids::{BootMicros, LogIndex, MemberId, Term};
 use crate::property;
@@ -26,6 +26,10 @@ struct Disk {
     /// What replaying them gives.
     image: Image,
     has_rotted: bool,
+    /// The newest snapshot under its own name.
+    snapshot: Position,
+    /// What is at and below this was trimmed.
+    trimmed: Position,
 }
 
 #[derive(Clone)]
@@ -53,6 +57,12 @@ impl Image {
     fn replay(&mut self, frame: &Frame) {
         self.hard_state = frame.persist.hard_state;
         self.last = frame.persist.last;
+        if let Some(reset) = frame.persist.reset {
+            if reset.kind == RunKind::Append {
+                self.pieces.clear();
+            }
+            self.start_at(reset.snapshot);
+        }
         let Some(run) = frame.persist.run else { return };
         let holder = self.pieces.iter().position(|piece| piece_holds(piece, run.previous));
         let at = holder.unwrap_or_else(|| {
@@ -81,12 +91,31 @@ impl Image {
         }
     }
 
+    /// Starts the log where it holds `snapshot`, or else there, with what can lie above it; returns which.
+    fn start_at(&mut self, snapshot: Position) -> bool {
+        if let Some(at) = self.pieces.iter().position(|piece| piece_holds(piece, snapshot)) {
+            self.pieces.drain(..at);
+            return true;
+        }
+        self.pieces.retain(|piece| {
+            piece.predecessor.index > snapshot.index && piece.predecessor.term >= snapshot.term
+        });
+        self.pieces.insert(0, Island { predecessor: snapshot, entries: Vec::new() });
+        false
+    }
+
     fn end(&self) -> Position {
         self.pieces.last().map_or(Position::START, end)
     }
 
+    fn names(&self, position: Position) -> bool {
+        self.last == position || self.pieces.iter().any(|piece| piece.predecessor == position)
+    }
+
     fn holds(&self, position: Position) -> bool {
-        self.pieces.iter().any(|piece| piece.entries.iter().any(|entry| entry.position() == position))
+        let is_start = self.pieces.first().is_some_and(|piece| piece.predecessor == position);
+        is_start
+            || self.pieces.iter().any(|piece| piece.entries.iter().any(|entry| entry.position() == position))
     }
 }
 
@@ -115,25 +144,45 @@ impl Disk {
     }
 
     fn is_sound(&self) -> bool {
-        self.image.pieces.len() == 1 && self.image.end() == self.image.last
+        self.settled().0.pieces.len() == 1
     }
 
-    /// A log that does not end where the last frame says has a hole there.
+    /// Whether `position`, which is committed, would survive a crash.
+    fn holds(&self, position: Position) -> bool {
+        position.index <= self.snapshot.index || self.image.holds(position)
+    }
+
+    /// The pieces as recovery finds them: from the newest snapshot on, or from what was trimmed below it. A log that
+    /// does not end where the last frame says has a hole there. And whether that snapshot is not in the log.
+    fn settled(&self) -> (Image, bool) {
+        let mut image = self.image.clone();
+        if image.end() != image.last {
+            image.pieces.push(Island { predecessor: image.last, entries: Vec::new() });
+        }
+        let is_held = image.start_at(self.snapshot);
+        let first = &mut image.pieces[0];
+        if first.predecessor.index < self.trimmed.index {
+            first.entries.retain(|entry| entry.index > self.trimmed.index);
+            first.predecessor = self.trimmed;
+        }
+        (image, !is_held)
+    }
+
     fn recover(&self) -> RecoveredLog {
         assert!(
             self.has_rotted || self.is_sound(),
             "every frame names the end of the log as it will be on disk"
         );
-        let mut image = self.image.clone();
-        if image.end() != image.last {
-            image.pieces.push(Island { predecessor: image.last, entries: Vec::new() });
-        }
+        let (image, is_reset_owed) = self.settled();
         let mut pieces = image.pieces.into_iter();
+        let first = pieces.next().expect("a log has at least the piece at its start");
         RecoveredLog {
             hard_state: image.hard_state,
-            base: Position::START,
-            entries: pieces.next().map(|piece| piece.entries).unwrap_or_default(),
+            base: first.predecessor,
+            entries: first.entries,
             islands: pieces.collect(),
+            snapshot: self.snapshot,
+            is_reset_owed,
         }
     }
 }
@@ -148,6 +197,18 @@ struct Member {
     is_paused: bool,
     /// The commit floor when each read was asked.
     reads: BTreeMap<u64, LogIndex>,
+    /// Its newest snapshot.
+    snapshot: Option<SnapshotName>,
+    files: Files,
+}
+
+/// What is on its way from and to snapshots' files.
+#[derive(Default)]
+struct Files {
+    reads: Vec<(MemberId, u64, SnapshotName, u64)>,
+    writes: Vec<(SnapshotName, u64, u32)>,
+    /// Temporary files, and how many bytes they have.
+    incoming: Vec<(SnapshotName, u64)>,
 }
 
 struct Cluster {
@@ -184,6 +245,8 @@ impl Cluster {
             is_disk_stuck: false,
             is_paused: false,
             reads: BTreeMap::new(),
+            snapshot: None,
+            files: Files::default(),
         });
         let members = members.collect();
         let loss_percent = [0, 5, 30][usize::try_from(random.below(3)).unwrap()];
@@ -230,8 +293,11 @@ impl Cluster {
             500..640 => self.pass_time(),
             640..850 => self.complete_write(at),
             850..920 => self.propose(at),
-            920..950 => self.read(at),
+            920..930 => self.read(at),
             950..955 => self.transfer(at),
+            930..936 => self.take_snapshot(at),
+            936..943 => self.complete_read(at, true),
+            943..950 => self.complete_chunk(at, true),
             955..965 if self.is_calm => {}
             955..965 => self.restart(at),
             965..973 => self.change_links(),
@@ -344,6 +410,87 @@ impl Cluster {
         self.end_turn(at);
     }
 
+    /// A member takes a snapshot, or trims its log.
+    fn take_snapshot(&mut self, at: usize) {
+        let member = &mut self.members[at];
+        let (base, commit) = (member.node.base().index.0, member.node.commit().0);
+        let index = LogIndex(base + self.random.below(commit - base + 1));
+        if let Some(position) =
+            member.node.log.position_at(index).filter(|_| index > member.disk.snapshot.index)
+        {
+            let snapshot = name_of(position);
+            (member.snapshot, member.disk.snapshot) = (Some(snapshot), position);
+            member.node.snapshot_taken(snapshot);
+        }
+        if self.random.below(2) == 0 {
+            member.disk.trimmed = member.node.trim(LogIndex(index.0 + self.random.below(10)));
+        }
+        self.end_turn(at);
+    }
+
+    /// A chunk of a snapshot was read, or cannot be.
+    fn complete_read(&mut self, at: usize, is_faulty: bool) {
+        let now = self.now;
+        let member = &mut self.members[at];
+        let Some((to, session, snapshot, offset)) = member.files.reads.pop() else {
+            return;
+        };
+        assert!(snapshot.position.index <= member.disk.snapshot.index, "only what was taken is read");
+        if is_faulty && self.random.below(20) == 0 {
+            member.node.chunk_unreadable(now, (to, session), snapshot, &mut self.out);
+        } else {
+            let left = u32::try_from(snapshot.bytes_count - offset).unwrap();
+            let chunk = member.node.chunk_read(to, session, snapshot, offset, left.min(2));
+            self.out.extend(chunk.map(|message| Output::Send { to, message }));
+        }
+        self.end_turn(at);
+    }
+
+    /// A chunk of a snapshot is durable; if the snapshot is whole, it is installed or refused, or the member dies first.
+    fn complete_chunk(&mut self, at: usize, is_faulty: bool) {
+        let now = self.now;
+        let fate = if is_faulty { self.random.below(10) } else { 9 };
+        let member = &mut self.members[at];
+        if member.files.writes.is_empty() {
+            return;
+        }
+        let (snapshot, offset, bytes) = member.files.writes.remove(0);
+        let held = member.files.incoming.iter().position(|(held, _)| *held == snapshot);
+        let held = held.map(|held| member.files.incoming.remove(held).1).filter(|_| offset > 0);
+        assert_eq!(held.unwrap_or(0), offset, "a chunk goes on where its file ends");
+        assert!(bytes > 0, "a chunk is not empty");
+        let end = offset + u64::from(bytes);
+        member.files.incoming.push((snapshot, end));
+        member.node.chunk_durable(now, snapshot, offset, bytes, &mut self.out);
+        if end == snapshot.bytes_count {
+            if fate == 0 {
+                member.node.snapshot_refused(now, snapshot, &mut self.out);
+            } else {
+                self.install(at, snapshot, fate == 1);
+                return;
+            }
+        }
+        self.end_turn(at);
+    }
+
+    fn install(&mut self, at: usize, snapshot: SnapshotName, dies: bool) {
+        let now = self.now;
+        let member = &mut self.members[at];
+        if snapshot.position.index > member.disk.snapshot.index {
+            (member.snapshot, member.disk.snapshot) = (Some(snapshot), snapshot.position);
+        }
+        if dies {
+            self.end_turn(at);
+            self.restart(at);
+            return;
+        }
+        let before = member.node.commit();
+        let installed = member.node.install(now, snapshot, &mut self.out);
+        let is_newer = before < snapshot.position.index;
+        assert!(installed == Installed::Kept || is_newer, "a snapshot replaces no newer state");
+        self.end_turn(at);
+    }
+
     fn change_links(&mut self) {
         self.cut_links.clear();
         let count = self.members.len() as u64;
@@ -379,7 +526,11 @@ impl Cluster {
         let recovered = member.disk.recover();
         let id = at as u64 + 1;
         member.node = Node::new(config(id, members_count, seed), recovered, now);
+        if let Some(snapshot) = member.snapshot {
+            member.node.snapshot_taken(snapshot);
+        }
         member.reads.clear();
+        (member.files.reads, member.files.writes) = (Vec::new(), Vec::new());
         self.end_turn(at);
     }
 
@@ -444,6 +595,16 @@ impl Cluster {
                     self.assert_chain(at, LogIndex(index));
                 }
             }
+            Output::ReadChunk { to, session, snapshot, offset } => {
+                self.members[at].files.reads.push((to, session, snapshot, offset));
+            }
+            Output::WriteChunk { snapshot, offset, bytes_count } => {
+                self.members[at].files.writes.push((snapshot, offset, bytes_count));
+            }
+            Output::Rebased { base } => {
+                let known = self.committed.get(&base.index).map(|(term, _)| *term);
+                assert_eq!(known, Some(base.term), "a snapshot ends with what is committed");
+            }
             Output::Superseded { .. } | Output::Deposed { .. } | Output::LeaderChanged { .. } => {}
         }
     }
@@ -462,11 +623,20 @@ impl Cluster {
         if let Message::VoteReply(VoteReply { is_granted: true, .. }) = message {
             assert!(image.hard_state.vote.is_some(), "a vote is durable before it is told");
         }
+        if let Message::SnapshotReply(SnapshotReply { snapshot, upto, .. }) = message {
+            let has = |(held, bytes): &(SnapshotName, u64)| held == snapshot && bytes >= upto;
+            let is_stored = *upto == 0 || self.members[at].files.incoming.iter().any(has);
+            assert!(is_stored, "a chunk is durable before it is acknowledged");
+        }
         if let Message::AppendReply(AppendReply { result: AppendResult::Matched { upto }, .. }) = message
+            && *upto >= self.members[at].node.base().index
             && upto.0 > 0
         {
             let term = self.members[at].node.term_at(*upto).unwrap();
-            assert!(image.holds(Position { index: *upto, term }), "an acknowledged entry is durable");
+            let position = Position { index: *upto, term };
+            // The end of a snapshot need only be named.
+            let is_named = position == self.members[at].disk.snapshot && image.names(position);
+            assert!(image.holds(position) || is_named, "an acknowledged entry is durable");
         }
     }
 
@@ -476,7 +646,9 @@ impl Cluster {
         let other = self.leaders.insert(noop.term, id);
         assert!(other.is_none(), "a term has one leader");
         // A leader of an older term that wakes up late need not hold it.
-        for (index, (term, _)) in self.committed.iter().filter(|(_, (_, by))| *by < noop.term) {
+        let base = node.base().index;
+        let owed = |(index, (_, by)): &(&LogIndex, &(Term, Term))| **index >= base && *by < noop.term;
+        for (index, (term, _)) in self.committed.iter().filter(owed) {
             assert_eq!(
                 node.term_at(*index),
                 Some(*term),
@@ -497,7 +669,7 @@ impl Cluster {
             }
             let position = Position { index, term };
             // A damaged disk has lost what it once held.
-            let holds = |member: &&Member| member.disk.image.holds(position) || !member.disk.is_sound();
+            let holds = |member: &&Member| member.disk.holds(position) || !member.disk.is_sound();
             let holders = self.members.iter().filter(holds);
             assert!(
                 2 * holders.count() > self.members.len(),
@@ -535,6 +707,8 @@ impl Cluster {
             }
             for at in 0..self.members.len() {
                 self.complete_write(at);
+                self.complete_read(at, false);
+                self.complete_chunk(at, false);
                 if self.now >= proposed_at
                     && self.now < last_proposal
                     && self.members[at].node.role() == RoleName::Leader
@@ -561,13 +735,19 @@ impl Cluster {
     }
 }
 
+/// Who takes a snapshot at the same place takes the same.
+const fn name_of(position: Position) -> SnapshotName {
+    SnapshotName { position, bytes_count: 1 + position.index.0 % 5, hash: position.index.0 }
+}
+
 fn run_cluster(seed: u64, steps_count: usize) -> u64 {
     let mut cluster = Cluster::new(seed);
     for _ in 0..steps_count {
         cluster.step();
     }
     for at in 0..cluster.members.len() {
-        for index in 1..=cluster.members[at].node.last().index.0 {
+        let node = &cluster.members[at].node;
+        for index in node.base().index.0 + 1..=node.last().index.0 {
             cluster.assert_chain(at, LogIndex(index));
         }
     }
@@ -589,7 +769,7 @@ fn clusters_stay_safe_under_faults_and_recover_after_them() {
 #[test]
 fn every_planted_bug_is_found() {
     let mut missed = Vec::new();
-    for bug in [1, 10, 15, 16, 17, 18, 19, 23, 29, 30, 31, 33, 51] {
+    for bug in [1, 10, 11, 15, 16, 17, 18, 19, 23, 24, 25, 26, 28, 29, 30, 31, 33, 51] {
         let found = (0..20 * SEEDS).find(|seed| {
             crate::planted::switch_on(bug);
             std::panic::catch_unwind(|| run_cluster(*seed, 10_000)).is_err()

@@ -3,9 +3,10 @@
 //! The write-ahead log completes writes in the order in which they were handed over, so a `Mark` stands for
 //! everything before it. Entries that are cut from the log while their write is in flight leave the books at once;
 //! what takes their place waits for a write of its own, so a late completion can never count for it
-//! (the ABA of catalogue 19). A commit index is a hint only and never a reason to write.
+//! (the ABA of catalogue 19). A commit index is a hint only and never a reason to write. While the log on disk has not
+//! started anew behind an installed snapshot, nothing of the log counts as durable.
 
-use super::interface::Mark;
+use super::interface::{Mark, Reset};
 use super::message::HardState;
 use crate::ids::{BootMicros, LogIndex, MemberId, Term};
 
@@ -35,6 +36,7 @@ pub(super) struct InFlight {
     ballot: Ballot,
     /// What of its run is still in the log.
     run: Option<Span>,
+    has_reset: bool,
 }
 
 /// Since when the disk owes an answer.
@@ -54,6 +56,8 @@ pub(super) struct Durability {
     pub(super) in_flight: Option<InFlight>,
     /// Ranges not yet handed over, in the order of the log. More than one only while holes are being filled.
     waiting: Vec<Span>,
+    /// That the log starts anew; not yet handed over.
+    reset: Option<Reset>,
     pub(super) waiting_since: Option<Waiting>,
 }
 
@@ -67,6 +71,7 @@ impl Durability {
             handed: ballot,
             in_flight: None,
             waiting: Vec::new(),
+            reset: None,
             waiting_since: None,
         }
     }
@@ -76,8 +81,30 @@ impl Durability {
         self.durable
     }
 
+    /// Notes that the log starts anew: what waited has left it, and what is above the snapshot is on disk.
+    pub(super) fn reset(&mut self, reset: Reset) {
+        self.waiting.clear();
+        if let Some(write) = &mut self.in_flight {
+            write.run = None;
+        }
+        self.reset = Some(reset);
+    }
+
+    /// That the log starts anew, if that must be written next.
+    pub(super) const fn reset_due(&self) -> Option<Reset> {
+        self.reset
+    }
+
+    /// Whether the log in memory has started anew and the one on disk has not yet.
+    pub(super) fn is_reset_owed(&self) -> bool {
+        self.reset.is_some() || self.in_flight.is_some_and(|write| write.has_reset)
+    }
+
     /// The end of the durable part of a contiguous log that ends at `last`.
     pub(super) fn durable_upto(&self, last: LogIndex) -> LogIndex {
+        if self.is_reset_owed() {
+            return LogIndex(0);
+        }
         let in_flight = self.in_flight.and_then(|write| write.run);
         let firsts = in_flight.iter().chain(self.waiting.first()).map(|span| span.first);
         firsts.min().map_or(last, LogIndex::previous)
@@ -122,12 +149,13 @@ impl Durability {
 
     /// Whether there is something to hand over.
     pub(super) fn is_owed(&self, hard_state: HardState) -> bool {
-        !self.waiting.is_empty() || self.handed != hard_state.into()
+        !self.waiting.is_empty() || self.reset.is_some() || self.handed != hard_state.into()
     }
 
-    /// Hands over the hard state and the start of the lowest waiting range, up to `upto`.
+    /// Hands over the hard state and the start of the lowest waiting range, up to `upto`; a reset goes alone.
     pub(super) fn hand_over(&mut self, hard_state: HardState, upto: Option<LogIndex>) -> Mark {
         assert!(self.in_flight.is_none(), "one write is in flight at a time");
+        assert!(self.reset.is_none() || upto.is_none(), "entries follow on a reset in a later write");
         let run = upto.map(|last| {
             let span = self.waiting.remove(0);
             assert!(span.first <= last && last <= span.last, "a run is the start of what waits");
@@ -138,7 +166,8 @@ impl Durability {
         });
         self.last_mark = Mark(self.last_mark.0 + 1);
         self.handed = hard_state.into();
-        self.in_flight = Some(InFlight { mark: self.last_mark, ballot: self.handed, run });
+        let has_reset = self.reset.take().is_some();
+        self.in_flight = Some(InFlight { mark: self.last_mark, ballot: self.handed, run, has_reset });
         self.last_mark
     }
 

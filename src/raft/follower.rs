@@ -19,7 +19,7 @@ pub(super) struct Follower {
     pub(super) matched: LogIndex,
     /// Up to where the leader was told.
     told: LogIndex,
-    session: u64,
+    pub(super) session: u64,
     /// The newest read round heard in this session.
     round: u64,
     /// The newest one that was answered; `None` if nothing of this session was.
@@ -65,18 +65,8 @@ impl Node {
             self.tell_term(from, request, out);
             return;
         }
-        match &self.role {
-            // Two leaders in one term cannot be; somebody's bytes are wrong.
-            Role::Leader(_) => return,
-            Role::Follower(follower) if follower.leader.is_some_and(|leader| leader != from) => return,
-            Role::Follower(follower) if follower.leader.is_some() => {}
-            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
-                self.become_follower(now, request.term, Some(from), out);
-            }
-        }
-        self.election_at = now.after(self.election_timeout);
-        if let Role::Follower(follower) = &mut self.role {
-            follower.heard(now, request.session, request.round);
+        if !self.hear_leader(now, from, (request.session, request.round), out) {
+            return;
         }
         let Some(result) = self.match_append(request, out) else {
             return;
@@ -86,6 +76,31 @@ impl Node {
         }
         let matched = self.matched();
         self.commit_upto(request.commit.min(matched), out);
+    }
+
+    /// Notes that `from` leads the current term, and was heard: in this session, with this read round. Returns whether
+    /// that is so.
+    pub(super) fn hear_leader(
+        &mut self,
+        now: BootMicros,
+        from: MemberId,
+        (session, round): (u64, u64),
+        out: &mut Vec<Output>,
+    ) -> bool {
+        match &self.role {
+            // Two leaders in one term cannot be; somebody's bytes are wrong.
+            Role::Leader(_) => return false,
+            Role::Follower(follower) if follower.leader.is_some_and(|leader| leader != from) => return false,
+            Role::Follower(follower) if follower.leader.is_some() => {}
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
+                self.become_follower(now, self.hard_state.term, Some(from), out);
+            }
+        }
+        self.election_at = now.after(self.election_timeout);
+        if let Role::Follower(follower) = &mut self.role {
+            follower.heard(now, session, round);
+        }
+        true
     }
 
     /// Compares logs at `previous` and takes the entries in; nothing if the request contradicts what its sender
@@ -128,7 +143,7 @@ impl Node {
         !request.entries.is_empty() && !is_news && upto < follower.matched
     }
 
-    fn matched(&self) -> LogIndex {
+    pub(super) fn matched(&self) -> LogIndex {
         match &self.role {
             Role::Follower(follower) => follower.matched,
             Role::PreCandidate(_) | Role::Candidate(_) | Role::Leader(_) => LogIndex(0),
@@ -151,7 +166,7 @@ impl Node {
         self.send(to, Message::AppendReply(reply), out);
     }
 
-    fn reply_to_leader(&mut self, result: AppendResult, out: &mut Vec<Output>) {
+    pub(super) fn reply_to_leader(&mut self, result: AppendResult, out: &mut Vec<Output>) {
         let term = self.hard_state.term;
         let Role::Follower(follower) = &mut self.role else {
             return;

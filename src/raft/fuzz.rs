@@ -4,9 +4,9 @@
 use super::random::Random;
 use super::testing::{config, is_old, position};
 use super::{
-    AppendReply, AppendRequest, AppendResult, Entry, FillReply, FillRequest, HardState, Island, Message,
-    Node, Output, Position, PreVoteReply, PreVoteRequest, ReadIndexReply, ReadIndexRequest, RecoveredLog,
-    RoleName, TimeoutNow, VoteReply, VoteRequest,
+    AppendReply, AppendRequest, AppendResult, Entry, FillReply, FillRequest, HardState, Installed, Island,
+    Message, Node, Output, Position, PreVoteReply, PreVoteRequest, ReadIndexReply, ReadIndexRequest,
+    RecoveredLog, RoleName, SnapshotChunk, SnapshotName, SnapshotReply, TimeoutNow, VoteReply, VoteRequest,
 };
 use crate::ids::{BootMicros, LogIndex, MemberId, Term};
 use crate::property;
@@ -78,7 +78,21 @@ fn any_message(random: &mut Random, node: &Node, sessions: &[u64]) -> Message {
         _ => own,
     });
     let is_granted = random.below(2) == 0;
-    match random.below(11) {
+    match random.below(13) {
+        11 => Message::SnapshotChunk(SnapshotChunk {
+            term,
+            session: any_session(random, sessions),
+            snapshot: any_snapshot(random, node),
+            offset: any_number(random),
+            bytes_count: u32::try_from(random.below(4)).unwrap(),
+        }),
+        12 => Message::SnapshotReply(SnapshotReply {
+            term,
+            session: any_session(random, sessions),
+            snapshot: any_snapshot(random, node),
+            offset: any_number(random),
+            upto: any_number(random),
+        }),
         0 => Message::PreVoteRequest(PreVoteRequest { term, last: near(random, node) }),
         1 => {
             let asked = Term(term.0.wrapping_add(random.below(2)));
@@ -106,9 +120,28 @@ fn any_message(random: &mut Random, node: &Node, sessions: &[u64]) -> Message {
     }
 }
 
-fn any_append(random: &mut Random, node: &Node, term: Term, sessions: &[u64]) -> Message {
+/// The newest replication session, or any.
+fn any_session(random: &mut Random, sessions: &[u64]) -> u64 {
     let known = sessions.last().copied().filter(|_| random.below(4) > 0);
-    let session = known.unwrap_or_else(|| random.below(3));
+    known.unwrap_or_else(|| random.below(3))
+}
+
+/// The snapshot being sent, or one of a few bytes that ends near what `node` holds.
+fn any_snapshot(random: &mut Random, node: &Node) -> SnapshotName {
+    let sent = node.snapshots_sent().next().filter(|_| random.below(3) > 0);
+    sent.unwrap_or_else(|| {
+        let position = near(random, node);
+        let position = if random.below(2) == 0 { position } else { above(random, position) };
+        SnapshotName { position, bytes_count: any_number(random), hash: random.below(2) }
+    })
+}
+
+fn above(random: &mut Random, position: Position) -> Position {
+    Position { index: LogIndex(position.index.0.wrapping_add(random.below(6))), ..position }
+}
+
+fn any_append(random: &mut Random, node: &Node, term: Term, sessions: &[u64]) -> Message {
+    let session = any_session(random, sessions);
     let round = any_number(random);
     let result = match random.below(4) {
         0 => AppendResult::Matched { upto: near(random, node).index },
@@ -142,6 +175,79 @@ fn any_recovered(random: &mut Random) -> RecoveredLog {
     recovered
 }
 
+/// The member ticks, `late` microseconds after it has to.
+fn tick(node: &mut Node, now: &mut BootMicros, late: u64, out: &mut Vec<Output>) {
+    let deadline = node.next_deadline();
+    if *now < deadline {
+        node.tick(*now, out);
+        assert_eq!(*out, [], "nothing is due before the deadline");
+    }
+    *now = (*now).max(deadline.after(late));
+    node.tick(*now, out);
+    assert!(node.next_deadline() > *now, "after a tick nothing is overdue");
+}
+
+/// The member takes a snapshot, and may trim its log.
+fn take_snapshot(random: &mut Random, node: &mut Node) {
+    let (base, commit) = (node.base().index.0, node.commit().0);
+    let index = LogIndex(base + random.below(commit.min(1 << 20).saturating_sub(base) + 1));
+    if let Some(term) = node.term_at(index).filter(|_| index.0 > 0) {
+        let position = Position { index, term };
+        node.snapshot_taken(SnapshotName { position, bytes_count: 3, hash: 0 });
+    }
+    if random.below(2) == 0 {
+        node.trim(LogIndex(any_number(random)));
+    }
+}
+
+/// Reads of a snapshot's file are answered at once; what is to be stored is given back.
+fn serve_files(
+    random: &mut Random,
+    node: &mut Node,
+    now: BootMicros,
+    output: &Output,
+) -> Option<(SnapshotName, u64, u32)> {
+    match *output {
+        Output::WriteChunk { snapshot, offset, bytes_count } => return Some((snapshot, offset, bytes_count)),
+        Output::ReadChunk { to, session, snapshot, offset: _ } if random.below(4) == 0 => {
+            node.chunk_unreadable(now, (to, session), snapshot, &mut Vec::new());
+        }
+        Output::ReadChunk { to, session, snapshot, offset } => {
+            assert!(offset < snapshot.bytes_count, "a chunk is read from within its file");
+            node.chunk_read(to, session, snapshot, offset, 1);
+        }
+        _ => {}
+    }
+    None
+}
+
+/// A chunk is durable, or not; what is whole is installed, or refused.
+fn act_on_chunk(
+    random: &mut Random,
+    node: &mut Node,
+    now: BootMicros,
+    (snapshot, offset, bytes_count): (SnapshotName, u64, u32),
+    out: &mut Vec<Output>,
+) {
+    node.chunk_durable(now, snapshot, offset, bytes_count, out);
+    if offset + u64::from(bytes_count) < snapshot.bytes_count {
+        return;
+    }
+    if random.below(4) == 0 {
+        node.snapshot_refused(now, snapshot, out);
+        return;
+    }
+    let before = node.commit();
+    let installed = node.install(now, snapshot, out);
+    let is_newer = before < snapshot.position.index;
+    assert!(installed == Installed::Kept || is_newer, "a snapshot replaces no newer state");
+    let base = node.base();
+    assert!(
+        installed == Installed::Kept || base == snapshot.position,
+        "the log starts behind what was installed"
+    );
+}
+
 /// Returns whether the member ever led others and whether it ever followed with a hole.
 fn run_any_messages(seed: u64, steps_count: usize) -> (bool, bool) {
     let mut random = Random::new(seed);
@@ -152,21 +258,22 @@ fn run_any_messages(seed: u64, steps_count: usize) -> (bool, bool) {
     let mut out = Vec::new();
     let mut in_flight = None;
     let mut sessions = Vec::new();
+    let mut chunk = None;
     let (mut has_led, mut had_hole) = (false, false);
     for _ in 0..steps_count {
         has_led |= node.role() == RoleName::Leader && members_count > 1;
         had_hole |= node.has_hole() && node.leader().is_some();
         now = now.after(random.below(50));
-        match random.below(10) {
-            0 => {
-                let deadline = node.next_deadline();
-                if now < deadline {
-                    node.tick(now, &mut out);
-                    assert_eq!(out, [], "nothing is due before the deadline");
+        match random.below(12) {
+            10 => take_snapshot(&mut random, &mut node),
+            11 => {
+                if let Some((snapshot, offset, bytes)) = chunk.take() {
+                    act_on_chunk(&mut random, &mut node, now, (snapshot, offset, bytes), &mut out);
                 }
-                now = now.max(deadline.after(random.below(3)));
-                node.tick(now, &mut out);
-                assert!(node.next_deadline() > now, "after a tick nothing is overdue");
+            }
+            0 => {
+                let late = random.below(3);
+                tick(&mut node, &mut now, late, &mut out);
             }
             1 => in_flight = node.persist(now).map(|persist| persist.mark).or(in_flight),
             2 => {
@@ -198,9 +305,10 @@ fn run_any_messages(seed: u64, steps_count: usize) -> (bool, bool) {
             }
         }
         for output in out.drain(..) {
-            if let Output::Send { message: Message::AppendRequest(request), .. } = output {
+            if let Output::Send { message: Message::AppendRequest(request), .. } = &output {
                 sessions.push(request.session);
             }
+            chunk = serve_files(&mut random, &mut node, now, &output).or(chunk);
         }
         node.assert_invariants();
     }

@@ -2,7 +2,7 @@
 //!
 //! Plain values without behaviour. Entries appear here as numbers only; their bytes live with the caller.
 
-use super::message::{Entry, HardState, Message, Position};
+use super::message::{Entry, HardState, Message, Position, SnapshotName};
 use crate::ids::{LogIndex, MemberId, Term};
 
 /// How one member of one group behaves.
@@ -45,6 +45,12 @@ pub struct RecoveredLog {
     pub entries: Vec<Entry>,
     /// What lies above holes, in order, each written later than what it overlaps; empty in a sound log.
     pub islands: Vec<Island>,
+    /// The last entry of the snapshot that the state is restored from; `Position::START` if there is none. At the
+    /// base, or in the contiguous log.
+    pub snapshot: Position,
+    /// Whether the log on disk does not hold that entry: the member died between keeping the snapshot and starting its
+    /// log anew behind it (catalogue 22). Then this is written first, and nothing counts as durable before.
+    pub is_reset_owed: bool,
 }
 
 /// Numbers what was handed to the write-ahead log, in order, within one boot.
@@ -75,6 +81,24 @@ pub struct Run {
     pub last: LogIndex,
 }
 
+/// The log starts anew behind a snapshot that was installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Reset {
+    /// `Append`: nothing that was held above the snapshot stays. `Fill`: what lies above holes stays where it is.
+    pub kind: RunKind,
+    /// The snapshot's last entry.
+    pub snapshot: Position,
+}
+
+/// What came of a verified snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Installed {
+    /// Nothing of the log or the state gives way: the log holds the snapshot's last entry, or more is committed.
+    Kept,
+    /// The log starts anew behind the snapshot, and the state must be replaced by the snapshot's.
+    Replaced,
+}
+
 /// What the next write to the log must hold so that everything up to `mark` is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Persist {
@@ -82,6 +106,8 @@ pub struct Persist {
     pub mark: Mark,
     /// Term and vote, and as a hint a commit index that the log on disk covers once this is durable.
     pub hard_state: HardState,
+    /// That the log starts anew, if it does; then no entries are in this write.
+    pub reset: Option<Reset>,
     /// Entries to write, if any.
     pub run: Option<Run>,
     /// The end of the log for votes once this is durable (the end of the last island while there is a hole).
@@ -112,6 +138,34 @@ pub enum Output {
         first: LogIndex,
         /// The last of them.
         last: LogIndex,
+    },
+    /// Read some bytes of this snapshot's file, from `offset` on, and give them to `Node::chunk_read`; or say
+    /// `Node::chunk_unreadable`. One of the two, and once.
+    ReadChunk {
+        /// For whom.
+        to: MemberId,
+        /// In which replication session.
+        session: u64,
+        /// Which snapshot.
+        snapshot: SnapshotName,
+        /// From which byte on.
+        offset: u64,
+    },
+    /// Write the bytes that came with the chunk just received, durably, at `offset` of a temporary file for this
+    /// snapshot, and say `Node::chunk_durable`. At offset 0 the file begins anew.
+    WriteChunk {
+        /// Which snapshot.
+        snapshot: SnapshotName,
+        /// From which byte on.
+        offset: u64,
+        /// How many.
+        bytes_count: u32,
+    },
+    /// The log starts anew just above `base`: the state is the snapshot's now, and of the entries only those above it
+    /// that `Node::term_at` or a hole's end still names are wanted.
+    Rebased {
+        /// The last entry of the snapshot that was installed.
+        base: Position,
     },
     /// This member leads `noop.term`; it appended a no-op at `noop` whose bytes the caller encodes.
     Elected {

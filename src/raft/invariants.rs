@@ -8,6 +8,7 @@ use super::node::{Node, Role};
 pub(super) fn assert_cheap(node: &Node) {
     commit_stays_within_the_log(node);
     durable_stays_within_the_log(node);
+    a_snapshot_lies_between_the_base_and_commit(node);
     no_entry_is_of_a_later_term(node);
     who_campaigns_or_leads_has_no_hole(node);
     who_campaigns_or_leads_voted_for_itself(node);
@@ -28,7 +29,17 @@ fn commit_stays_within_the_log(node: &Node) {
 
 fn durable_stays_within_the_log(node: &Node) {
     assert!(node.durable() <= node.last().index, "durable never passes the end of the log");
-    assert!(node.durable() >= node.log.base().index, "what the log starts from is durable");
+    let is_told = node.durable() >= node.log.base().index || node.durability.is_reset_owed();
+    assert!(is_told, "what the log starts from is durable, or its reset is owed");
+}
+
+fn a_snapshot_lies_between_the_base_and_commit(node: &Node) {
+    let base = node.log.base().index;
+    let snapshot = node.snapshots.newest().map(|snapshot| snapshot.position.index);
+    assert!(
+        snapshot.is_none_or(|snapshot| base <= snapshot && snapshot <= node.commit()),
+        "trimmed never passes the snapshot, and the snapshot never passes commit"
+    );
 }
 
 fn no_entry_is_of_a_later_term(node: &Node) {

@@ -127,7 +127,7 @@ impl Node {
             transfer.is_sent = false;
         }
         for follower in &mut leader.followers {
-            follower.before_heartbeat(now, election_micros);
+            follower.before_heartbeat(now, election_micros, self.log.base().index);
             let message = Message::AppendRequest(follower.empty_append(&self.log, header));
             out.push(Output::Send { to: follower.peer, message });
         }
@@ -194,6 +194,7 @@ impl Node {
             return;
         };
         let gathers_until = gathers_until.filter(|_| !is_round_new);
+        let (base, newest) = (self.log.base().index, self.snapshots.newest());
         leader.gathers_until = None;
         for follower in &mut leader.followers {
             let to = follower.peer;
@@ -201,6 +202,9 @@ impl Node {
                 let is_held = follower.next() <= self.log.last().index || follower.is_behind_commit(commit);
                 leader.gathers_until = leader.gathers_until.or(gathers_until.filter(|_| is_held));
                 continue;
+            }
+            if let Some((snapshot, offset)) = follower.chunk_due(base, newest) {
+                out.push(Output::ReadChunk { to, session: follower.session(), snapshot, offset });
             }
             let mut is_told = false;
             while let Some(request) = follower.next_append(&self.log, header) {
@@ -217,13 +221,19 @@ impl Node {
         }
     }
 
-    /// Sends a follower with a hole what this leader's log holds above `previous`, whatever was acknowledged.
+    /// Sends a follower with a hole what this leader's log holds above `previous`, whatever was acknowledged; or a
+    /// snapshot, if it holds that no more.
     pub(super) fn repair_follower(&mut self, to: MemberId, previous: Position, out: &mut Vec<Output>) {
         let header = self.header();
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
-        if let Some(follower) = leader.follower(to) {
+        let Some(follower) = leader.follower(to) else {
+            return;
+        };
+        if previous.index < self.log.base().index {
+            follower.offer(self.snapshots.newest());
+        } else {
             let message = Message::AppendRequest(follower.repair_append(&self.log, header, previous));
             out.push(Output::Send { to, message });
         }
@@ -257,11 +267,13 @@ impl Node {
         follower.heard(now, reply.round);
         match reply.result {
             AppendResult::Matched { upto } => {
-                if follower.acknowledged(upto) {
+                if follower.acknowledged(upto, self.log.base().index) {
                     self.advance_commit(out);
                 }
             }
-            AppendResult::Conflict { rejected, hint } => follower.rejected(rejected, hint, &self.log),
+            AppendResult::Conflict { rejected, hint } => {
+                follower.rejected(rejected, hint, &self.log, self.snapshots.newest());
+            }
         }
         self.confirm_reads(out);
     }

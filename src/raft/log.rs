@@ -70,6 +70,46 @@ impl Log {
         self.islands.push(island);
     }
 
+    /// Forgets the entries at and below `upto`, which is held; its term is kept.
+    pub(super) fn trim(&mut self, upto: LogIndex) {
+        if let Some(base) = self.position_at(upto) {
+            self.entries.drain(..self.count_upto(upto));
+            self.base = base;
+        }
+        self.assert_invariants();
+    }
+
+    /// Starts the log anew just above `base`, which is committed and which the contiguous part does not hold: that part
+    /// is shorter, or of another log (catalogue 11). Of the islands those stay that can be of the same log, and what an
+    /// island that holds `base` has above it is contiguous from now on (catalogue 24).
+    pub(super) fn rebase(&mut self, base: Position) {
+        assert!(base.index > self.base.index, "a log starts anew only further up");
+        if planted!(11) {
+            self.entries.retain(|entry| entry.index > base.index);
+        } else {
+            self.entries.clear();
+        }
+        self.base = base;
+        let islands = core::mem::take(&mut self.islands);
+        for island in islands.into_iter().filter(|_| !planted!(24)) {
+            if island.holds(base) {
+                self.entries = island.entries;
+                self.entries.retain(|entry| entry.index > base.index);
+            } else if island.predecessor == base
+                || (island.predecessor.index > base.index && island.predecessor.term >= base.term)
+            {
+                self.islands.push(island);
+            }
+        }
+        self.join_islands();
+        self.assert_every_invariant();
+    }
+
+    /// Whether anything is known to lie above the base.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.islands.is_empty()
+    }
+
     /// The position just before the first entry.
     pub(super) const fn base(&self) -> Position {
         self.base

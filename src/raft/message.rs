@@ -5,7 +5,7 @@
 //! replier's, so that a stale sender learns of a newer term from any answer.
 
 use crate::ids::{LogIndex, MemberId, Term};
-use crate::limits::{APPEND_ENTRIES_MAX, RAFT_NUMBER_MAX};
+use crate::limits::{APPEND_ENTRIES_MAX, RAFT_NUMBER_MAX, SNAPSHOT_CHUNK_BYTES_MAX};
 use crate::planted;
 
 /// A place in a log: the entry with this index *and* this term. Equal positions mean equal logs up to there
@@ -204,6 +204,59 @@ pub struct FillReply {
     pub entries: Vec<Entry>,
 }
 
+/// What identifies the bytes of a snapshot: equal names, equal bytes, whoever wrote them. So a transfer can be resumed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SnapshotName {
+    /// The last entry whose effect it holds; it was committed when the snapshot was taken.
+    pub position: Position,
+    /// Bytes of the whole file.
+    pub bytes_count: u64,
+    /// A hash of the whole file.
+    pub hash: u64,
+}
+
+/// A piece of a snapshot's file, for a follower whose next entry the leader has trimmed. Its bytes travel behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SnapshotChunk {
+    /// The leader's term.
+    pub term: Term,
+    /// The replication session, as in an `AppendRequest`.
+    pub session: u64,
+    /// Of which snapshot.
+    pub snapshot: SnapshotName,
+    /// Where in the file, in bytes from its start.
+    pub offset: u64,
+    /// How many bytes; never none.
+    pub bytes_count: u32,
+}
+
+impl SnapshotChunk {
+    /// The byte just behind it.
+    pub const fn end(&self) -> u64 {
+        self.offset + self.bytes_count as u64
+    }
+
+    /// Whether the file ends with it.
+    pub const fn is_last(&self) -> bool {
+        self.end() == self.snapshot.bytes_count
+    }
+}
+
+/// The answer to a `SnapshotChunk`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SnapshotReply {
+    /// The replier's own term.
+    pub term: Term,
+    /// Echo of the chunk's session.
+    pub session: u64,
+    /// Echo of its snapshot.
+    pub snapshot: SnapshotName,
+    /// Echo of its offset, so that a stale answer can be told; the end of the file if the whole was refused.
+    pub offset: u64,
+    /// So many bytes from the start of the file are durable at the replier: where to go on.
+    pub upto: u64,
+}
+
 /// Everything members of a group say to each other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
@@ -219,9 +272,19 @@ pub enum Message {
     ReadIndexReply(ReadIndexReply),
     FillRequest(FillRequest),
     FillReply(FillReply),
+    SnapshotChunk(SnapshotChunk),
+    SnapshotReply(SnapshotReply),
 }
 
 impl Message {
+    /// The sizes of what travels behind this message, in order: its entries, or the bytes of a chunk.
+    pub fn carried_sizes(&self) -> Vec<u32> {
+        if let Self::SnapshotChunk(chunk) = self {
+            return vec![chunk.bytes_count];
+        }
+        self.carried().1.iter().map(|entry| entry.bytes_count).collect()
+    }
+
     /// The entries whose bytes travel with this message, and the position just before them; none for most kinds.
     pub fn carried(&self) -> (Position, &[Entry]) {
         match self {
@@ -235,7 +298,9 @@ impl Message {
             | Self::TimeoutNow(_)
             | Self::ReadIndexRequest(_)
             | Self::ReadIndexReply(_)
-            | Self::FillRequest(_) => (Position::START, &[]),
+            | Self::FillRequest(_)
+            | Self::SnapshotChunk(_)
+            | Self::SnapshotReply(_) => (Position::START, &[]),
         }
     }
 
@@ -253,6 +318,8 @@ impl Message {
             Self::ReadIndexReply(message) => message.term,
             Self::FillRequest(message) => message.term,
             Self::FillReply(message) => message.term,
+            Self::SnapshotChunk(message) => message.term,
+            Self::SnapshotReply(message) => message.term,
         }
     }
 
@@ -264,7 +331,11 @@ impl Message {
         // A member that has heard of no term yet answers in term 0; nobody campaigns or leads in it.
         let is_led = matches!(
             self,
-            Self::PreVoteRequest(_) | Self::VoteRequest(_) | Self::AppendRequest(_) | Self::TimeoutNow(_)
+            Self::PreVoteRequest(_)
+                | Self::VoteRequest(_)
+                | Self::AppendRequest(_)
+                | Self::TimeoutNow(_)
+                | Self::SnapshotChunk(_)
         );
         self.term().0 < RAFT_NUMBER_MAX
             && (self.term().0 > 0 || !is_led)
@@ -283,6 +354,8 @@ impl Message {
                         && message.previous.index < message.last.index
                 }
                 Self::FillReply(message) => message.is_possible(),
+                Self::SnapshotChunk(message) => message.is_possible(),
+                Self::SnapshotReply(message) => message.is_possible(),
                 Self::ReadIndexReply(message) => message.index.is_none_or(|index| index.0 < RAFT_NUMBER_MAX),
                 Self::PreVoteReply(_) | Self::VoteReply(_) | Self::ReadIndexRequest(_) => true,
             }
@@ -314,6 +387,35 @@ impl FillReply {
         self.last.is_possible_in(Term(RAFT_NUMBER_MAX))
             && is_chain(self.previous, &self.entries, self.last.term)
             && (end.index < self.last.index || end == self.last)
+    }
+}
+
+impl SnapshotName {
+    /// Whether a leader of `term` can have a snapshot of this name.
+    fn is_possible_in(&self, term: Term) -> bool {
+        self.position.index.0 > 0
+            && self.position.is_possible_in(term)
+            && (1..RAFT_NUMBER_MAX).contains(&self.bytes_count)
+    }
+}
+
+impl SnapshotChunk {
+    /// Whether it lies within its file. An empty one would be acknowledged for ever (catalogue 26).
+    fn is_possible(&self) -> bool {
+        let is_empty = self.bytes_count == 0 && !planted!(26);
+        self.snapshot.is_possible_in(self.term)
+            && !is_empty
+            && self.bytes_count as usize <= SNAPSHOT_CHUNK_BYTES_MAX
+            && self.offset < self.snapshot.bytes_count
+            && self.end() <= self.snapshot.bytes_count
+    }
+}
+
+impl SnapshotReply {
+    fn is_possible(&self) -> bool {
+        self.snapshot.is_possible_in(Term(RAFT_NUMBER_MAX))
+            && self.offset <= self.snapshot.bytes_count
+            && self.upto <= self.snapshot.bytes_count
     }
 }
 

@@ -27,6 +27,7 @@
 //! | linearizable reads (thesis 6.4) | `read_index` |
 //! | handing leadership over (thesis 3.10) | `transfer` |
 //! | repairing a log that lost entries to damage (DESIGN §8) | `fill` |
+//! | trimming the log; sending, receiving and installing a snapshot (thesis 5) | `snapshot` |
 //! | a higher term makes a follower, except in pre-votes | `Node::receive` in `node` |
 //!
 //! **A turn of the caller.** Any number of `receive`, `tick`, `propose`, `read`, `persisted`; then `flush` once; then,
@@ -37,7 +38,7 @@
 //! but is untrue may stop progress, but panics nobody (`fuzz` sends anything at all; `cluster` runs small clusters under faults; `explore` takes every schedule of three
 //! members up to a bound).
 //!
-//! Left out, so far: learners and changes of membership, snapshots, leader leases.
+//! Left out, so far: learners and changes of membership, leader leases.
 #![forbid(unsafe_code)]
 
 mod candidate;
@@ -61,6 +62,7 @@ mod progress;
 mod quorum;
 mod random;
 mod read_index;
+mod snapshot;
 #[cfg(test)]
 mod testing;
 mod transfer;

@@ -20,6 +20,7 @@ use super::outbox::Outbox;
 use super::progress::Progress;
 use super::random::Random;
 use super::read_index::FollowerReads;
+use super::snapshot::Snapshots;
 use crate::ids::{BootMicros, LogIndex, MemberId, Term};
 use crate::limits::RAFT_VOTERS_MAX;
 use crate::planted;
@@ -47,11 +48,12 @@ pub struct Node {
     pub(super) reads: FollowerReads,
     pub(super) last_read: u64,
     pub(super) filling: Filling,
+    pub(super) snapshots: Snapshots,
     /// The leader that `LeaderChanged` named last.
     announced: Option<(Term, MemberId)>,
     /// The end of the log that the disk names above holes, and the index that settles it once written: its own, or
     /// that of the entry which contradicted it.
-    named: Option<(Position, LogIndex)>,
+    pub(super) named: Option<(Position, LogIndex)>,
 }
 
 /// What a member is in its term, and what it knows only in that role.
@@ -94,11 +96,15 @@ impl Node {
             reads: FollowerReads::new(first_request),
             last_read: 0,
             filling: Filling::new(now),
+            snapshots: Snapshots::default(),
             announced: None,
             named: None,
         };
-        node.settle_recovered_state();
-        node.named = node.log.has_hole().then(|| (node.log.vote_position(), node.log.vote_position().index));
+        node.settle_recovered_state(recovered.snapshot);
+        node.name_end();
+        if recovered.is_reset_owed {
+            node.owe_reset();
+        }
         if !node.peers.is_empty() {
             node.draw_election_timeout(now);
         }
@@ -107,17 +113,25 @@ impl Node {
     }
 
     /// Fits the hard state to the log. The commit hint counts only in a sound log: below a hole, what is left
-    /// of the log may be entries that the damaged frame had replaced.
-    fn settle_recovered_state(&mut self) {
+    /// of the log may be entries that the damaged frame had replaced. What a snapshot holds is committed, whatever
+    /// the hint says: it may have become durable after the last hard state (catalogue 22).
+    fn settle_recovered_state(&mut self, snapshot: Position) {
+        assert!(self.log.holds(snapshot), "the log starts at or below the snapshot and holds its last entry");
         let hint = self.hard_state.commit;
-        let base = self.log.base().index;
+        let committed = snapshot.index;
         self.hard_state.commit =
-            if self.log.has_hole() { base } else { hint.min(self.log.last().index).max(base) };
+            if self.log.has_hole() { committed } else { hint.min(self.log.last().index).max(committed) };
         let newest = self.log.newest_term();
         if newest > self.hard_state.term {
             self.hard_state.term = newest;
             self.hard_state.vote = None;
         }
+    }
+
+    /// Notes which end of the log the disk names above holes, if there are any.
+    pub(super) fn name_end(&mut self) {
+        let end = self.log.vote_position();
+        self.named = self.log.has_hole().then_some((end, end.index));
     }
 
     /// A message from a peer. Whatever it says, nothing here panics; what cannot be true is dropped.
@@ -146,6 +160,8 @@ impl Node {
             Message::ReadIndexReply(reply) => self.receive_read_index_reply(from, reply, out),
             Message::FillRequest(request) => self.receive_fill_request(from, request, out),
             Message::FillReply(reply) => self.receive_fill_reply(from, &reply, out),
+            Message::SnapshotChunk(chunk) => self.receive_snapshot_chunk(now, from, chunk, out),
+            Message::SnapshotReply(reply) => self.receive_snapshot_reply(now, from, reply),
         }
         self.settle(now, out);
     }
@@ -217,7 +233,8 @@ impl Node {
         if self.durability.is_writing() || !self.durability.is_owed(self.hard_state) {
             return None;
         }
-        let mut run = self.next_run();
+        let reset = self.durability.reset_due();
+        let mut run = if reset.is_none() { self.next_run() } else { None };
         let named = self.still_named(run);
         if let (Some(run), Some(_), false) = (&mut run, named, planted!(51)) {
             run.kind = RunKind::Fill;
@@ -228,7 +245,7 @@ impl Node {
         let covered = self.durability.next_run().map_or(self.log.last().index, |span| span.first.previous());
         let commit = self.hard_state.commit.min(covered);
         invariants::assert_cheap(self);
-        Some(Persist { mark, hard_state: HardState { commit, ..self.hard_state }, run, last })
+        Some(Persist { mark, hard_state: HardState { commit, ..self.hard_state }, reset, run, last })
     }
 
     /// The run to write next: the start of the lowest range that waits, as much as one write may hold.
@@ -334,7 +351,8 @@ impl Node {
         self.log.last()
     }
 
-    /// The contiguous log's end that is durable here.
+    /// The contiguous log's end that is durable here; 0 while the log on disk has not started anew behind an installed
+    /// snapshot.
     pub fn durable(&self) -> LogIndex {
         self.durability.durable_upto(self.log.last().index)
     }
@@ -450,7 +468,7 @@ impl Node {
     }
 
     /// The end of every public method that may change what others see.
-    fn settle(&mut self, now: BootMicros, out: &mut Vec<Output>) {
+    pub(super) fn settle(&mut self, now: BootMicros, out: &mut Vec<Output>) {
         self.watch_disk(now);
         let known = self.leader().map(|leader| (self.hard_state.term, leader));
         if known != self.announced {
@@ -475,7 +493,9 @@ fn changes_term(message: &Message) -> bool {
         | Message::ReadIndexRequest(_)
         | Message::ReadIndexReply(_)
         | Message::FillRequest(_)
-        | Message::FillReply(_) => true,
+        | Message::FillReply(_)
+        | Message::SnapshotChunk(_)
+        | Message::SnapshotReply(_) => true,
     }
 }
 

@@ -82,7 +82,9 @@ impl Held {
             | Message::ReadIndexRequest(_)
             | Message::ReadIndexReply(_)
             | Message::FillRequest(_)
-            | Message::FillReply(_) => false,
+            | Message::FillReply(_)
+            | Message::SnapshotChunk(_)
+            | Message::SnapshotReply(_) => false,
         };
         durable.term == self.ballot.term && (!depends_on_vote || durable.vote == self.ballot.vote)
     }

@@ -9,7 +9,7 @@
 //! each member's clock stands still until moved.
 //!
 //! ```text
-//! cluster voters=1,2,3 [term= vote= commit= log=1..3@1,4@2] [election=300ms heartbeat=50ms seed=1]
+//! cluster voters=1,2,3 [term= vote= commit= log=1..3@1,4@2] [election=300ms heartbeat=50ms seed=1 chunk=40]
 //!                       a cluster whose disks all hold this; members start at the first command that needs them
 //! member 2 [term= vote= commit= log= island=3@1:4@1,5@2]…
 //!                       a member whose disk differs; an island is what survived above a hole, behind its predecessor
@@ -27,6 +27,10 @@
 //! crash 1 [landed]      loses what is not durable; `landed`: the write in flight made it to the disk
 //! rot 1 3..4            the disk of a member that is down loses these entries; what lies above becomes an island
 //! restart 1             the member comes back with what its disk holds, on a clock with another epoch
+//! snapshot 1 [5] [size=100]      the member takes a snapshot of what it committed, or up to 5, of so many bytes
+//! trim 1 [5]            it forgets its log up to 5, or as far as it may
+//! store 2 [refused|switched]     the chunk on its way to a temporary file is durable; a whole snapshot is then verified,
+//!                       gets its own name (`switched`: and no more) and is installed, or is refused
 //! propose 1 [n=2] [size=100]     entries proposed in one turn
 //! read 1 [n=2]          linearizable reads asked in one turn
 //! transfer 1->2         leadership is to be handed over
@@ -64,6 +68,7 @@ macro_rules! scripts {
 
 scripts! {
     a_bridge_between_two_halves_lets_one_half_lead_undisturbed,
+    a_caught_up_follower_leaves_the_snapshot_state,
     a_chain_of_members_keeps_a_stable_leader,
     a_cluster_that_loses_power_keeps_what_it_committed,
     a_conflict_hint_skips_a_whole_term,
@@ -71,6 +76,7 @@ scripts! {
     a_deposed_leader_answers_no_read,
     a_fill_still_names_an_end_that_is_not_refilled_yet,
     a_fill_supersedes_nothing_above_the_hole,
+    a_follower_behind_the_kept_log_is_given_a_snapshot,
     a_follower_commits_no_further_than_it_matches_its_leader,
     a_follower_reads_through_the_leaders_read_index,
     a_forged_fill_changes_nothing,
@@ -78,6 +84,7 @@ scripts! {
     a_hole_is_filled_by_any_peer_that_holds_its_end,
     a_hole_is_filled_by_the_leader,
     a_hole_may_begin_below_what_the_damaged_frame_had_replaced,
+    a_late_append_behind_a_snapshot_changes_nothing,
     a_late_append_does_not_cut_off_what_follows_it,
     a_late_sync_of_an_overwritten_entry_counts_for_nothing,
     a_late_timeout_now_is_ignored,
@@ -90,6 +97,7 @@ scripts! {
     a_lost_append_is_found_by_the_next_heartbeat,
     a_lost_read_round_is_repeated_by_the_next_heartbeat,
     a_member_comes_back_with_the_term_and_vote_of_its_disk,
+    a_member_that_dies_between_snapshot_and_reset_comes_back_with_the_snapshot,
     a_member_that_hears_its_leader_ignores_who_wants_its_vote,
     a_member_whose_disk_stands_still_does_not_campaign,
     a_member_with_a_hole_acknowledges_only_the_contiguous_part,
@@ -103,8 +111,14 @@ scripts! {
     a_refused_or_late_vote_does_not_count,
     a_reply_that_cannot_be_true_counts_for_nothing,
     a_reply_that_waits_for_the_disk_is_dropped_when_the_term_moves_on,
+    a_second_snapshot_takes_the_place_of_the_first,
     a_single_member_commits_only_what_its_disk_holds,
+    a_snapshot_goes_on_with_the_next_leader_where_it_was,
+    a_snapshot_takes_nothing_that_matches_above_its_end,
+    a_snapshot_takes_the_place_of_a_conflicting_log,
+    a_stale_doubled_or_empty_chunk_counts_for_nothing,
     a_stale_rejection_moves_nothing_back,
+    a_stale_rejection_starts_no_second_snapshot,
     a_transfer_ends_with_the_term_of_its_leader,
     a_transfer_hands_leadership_over_at_once,
     a_transfer_that_does_not_end_in_time_is_given_up,
@@ -272,12 +286,21 @@ fn every_file_in_testdata_is_a_listed_script() {
 const PLANTED: &[(u32, &str, &str)] = &[
     (1, "a_prior_term_entry_commits_only_with_one_of_the_own_term", "asserted 0, found 2"),
     (10, "a_heartbeat_of_a_newer_term_changes_the_term_like_any_append", "asserted none, found 2"),
+    (11, "a_snapshot_takes_the_place_of_a_conflicting_log", ""),
     (15, "a_pre_candidate_whose_term_is_behind_catches_up_and_campaigns_again", "asserted 7, found 2"),
     (16, "votes_split_between_candidates_are_decided_by_newly_drawn_timeouts", ""),
     (17, "a_refused_or_late_vote_does_not_count", "asserted candidate, found leader"),
     (18, "a_vote_is_answered_only_when_it_is_durable", "a vote leaves 2 before it is durable"),
     (19, "a_leader_counts_itself_only_after_its_own_sync", "1 committed 2@1; durable on 1 of 3 disks"),
     (23, "a_late_append_does_not_cut_off_what_follows_it", "commit never passes the end of the log"),
+    (24, "a_snapshot_takes_nothing_that_matches_above_its_end", ""),
+    (
+        25,
+        "a_second_snapshot_takes_the_place_of_the_first",
+        "an acknowledged chunk leaves 2 before it is durable",
+    ),
+    (26, "a_stale_doubled_or_empty_chunk_counts_for_nothing", "does not go on with its file"),
+    (28, "a_caught_up_follower_leaves_the_snapshot_state", "asserted yes, found no"),
     (29, "a_stale_rejection_moves_nothing_back", "an index cannot be both matched and unsent"),
     (31, "a_deposed_leader_answers_no_read", "a read that began after 3 was committed is answered at 1"),
     (

@@ -40,7 +40,9 @@ impl Node {
             | Message::ReadIndexRequest(_)
             | Message::ReadIndexReply(_)
             | Message::FillRequest(_)
-            | Message::FillReply(_) => false,
+            | Message::FillReply(_)
+            | Message::SnapshotChunk(_)
+            | Message::SnapshotReply(_) => false,
         }
     }
 

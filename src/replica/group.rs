@@ -244,6 +244,10 @@ impl Replica {
                 let records = self.entries.after(previous, entries.len());
                 self.send(to, Body::Raft { message, records }, outputs);
             }
+            // No snapshot is taken yet, so none is sent and none installed.
+            raft::Output::ReadChunk { .. }
+            | raft::Output::WriteChunk { .. }
+            | raft::Output::Rebased { .. } => {}
             raft::Output::Superseded { from } => self.entries.supersede(from),
             raft::Output::Accepted { first, last } => {
                 for index in first.0..=last.0 {

@@ -33,6 +33,12 @@ impl Sessions {
                     format!("{from} has two sessions with {to} in term {}", request.term)
                 })
             }
+            Message::SnapshotChunk(chunk) => {
+                let opened = *self.opened.entry((from, to, chunk.term)).or_insert(chunk.session);
+                holds(opened == chunk.session, NAME, || {
+                    format!("{from} has two sessions with {to} in term {}", chunk.term)
+                })
+            }
             Message::AppendReply(reply) => {
                 // To tell the leader of an older term of this one, an answer names that leader's session.
                 if !matches!(reply.result, AppendResult::Matched { .. }) {
@@ -52,7 +58,8 @@ impl Sessions {
             | Message::ReadIndexRequest(_)
             | Message::ReadIndexReply(_)
             | Message::FillRequest(_)
-            | Message::FillReply(_) => Ok(()),
+            | Message::FillReply(_)
+            | Message::SnapshotReply(_) => Ok(()),
         }
     }
 }

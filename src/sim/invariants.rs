@@ -321,6 +321,8 @@ impl Truth {
                 })
             }
             Message::AppendRequest(request) => term_is_durable(request.term, "an append"),
+            Message::SnapshotChunk(chunk) => term_is_durable(chunk.term, "a chunk"),
+            Message::SnapshotReply(reply) => term_is_durable(reply.term, "a chunk's reply"),
             Message::AppendReply(reply) => {
                 term_is_durable(reply.term, "an append reply")?;
                 let AppendResult::Matched { upto } = reply.result else {

@@ -125,7 +125,14 @@ impl GroupLog {
         let (base, entries) = stretches.next().unwrap_or_default();
         let islands = stretches.map(|(predecessor, entries)| Island { predecessor, entries }).collect();
         RecoveredGroup {
-            log: RecoveredLog { hard_state: self.hard_state, base, entries, islands },
+            log: RecoveredLog {
+                hard_state: self.hard_state,
+                base,
+                entries,
+                islands,
+                snapshot: base,
+                is_reset_owed: false,
+            },
             records,
             snapshot: self.snapshot,
             configuration: self.configuration,

@@ -18,7 +18,7 @@
 //! | members' names | where all begin alike, members act for the first time in the order of their names: every other run is one of these under other names |
 //!
 //! A message that its receiver has to drop for ever, because its disk holds a later term, is taken out of the set. Left
-//! out: damaged disks and the holes they leave (the random walks and the simulator have them), five members, and
+//! out: snapshots, damaged disks and the holes they leave (the random walks and the simulator have them), five members, and
 //! whatever lies beyond the bounds.
 //!
 //! **How it is affordable.** A step depends on one member and one message alone. So members and messages are kept once
@@ -408,6 +408,9 @@ impl Exploration {
                 | Output::Deposed { .. }
                 | Output::LeaderChanged { .. }
                 | Output::Committed { .. }
+                | Output::ReadChunk { .. }
+                | Output::WriteChunk { .. }
+                | Output::Rebased { .. }
                 | Output::ReadFailed { .. } => {}
             }
         }
@@ -498,12 +501,14 @@ fn is_void(message: &Message, durable_term: u64) -> bool {
         | Message::VoteReply(_)
         | Message::AppendReply(_)
         | Message::TimeoutNow(_)
-        | Message::ReadIndexReply(_) => message.term().0 < durable_term,
+        | Message::ReadIndexReply(_)
+        | Message::SnapshotReply(_) => message.term().0 < durable_term,
         Message::PreVoteRequest(_)
         | Message::VoteRequest(_)
         | Message::AppendRequest(_)
         | Message::ReadIndexRequest(_)
         | Message::FillRequest(_)
-        | Message::FillReply(_) => false,
+        | Message::FillReply(_)
+        | Message::SnapshotChunk(_) => false,
     }
 }

@@ -107,6 +107,8 @@ fn message(message: &Message) -> String {
         }
         Message::FillRequest(_) => format!("fill_request term={term}"),
         Message::FillReply(_) => format!("fill_reply term={term}"),
+        Message::SnapshotChunk(_) => format!("chunk term={term}"),
+        Message::SnapshotReply(_) => format!("chunk_reply term={term}"),
     }
 }
 

@@ -9,7 +9,7 @@ use super::cluster::Member;
 use super::disk::Disk;
 use super::notation::show_position;
 use crate::ids::{LogIndex, MemberId, Term};
-use crate::raft::{AppendResult, Message, Node, Position, RoleName};
+use crate::raft::{AppendResult, Message, Node, Position, RoleName, SnapshotName};
 
 /// What the run has shown so far.
 #[derive(Default)]
@@ -95,7 +95,8 @@ impl History {
         *end = node.last().index;
         let commit = self.commit();
         if is_new && commit > LogIndex(0) {
-            for (index, committed) in (1..).zip(&self.committed) {
+            let above = |(index, _): &(u64, &Term)| *index >= node.base().index.0;
+            for (index, committed) in (1..).zip(&self.committed).filter(above) {
                 if node.term_at(LogIndex(index)) != Some(*committed) {
                     return Err(format!("the leader of term {term} lacks the committed {index}@{committed}"));
                 }
@@ -125,7 +126,7 @@ impl History {
         node: &Node,
         members: &BTreeMap<MemberId, Member>,
     ) -> Result<(), String> {
-        for index in 1..=node.commit().0 {
+        for index in node.base().index.0.max(1)..=node.commit().0 {
             let index = LogIndex(index);
             let Some(term) = node.term_at(index) else {
                 return Err(format!("{} committed {index}, which its log does not hold", id.0));
@@ -185,10 +186,10 @@ impl History {
         &mut self,
         from: MemberId,
         to: MemberId,
-        sender: (&Node, &Disk),
+        sender: (&Node, &Disk, Option<(SnapshotName, u64)>),
         message: &Message,
     ) -> Result<(), String> {
-        let (node, disk) = sender;
+        let (node, disk, incoming) = sender;
         let durable_term = disk.hard_state.term;
         let (claim, is_durable) = match message {
             Message::VoteRequest(m) => ("a candidate's own vote", disk.has_voted(m.term, from)),
@@ -201,7 +202,8 @@ impl History {
             }
             Message::AppendReply(m) => match m.result {
                 AppendResult::Matched { upto } => {
-                    let is_same = disk.term_at(upto).is_some() && disk.term_at(upto) == node.term_at(upto);
+                    let is_same = disk.term_at(upto).is_some() && disk.term_at(upto) == node.term_at(upto)
+                        || upto < node.base().index && upto <= disk.base.index;
                     ("an acknowledgement", m.term <= durable_term && is_same)
                 }
                 AppendResult::Conflict { .. } => ("the term of a reply", m.term <= durable_term),
@@ -214,7 +216,13 @@ impl History {
             | Message::ReadIndexRequest(_)
             | Message::ReadIndexReply(_)
             | Message::FillRequest(_)
-            | Message::FillReply(_) => return Ok(()),
+            | Message::FillReply(_)
+            | Message::SnapshotChunk(_) => return Ok(()),
+            Message::SnapshotReply(m) => {
+                let has = |(snapshot, bytes)| snapshot == m.snapshot && bytes >= m.upto;
+                let is_stored = incoming.is_some_and(has) || m.upto == 0;
+                ("an acknowledged chunk", m.term <= durable_term && is_stored)
+            }
         };
         if is_durable { Ok(()) } else { Err(format!("{claim} leaves {} before it is durable", from.0)) }
     }
@@ -224,7 +232,8 @@ impl History {
 fn logs_match(left: &Node, right: &Node) -> Result<(), LogIndex> {
     let end = left.last().index.min(right.last().index);
     let mut agree_at = None;
-    for index in (1..=end.0).rev().map(LogIndex) {
+    let start = left.base().index.max(right.base().index).0;
+    for index in (start..=end.0).rev().map(LogIndex) {
         let is_same = left.term_at(index) == right.term_at(index);
         match agree_at {
             Some(above) if !is_same => return Err(above),

@@ -11,7 +11,9 @@ use super::checks::History;
 use super::disk::{Disk, Write};
 use super::notation::{Names, kind, show_log, show_member, show_position, show_role};
 use crate::ids::{BootMicros, LogIndex, MemberId};
-use crate::raft::{Config, Entry, Message, Node, Output, Position, ReadRefused, RoleName};
+use crate::raft::{
+    Config, Entry, Installed, Message, Node, Output, Position, ReadRefused, RoleName, SnapshotName,
+};
 
 /// From whom, to whom.
 pub(super) type Link = (MemberId, MemberId);
@@ -24,6 +26,19 @@ pub(super) struct Settings {
     pub(super) election_micros: u64,
     pub(super) heartbeat_micros: u64,
     pub(super) seed: u64,
+    /// Bytes of a snapshot in one message.
+    pub(super) chunk_bytes: u64,
+}
+
+/// What becomes of a snapshot that is whole.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is verified, gets its own name, and is installed.
+    Installed,
+    /// It gets its own name, and no more.
+    Switched,
+    /// It is not what its name says.
+    Refused,
 }
 
 /// One member: its disk, and while it runs its node.
@@ -34,6 +49,12 @@ pub(super) struct Member {
     /// Whether its disk completes nothing.
     pub(super) is_stalled: bool,
     in_flight: Option<Write>,
+    /// A chunk on its way to the temporary file: of which snapshot, its offset, its bytes.
+    storing: Option<(SnapshotName, u64, u32)>,
+    /// The temporary file, and how many bytes it has.
+    incoming: Option<(SnapshotName, u64)>,
+    /// A snapshot under its own name that is still to be installed.
+    switched: Option<SnapshotName>,
     boots: u64,
 }
 
@@ -62,6 +83,9 @@ impl Cluster {
             clock: BootMicros(0),
             is_stalled: false,
             in_flight: None,
+            storing: None,
+            incoming: None,
+            switched: None,
             boots: 0,
         };
         Self {
@@ -144,7 +168,11 @@ impl Cluster {
             noop_bytes: 64,
             persist_bytes_max: crate::limits::TURN_APPEND_BYTES_MAX,
         };
-        member.node = Some(Node::new(config, member.disk.recover(), member.clock));
+        let mut node = Node::new(config, member.disk.recover(), member.clock);
+        for snapshot in &member.disk.snapshots {
+            node.snapshot_taken(*snapshot);
+        }
+        member.node = Some(node);
         Ok(())
     }
 
@@ -163,6 +191,7 @@ impl Cluster {
         if member.node.take().is_none() {
             return Err(format!("member {} does not run", id.0));
         }
+        (member.storing, member.switched) = (None, None);
         let in_flight = member.in_flight.take();
         if let Some(write) = in_flight.filter(|_| has_landed) {
             member.disk.apply(&write)?;
@@ -217,6 +246,18 @@ impl Cluster {
                 }
                 format!("leader of term {term} is {}", show_member(leader))
             }
+            Output::ReadChunk { to, session, snapshot, offset } => {
+                return self.read_chunk(id, (to, session), snapshot, offset);
+            }
+            Output::WriteChunk { snapshot, offset, bytes_count } => {
+                self.member(id)?.storing = Some((snapshot, offset, bytes_count));
+                if self.is_quiet {
+                    return Ok(());
+                }
+                let end = offset + u64::from(bytes_count);
+                format!("stores {offset}..{end} of snapshot {}", show_position(snapshot.position))
+            }
+            Output::Rebased { base } => format!("log starts anew above {}", show_position(base)),
             Output::Superseded { from } => format!("superseded from {from}"),
             Output::Elected { noop } => {
                 format!("elected in term {} with no-op {}", noop.term, show_position(noop))
@@ -233,6 +274,87 @@ impl Cluster {
         Ok(())
     }
 
+    /// A chunk is read from a snapshot's file and sent at once, if that file is there.
+    fn read_chunk(
+        &mut self,
+        id: MemberId,
+        (to, session): (MemberId, u64),
+        snapshot: SnapshotName,
+        offset: u64,
+    ) -> Result<(), String> {
+        let left = snapshot.bytes_count.checked_sub(offset).ok_or("a chunk lies in its file")?;
+        let bytes = u32::try_from(left.min(self.settings.chunk_bytes)).map_err(|_| "a chunk is small")?;
+        let member = self.member(id)?;
+        let has_file = member.disk.snapshots.contains(&snapshot);
+        let node = member.node.as_mut().ok_or("a dead member reads")?;
+        if !has_file {
+            return Err(format!(
+                "{} reads snapshot {}, which it has not",
+                id.0,
+                show_position(snapshot.position)
+            ));
+        }
+        match node.chunk_read(to, session, snapshot, offset, bytes) {
+            Some(message) => self.send(id, to, message),
+            None => Ok(()),
+        }
+    }
+
+    /// A member takes a snapshot of what it has committed up to `index`.
+    pub(super) fn take_snapshot(&mut self, id: MemberId, index: LogIndex, bytes: u64) -> Result<(), String> {
+        let node = self.node(id)?;
+        let term = node.term_at(index).ok_or_else(|| format!("the log of {} does not hold {index}", id.0))?;
+        let position = Position { index, term };
+        let snapshot = SnapshotName { position, bytes_count: bytes, hash: index.0 };
+        self.member(id)?.disk.snapshots.push(snapshot);
+        self.step(id, |node, _, _| node.snapshot_taken(snapshot))
+    }
+
+    /// A member forgets its log up to `index`, in memory and on disk.
+    pub(super) fn trim(&mut self, id: MemberId, index: LogIndex) -> Result<Position, String> {
+        let base = self.step(id, |node, _, _| node.trim(index))?;
+        self.member(id)?.disk.trim(base);
+        Ok(base)
+    }
+
+    /// Whether a chunk is on its way to a member's temporary file.
+    pub(super) fn is_storing(&self, id: MemberId) -> bool {
+        self.members.get(&id).is_some_and(|member| member.storing.is_some())
+    }
+
+    /// A chunk has become durable; if the snapshot is whole, it meets its fate.
+    pub(super) fn store(&mut self, id: MemberId, fate: Fate) -> Result<(), String> {
+        let member = self.member(id)?;
+        let (snapshot, offset, bytes) = member.storing.take().ok_or("no chunk is being stored")?;
+        let held = member.incoming.filter(|(held, _)| *held == snapshot && offset > 0);
+        if held.map_or(0, |(_, bytes)| bytes) != offset || bytes == 0 {
+            return Err(format!("a chunk at {offset} of {bytes} bytes does not go on with its file"));
+        }
+        let end = offset + u64::from(bytes);
+        member.incoming = Some((snapshot, end));
+        self.step(id, |node, now, out| node.chunk_durable(now, snapshot, offset, bytes, out))?;
+        if end < snapshot.bytes_count {
+            return Ok(());
+        }
+        if fate == Fate::Refused {
+            return self.step(id, |node, now, out| node.snapshot_refused(now, snapshot, out));
+        }
+        self.member(id)?.disk.snapshots.push(snapshot);
+        self.member(id)?.switched = Some(snapshot);
+        if fate == Fate::Switched { Ok(()) } else { self.install(id) }
+    }
+
+    /// A snapshot under its own name is installed.
+    fn install(&mut self, id: MemberId) -> Result<(), String> {
+        let snapshot = self.member(id)?.switched.take().ok_or("no snapshot is to be installed")?;
+        let before = self.node(id)?.commit();
+        let installed = self.step(id, |node, now, out| node.install(now, snapshot, out))?;
+        if installed == Installed::Replaced && before >= snapshot.position.index {
+            return Err(format!("a snapshot replaces the newer state of {}", id.0));
+        }
+        Ok(())
+    }
+
     fn send(&mut self, from: MemberId, to: MemberId, message: Message) -> Result<(), String> {
         let shown = self.names.show(from, to, &message);
         let is_lost = self.cut.contains(&(from, to));
@@ -242,7 +364,7 @@ impl Cluster {
         }
         let member = self.members.get(&from).ok_or("an unknown member sends")?;
         let node = member.node.as_ref().ok_or("a dead member sends")?;
-        self.history.check_send(from, to, (node, &member.disk), &message)?;
+        self.history.check_send(from, to, (node, &member.disk, member.incoming), &message)?;
         if !self.members.contains_key(&to) || from == to {
             return Err(format!("{} sends to {}, which is no peer of it", from.0, to.0));
         }
@@ -408,6 +530,17 @@ impl Cluster {
                 self.sync(id)?;
                 continue;
             }
+            let storing =
+                self.members.iter().find(|(_, member)| member.storing.is_some() && !member.is_stalled);
+            if let Some(id) = storing.map(|(id, _)| *id) {
+                self.store(id, Fate::Installed)?;
+                continue;
+            }
+            let switched = self.members.iter().find(|(_, member)| member.switched.is_some());
+            if let Some(id) = switched.map(|(id, _)| *id) {
+                self.install(id)?;
+                continue;
+            }
             // Links take turns, so that none starves while others keep talking.
             let waiting = self.queues.values().map(VecDeque::len).max().unwrap_or(0);
             let link = self.queues.iter().find(|(_, queue)| queue.len() == waiting).map(|(link, _)| *link);
@@ -451,8 +584,11 @@ impl Cluster {
         let role = show_role(node.role());
         let state = node.hard_state();
         let hole = if node.has_hole() { " hole" } else { "" };
+        let base = node.base();
+        let base =
+            if base == Position::START { String::new() } else { format!(" base={}", show_position(base)) };
         Ok(format!(
-            "{} {role} term={} vote={} leader={} commit={} durable={} log={}{hole}",
+            "{} {role} term={} vote={} leader={} commit={} durable={} log={}{base}{hole}",
             id.0,
             state.term,
             show_member(state.vote),
@@ -466,6 +602,6 @@ impl Cluster {
 
 /// The contiguous log a node holds in memory.
 pub(super) fn log_of(node: &Node) -> Vec<Position> {
-    let indices = (1..=node.last().index.0).map(LogIndex);
+    let indices = (node.base().index.0 + 1..=node.last().index.0).map(LogIndex);
     indices.filter_map(|index| Some(Position { index, term: node.term_at(index)? })).collect()
 }

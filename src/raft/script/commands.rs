@@ -1,6 +1,6 @@
 //! The commands of scripts: one function each, from a line to steps of the cluster. `script.rs` documents them.
 
-use super::cluster::{Cluster, Link, Settings, log_of};
+use super::cluster::{Cluster, Fate, Link, Settings, log_of};
 use super::disk::Disk;
 use super::notation::{
     Line, entries, kind, member, members, micros, number, position, show_entries, show_log, show_member,
@@ -8,9 +8,9 @@ use super::notation::{
 };
 use super::walk::Chances;
 use crate::ids::{LogIndex, MemberId, Term};
-use crate::raft::{HardState, Island, Message, ReadRefused, RoleName, TransferRefused};
+use crate::raft::{HardState, Island, Message, Node, Position, ReadRefused, RoleName, TransferRefused};
 
-const KINDS: [&str; 11] = [
+const KINDS: [&str; 13] = [
     "pre_vote",
     "pre_vote_reply",
     "vote",
@@ -22,6 +22,8 @@ const KINDS: [&str; 11] = [
     "read_index_reply",
     "fill",
     "fill_reply",
+    "chunk",
+    "chunk_reply",
 ];
 
 /// Runs the lines of one script, one after the other.
@@ -88,6 +90,9 @@ impl Interpreter {
             "crash" => crash(cluster, line),
             "rot" => rot(cluster, line),
             "restart" => each_member(cluster, line, Cluster::restart),
+            "snapshot" => snapshot(cluster, line),
+            "trim" => trim(cluster, line),
+            "store" => store(cluster, line),
             "propose" => propose(cluster, line),
             "read" => read(cluster, line),
             "transfer" => transfer(cluster, line),
@@ -105,12 +110,15 @@ impl Interpreter {
         let running = |id: &MemberId| cluster.node(*id).is_ok();
         let (up, down): (Vec<MemberId>, Vec<MemberId>) = cluster.ids().into_iter().partition(running);
         let writers = up.iter().filter(|id| cluster.has_write(**id)).map(|id| id.0).collect();
+        let storing = up.iter().filter(|id| cluster.is_storing(**id)).map(|id| id.0).collect();
         let rotting = cluster.members.values().next().filter(|member| member.node.is_none());
         Chances {
             links: waiting.map(|((from, to), _)| format!("{}->{}", from.0, to.0)).collect(),
             writers,
             up: up.into_iter().map(|id| id.0).collect(),
             down: down.into_iter().map(|id| id.0).collect(),
+            storing,
+            rotting_base: rotting.map_or(0, |member| member.disk.base.index.0),
             rotting_end: rotting.map_or(0, |member| member.disk.last().index.0),
         }
     }
@@ -122,6 +130,7 @@ impl Interpreter {
             election_micros: duration("election", 300_000)?,
             heartbeat_micros: duration("heartbeat", 50_000)?,
             seed: line.number("seed", 1)?,
+            chunk_bytes: line.number("chunk", 40)?,
         };
         self.cluster = Some(Cluster::new(&voters, &disk(line)?, settings));
         Ok(())
@@ -138,7 +147,7 @@ fn disk(line: &Line) -> Result<Disk, String> {
     }
     let hard_state =
         HardState { term: Term(line.number("term", 0)?), vote, commit: LogIndex(line.number("commit", 0)?) };
-    Ok(Disk { hard_state, entries: line.entries("log")?, islands })
+    Ok(Disk { hard_state, entries: line.entries("log")?, islands, ..Disk::default() })
 }
 
 /// The members a command names; all of them if it names none.
@@ -253,6 +262,36 @@ fn sync(cluster: &mut Cluster, line: &Line) -> Result<(), String> {
     })
 }
 
+/// A member takes a snapshot of its state, at an index or of all that it committed.
+fn snapshot(cluster: &mut Cluster, line: &Line) -> Result<(), String> {
+    let id = member(line.word(1)?)?;
+    let commit = cluster.node(id)?.commit();
+    let index = line.word(2).map_or(Ok(commit), |index| number(index).map(LogIndex))?;
+    if index == LogIndex(0) {
+        return Ok(());
+    }
+    cluster.take_snapshot(id, index, line.number("size", 100)?)
+}
+
+/// A member forgets its log up to an index, or as far as it may.
+fn trim(cluster: &mut Cluster, line: &Line) -> Result<(), String> {
+    let id = member(line.word(1)?)?;
+    let upto = line.word(2).map_or(Ok(u64::MAX), number)?;
+    let base = cluster.trim(id, LogIndex(upto))?;
+    cluster.report.push(format!("{}: log starts above {}", id.0, show_position(base)));
+    Ok(())
+}
+
+/// The chunk on its way to a member's temporary file arrives.
+fn store(cluster: &mut Cluster, line: &Line) -> Result<(), String> {
+    let fate = match (line.has("switched"), line.has("refused")) {
+        (true, _) => Fate::Switched,
+        (_, true) => Fate::Refused,
+        (false, false) => Fate::Installed,
+    };
+    cluster.store(member(line.word(1)?)?, fate)
+}
+
 fn crash(cluster: &mut Cluster, line: &Line) -> Result<(), String> {
     let has_landed = line.has("landed");
     each_member(cluster, line, |cluster, id| cluster.crash(id, has_landed))
@@ -365,9 +404,17 @@ fn assert_fact(cluster: &mut Cluster, line: &Line) -> Result<(), String> {
             (show_entries(&entries(line.word(3)?)?), show_log(&log))
         }
         "same-logs" => {
-            let logs = cluster.ids().into_iter().map(|id| cluster.node(id).map(log_of));
-            let logs = logs.collect::<Result<Vec<_>, _>>()?;
-            ("yes".to_owned(), show_yes(logs.windows(2).all(|pair| pair[0] == pair[1])).to_owned())
+            let nodes = cluster.ids().into_iter().map(|id| cluster.node(id));
+            let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
+            // What one has trimmed is not compared.
+            let base = nodes.iter().map(|node| node.base().index).max().unwrap_or_default();
+            let above = |node: &&Node| -> Vec<Position> {
+                log_of(node).into_iter().filter(|position| position.index > base).collect()
+            };
+            let is_same = nodes
+                .windows(2)
+                .all(|pair| above(&pair[0]) == above(&pair[1]) && pair[0].last() == pair[1].last());
+            ("yes".to_owned(), show_yes(is_same).to_owned())
         }
         "role" => {
             let role = cluster.node(member(line.word(2)?)?)?.role();

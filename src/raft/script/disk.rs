@@ -5,7 +5,7 @@
 
 use super::notation::{show_entries, show_log, show_member, show_position};
 use crate::ids::{LogIndex, MemberId, Term};
-use crate::raft::{Entry, HardState, Island, Persist, Position, RecoveredLog, RunKind};
+use crate::raft::{Entry, HardState, Island, Persist, Position, RecoveredLog, RunKind, SnapshotName};
 
 /// A write on its way to the disk: what was handed over, and the entries as they were at that instant.
 pub(super) struct Write {
@@ -19,6 +19,10 @@ impl Write {
         let state = self.persist.hard_state;
         let mut text =
             format!("term={} vote={} commit={}", state.term, show_member(state.vote), state.commit);
+        if let Some(reset) = self.persist.reset {
+            let stays = if reset.kind == RunKind::Fill { " keeping what is above" } else { "" };
+            text = format!("{text} reset={}{stays}", show_position(reset.snapshot));
+        }
         if let Some(run) = self.persist.run {
             let kind = match run.kind {
                 RunKind::Append => "append",
@@ -34,26 +38,66 @@ impl Write {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Disk {
     pub(super) hard_state: HardState,
-    /// The contiguous log, from index 1.
+    /// Just below the first entry.
+    pub(super) base: Position,
+    /// The contiguous log.
     pub(super) entries: Vec<Entry>,
     /// What lies above holes.
     pub(super) islands: Vec<Island>,
+    /// Every snapshot under its own name.
+    pub(super) snapshots: Vec<SnapshotName>,
 }
 
 impl Disk {
     /// What recovery finds.
-    pub(super) fn recover(&self) -> RecoveredLog {
-        RecoveredLog {
-            hard_state: self.hard_state,
-            base: Position::START,
-            entries: self.entries.clone(),
-            islands: self.islands.clone(),
+    pub(super) fn recover(&mut self) -> RecoveredLog {
+        let mut settled = self.clone();
+        let is_reset_owed = settled.settle();
+        if !is_reset_owed {
+            // What lies below the snapshot is of no use any more, holes or not.
+            self.clone_from(&settled);
         }
+        let snapshot = settled.snapshot();
+        let Self { hard_state, base, entries, islands, .. } = settled;
+        RecoveredLog { hard_state, base, entries, islands, snapshot, is_reset_owed }
+    }
+
+    /// The end of the newest snapshot.
+    pub(super) fn snapshot(&self) -> Position {
+        let newest = self.snapshots.iter().max_by_key(|snapshot| snapshot.position.index);
+        newest.map_or(Position::START, |snapshot| snapshot.position)
+    }
+
+    /// The log forgets what is at and below `base`.
+    pub(super) fn trim(&mut self, base: Position) {
+        self.entries.retain(|entry| entry.index > base.index);
+        self.base = base;
+    }
+
+    /// Starts the log at the newest snapshot, if it does not hold that already: what recovery does. Returns whether it is
+    /// held nowhere, holes or not.
+    fn settle(&mut self) -> bool {
+        let snapshot = self.snapshot();
+        if self.term_at(snapshot.index) == Some(snapshot.term) {
+            return false;
+        }
+        self.entries.clear();
+        self.base = snapshot;
+        let mut is_held = false;
+        for island in std::mem::take(&mut self.islands) {
+            let below = island.predecessor;
+            if below == snapshot || island.entries.iter().any(|entry| entry.position() == snapshot) {
+                (self.base, self.entries, is_held) = (below, island.entries, true);
+            } else if below.index > snapshot.index && below.term >= snapshot.term {
+                self.islands.push(island);
+            }
+        }
+        !is_held
     }
 
     /// The end of the contiguous log.
     pub(super) fn last(&self) -> Position {
-        self.entries.last().map_or(Position::START, Entry::position)
+        self.entries.last().map_or(self.base, Entry::position)
     }
 
     /// The end of the log for votes: that of the last island, if there is one.
@@ -64,14 +108,17 @@ impl Disk {
 
     /// The term of the entry at `index`, if the contiguous log holds it.
     pub(super) fn term_at(&self, index: LogIndex) -> Option<Term> {
-        if index == LogIndex(0) {
-            return Some(Term(0));
+        if index == self.base.index {
+            return Some(self.base.term);
         }
         self.entries.iter().find(|entry| entry.index == index).map(|entry| entry.term)
     }
 
-    /// Whether the entry at this position is intact here, below a hole or above it.
+    /// Whether the entry at this position, which is committed, is intact here: in a snapshot, below a hole or above it.
     pub(super) fn holds(&self, position: Position) -> bool {
+        if position.index <= self.snapshot().index {
+            return true;
+        }
         let above = self.islands.iter().flat_map(|island| &island.entries);
         self.entries.iter().chain(above).any(|entry| entry.position() == position)
     }
@@ -89,6 +136,15 @@ impl Disk {
             return Err("a write changes a durable vote within its term".to_owned());
         }
         self.hard_state = persist.hard_state;
+        if let Some(reset) = persist.reset {
+            if !self.snapshots.iter().any(|snapshot| snapshot.position == reset.snapshot) {
+                return Err("a log starts anew behind a snapshot that is not durable".to_owned());
+            }
+            if reset.kind == RunKind::Append {
+                (self.entries, self.islands, self.base) = (Vec::new(), Vec::new(), reset.snapshot);
+            }
+            self.settle();
+        }
         if let Some(run) = persist.run {
             if self.term_at(run.previous.index) != Some(run.previous.term) {
                 return Err(format!("a run stands on {}, which is not here", show_position(run.previous)));
@@ -160,6 +216,10 @@ impl Disk {
             show_member(self.hard_state.vote),
             show_log(&log)
         );
+        if self.base.index > LogIndex(0) || !self.snapshots.is_empty() {
+            let (base, snapshot) = (show_position(self.base), show_position(self.snapshot()));
+            text = format!("{text} base={base} snapshot={snapshot}");
+        }
         for island in &self.islands {
             let predecessor = show_position(island.predecessor);
             text = format!("{text} island={predecessor}:{}", show_entries(&island.entries));

@@ -10,7 +10,8 @@ use std::fmt::Write as _;
 use crate::ids::{LogIndex, MemberId, Term};
 use crate::raft::{
     AppendReply, AppendRequest, AppendResult, Entry, FillReply, FillRequest, Message, Position, PreVoteReply,
-    PreVoteRequest, ReadIndexReply, ReadIndexRequest, RoleName, TimeoutNow, VoteReply, VoteRequest,
+    PreVoteRequest, ReadIndexReply, ReadIndexRequest, RoleName, SnapshotChunk, SnapshotName, SnapshotReply,
+    TimeoutNow, VoteReply, VoteRequest,
 };
 
 /// The size of every entry a script names without saying a size.
@@ -196,6 +197,8 @@ pub(super) fn kind(message: &Message) -> &'static str {
         Message::ReadIndexReply(_) => "read_index_reply",
         Message::FillRequest(_) => "fill",
         Message::FillReply(_) => "fill_reply",
+        Message::SnapshotChunk(_) => "chunk",
+        Message::SnapshotReply(_) => "chunk_reply",
     }
 }
 
@@ -306,6 +309,22 @@ impl Names {
                 show_position(m.previous),
                 show_entries(&m.entries)
             ),
+            Message::SnapshotChunk(m) => format!(
+                "term={} session={} {} offset={} bytes={}",
+                m.term,
+                self.session(m.session),
+                show_snapshot(m.snapshot),
+                m.offset,
+                m.bytes_count
+            ),
+            Message::SnapshotReply(m) => format!(
+                "term={} session={} {} offset={} upto={}",
+                m.term,
+                self.session(m.session),
+                show_snapshot(m.snapshot),
+                m.offset,
+                m.upto
+            ),
         };
         format!("{kind} {fields}")
     }
@@ -363,9 +382,33 @@ impl Names {
                 previous: line.position("previous")?,
                 entries: line.entries("entries")?,
             }),
+            "chunk" => Message::SnapshotChunk(SnapshotChunk {
+                term,
+                session: self.session_named(line.value("session").unwrap_or("s0"))?,
+                snapshot: parse_snapshot(line)?,
+                offset: line.number("offset", 0)?,
+                bytes_count: u32::try_from(line.number("bytes", 0)?).map_err(|_| "a chunk is small")?,
+            }),
+            "chunk_reply" => Message::SnapshotReply(SnapshotReply {
+                term,
+                session: self.session_named(line.value("session").unwrap_or("s0"))?,
+                snapshot: parse_snapshot(line)?,
+                offset: line.number("offset", 0)?,
+                upto: line.number("upto", 0)?,
+            }),
             unknown => return Err(format!("no message is called {unknown}")),
         })
     }
+}
+
+/// A snapshot as `snapshot=5@1 of=100`: where it ends, and of how many bytes it is.
+fn show_snapshot(snapshot: SnapshotName) -> String {
+    format!("snapshot={} of={}", show_position(snapshot.position), snapshot.bytes_count)
+}
+
+fn parse_snapshot(line: &Line) -> Result<SnapshotName, String> {
+    let position = line.position("snapshot")?;
+    Ok(SnapshotName { position, bytes_count: line.number("of", 0)?, hash: position.index.0 })
 }
 
 fn show_result(result: AppendResult) -> String {

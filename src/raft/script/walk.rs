@@ -99,12 +99,16 @@ pub(super) struct Chances {
     pub(super) links: Vec<String>,
     /// Members with a write in flight.
     pub(super) writers: Vec<u64>,
+    /// Members with a chunk on its way to their temporary file.
+    pub(super) storing: Vec<u64>,
     /// Members that run.
     pub(super) up: Vec<u64>,
     /// Members that do not.
     pub(super) down: Vec<u64>,
     /// The end of the contiguous durable log of the member whose disk may rot, while it is down.
     pub(super) rotting_end: u64,
+    /// Just below the first entry of that log.
+    pub(super) rotting_base: u64,
 }
 
 impl Chances {
@@ -116,7 +120,7 @@ impl Chances {
         let link = usize::try_from(random.below(self.links.len() as u64)).ok();
         let link = link.and_then(|at| self.links.get(at));
         let up = pick(random, &self.up);
-        let line = match random.below(100) {
+        let line = match random.below(108) {
             0..40 => link.map(|link| format!("deliver {link}")),
             40..43 => link.map(|link| format!("drop {link}")),
             43..45 => link.map(|link| format!("duplicate {link}")),
@@ -129,8 +133,8 @@ impl Chances {
             92 => up.map(|id| format!("crash {id}")),
             93 => up.map(|id| format!("crash {id} landed")),
             94..97 => pick(random, &self.down).map(|id| format!("restart {id}")),
-            97 if weather.with_rot && self.rotting_end > 0 => {
-                let first = 1 + random.below(self.rotting_end);
+            97 if weather.with_rot && self.rotting_end > self.rotting_base => {
+                let first = self.rotting_base + 1 + random.below(self.rotting_end - self.rotting_base);
                 let last = first + random.below(self.rotting_end - first + 1);
                 Some(format!("rot {ROTTING_MEMBER} {first}..{last}"))
             }
@@ -142,6 +146,11 @@ impl Chances {
                 }
                 .to_owned(),
             ),
+            100..102 => up.map(|id| format!("snapshot {id}")),
+            102 => up.map(|id| format!("trim {id}")),
+            103 => pick(random, &self.storing).map(|id| format!("store {id} refused")),
+            104 => pick(random, &self.storing).map(|id| format!("store {id} switched")),
+            105..108 => pick(random, &self.storing).map(|id| format!("store {id}")),
             _ => None,
         };
         line.unwrap_or_else(|| format!("run {}ms", 1 + random.below(60)))
