@@ -769,7 +769,7 @@ fn clusters_stay_safe_under_faults_and_recover_after_them() {
 #[test]
 fn every_planted_bug_is_found() {
     let mut missed = Vec::new();
-    for bug in [1, 10, 11, 15, 16, 17, 18, 19, 23, 24, 25, 26, 28, 29, 30, 31, 33, 51] {
+    for bug in [1, 10, 11, 15, 16, 17, 18, 19, 22, 23, 24, 25, 26, 28, 29, 30, 31, 33, 51] {
         let found = (0..20 * SEEDS).find(|seed| {
             crate::planted::switch_on(bug);
             std::panic::catch_unwind(|| run_cluster(*seed, 10_000)).is_err()

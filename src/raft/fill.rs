@@ -26,7 +26,7 @@ pub(super) struct Filling {
     /// How often all peers were asked; says which hole is next.
     asked_count: usize,
     /// Where peers' logs may agree with ours, after one disagreed: for the hole below this position, from there.
-    stepped_down: Option<(Position, Position)>,
+    pub(super) stepped_down: Option<(Position, Position)>,
 }
 
 impl Filling {
@@ -60,6 +60,17 @@ impl Node {
         let stepped = self.filling.stepped_down.filter(|(hole, at)| *hole == last && self.log.holds(*at));
         let previous = stepped.map_or_else(|| self.log.last(), |(_, at)| at);
         FillRequest { term: self.hard_state.term, previous, last }
+    }
+
+    /// The leader's repair began at `previous`, which is not held here: the next question is asked from `hint`. The leader
+    /// itself takes no notice, because its record of this member says that it once had more.
+    pub(super) fn step_fill_down(&mut self, previous: Position, hint: Position) {
+        if let Some(last) = self.log.hole_ends().next()
+            && previous.index <= self.fill_request(last).previous.index
+        {
+            sometimes!(FillSteppedDown);
+            self.filling.stepped_down = Some((last, hint));
+        }
     }
 
     /// Answers if this log holds what the asker's hole ends with.
@@ -213,6 +224,20 @@ mod tests {
             let run = node.persist(BootMicros(0)).unwrap().run.unwrap();
             assert_eq!((run.kind, run.previous, run.last), (RunKind::Fill, position(1, 1), LogIndex(5)));
         }
+    }
+
+    #[test]
+    fn a_repair_that_begins_where_the_logs_disagree_makes_the_asker_step_down() {
+        // The leader holds 1@1, 2@3, 3@3; the asker 1@1, 2@2, 3@4 below its hole, whose end the leader does not hold.
+        let last = position(6, 5);
+        let mut node = damaged(&[1, 2, 4], &[(last, &[5])]);
+        receive(&mut node, 0, 2, append(6, position(3, 3), entries(4, &[6, 6]), 0));
+        assert_eq!(node.fill_request(last).previous, position(2, 2));
+        // An ordinary heartbeat asks far above; it does not undo the step.
+        receive(&mut node, 0, 2, append(6, position(9, 6), Vec::new(), 0));
+        assert_eq!(node.fill_request(last).previous, position(2, 2));
+        receive(&mut node, 0, 2, append(6, position(1, 1), entries(2, &[3, 3, 6, 6]), 0));
+        assert_eq!((node.last(), node.filling.stepped_down), (position(5, 6), None));
     }
 
     #[test]

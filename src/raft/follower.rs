@@ -114,6 +114,7 @@ impl Node {
         if !self.log.holds(previous) {
             sometimes!(AppendInConflict);
             let hint = self.log.last_upto(previous.index.previous(), previous.term);
+            self.step_fill_down(previous, hint);
             return Some(AppendResult::Conflict { rejected: previous.index, hint });
         }
         if self.log.first_conflict(&request.entries).is_some_and(|at| at <= self.settled()) {
@@ -121,6 +122,9 @@ impl Node {
         }
         let had_hole = self.log.has_hole();
         self.accept(&request.entries, out);
+        if !request.entries.is_empty() {
+            self.filling.stepped_down = None;
+        }
         if had_hole && !self.log.has_hole() {
             sometimes!(HoleFilledByLeader);
         }

@@ -118,7 +118,7 @@ impl Node {
     fn settle_recovered_state(&mut self, snapshot: Position) {
         assert!(self.log.holds(snapshot), "the log starts at or below the snapshot and holds its last entry");
         let hint = self.hard_state.commit;
-        let committed = snapshot.index;
+        let committed = if planted!(22) { self.log.base().index.min(hint) } else { snapshot.index };
         self.hard_state.commit =
             if self.log.has_hole() { committed } else { hint.min(self.log.last().index).max(committed) };
         let newest = self.log.newest_term();

@@ -268,7 +268,8 @@ impl Progress {
                 let asked = self.next.max(log.base().index.next());
                 rejected.next() != asked || rejected <= self.matched
             }
-            State::Replicate => rejected <= self.matched || rejected > self.sent_upto,
+            // A heartbeat asks at the base if what it would have asked at was trimmed, sent or not.
+            State::Replicate => rejected <= self.matched || rejected > self.sent_upto.max(log.base().index),
             State::Snapshot(_) => true,
         };
         let agreed = log.last_upto(hint.index, hint.term).index;
@@ -460,6 +461,48 @@ mod tests {
         let (mut progress, log) = (progress(), log());
         progress.next_append(&log, HEADER);
         progress.rejected(LogIndex(5), position(5, 9), &log, None);
+        assert_eq!(progress.next(), LogIndex(6));
+    }
+
+    const SNAPSHOT: SnapshotName = SnapshotName { position: position(5, 2), bytes_count: 10, hash: 1 };
+
+    #[test]
+    fn a_follower_whose_window_was_lost_and_trimmed_gets_a_snapshot() {
+        let (mut progress, mut log) = (Progress::new(MemberId(2), 7, LogIndex(2), BootMicros(0)), log());
+        progress.next_append(&log, HEADER);
+        progress.acknowledged(LogIndex(1), LogIndex(0));
+        (progress.next, progress.sent_upto) = (LogIndex(3), LogIndex(2));
+        progress.inflight.sent(LogIndex(2), crate::limits::RAFT_INFLIGHT_BYTES_MAX);
+        log.trim(LogIndex(5));
+        // The heartbeat asks at the base, which was never sent; the answer counts all the same.
+        assert_eq!(progress.empty_append(&log, HEADER).previous, position(5, 2));
+        progress.rejected(LogIndex(5), position(1, 1), &log, Some(SNAPSHOT));
+        assert_eq!(progress.chunk_due(LogIndex(5), Some(SNAPSHOT)), Some((SNAPSHOT, 0)));
+    }
+
+    #[test]
+    fn a_chunk_is_read_once_and_sent_once_until_it_is_taken_for_lost() {
+        let (mut progress, mut log) = (progress(), log());
+        progress.next_append(&log, HEADER);
+        log.trim(LogIndex(5));
+        progress.rejected(LogIndex(5), position(1, 1), &log, Some(SNAPSHOT));
+        let reply =
+            |offset, upto| SnapshotReply { term: Term(3), session: 7, snapshot: SNAPSHOT, offset, upto };
+        assert_eq!(progress.chunk_due(LogIndex(5), None), Some((SNAPSHOT, 0)));
+        assert_eq!(progress.chunk_due(LogIndex(5), None), None, "it is being read");
+        assert_eq!(progress.chunk_read(Term(3), SNAPSHOT, 4, 4), None, "nobody asked for this one");
+        assert!(progress.chunk_read(Term(3), SNAPSHOT, 0, 4).is_some());
+        assert_eq!(progress.chunk_read(Term(3), SNAPSHOT, 0, 4), None, "it is on its way");
+        progress.snapshot_replied(reply(0, 4));
+        progress.snapshot_replied(reply(0, 4));
+        assert_eq!(progress.chunk_due(LogIndex(5), None), Some((SNAPSHOT, 4)));
+        progress.chunk_read(Term(3), SNAPSHOT, 4, 6);
+        for _ in 0..SNAPSHOT_RESEND_HEARTBEATS {
+            assert_eq!(progress.chunk_due(LogIndex(5), None), None);
+            progress.before_heartbeat(BootMicros(1), 1_000, LogIndex(5));
+        }
+        assert_eq!(progress.chunk_due(LogIndex(5), None), Some((SNAPSHOT, 4)));
+        assert!(progress.acknowledged(LogIndex(5), LogIndex(5)), "it was installed");
         assert_eq!(progress.next(), LogIndex(6));
     }
 

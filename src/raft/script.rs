@@ -292,6 +292,11 @@ const PLANTED: &[(u32, &str, &str)] = &[
     (17, "a_refused_or_late_vote_does_not_count", "asserted candidate, found leader"),
     (18, "a_vote_is_answered_only_when_it_is_durable", "a vote leaves 2 before it is durable"),
     (19, "a_leader_counts_itself_only_after_its_own_sync", "1 committed 2@1; durable on 1 of 3 disks"),
+    (
+        22,
+        "a_member_that_dies_between_snapshot_and_reset_comes_back_with_the_snapshot",
+        "what the log starts from is committed",
+    ),
     (23, "a_late_append_does_not_cut_off_what_follows_it", "commit never passes the end of the log"),
     (24, "a_snapshot_takes_nothing_that_matches_above_its_end", ""),
     (
