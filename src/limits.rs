@@ -52,6 +52,11 @@ pub const TXN_ANSWER_BYTES_MAX: u64 = RESPONSE_BYTES_MAX as u64 / 16 * 15;
 /// come on top.
 pub const TURN_WALK_KEYS_MAX: u64 = 256 * 1_024;
 
+/// Bytes that a turn answers with before what is left of its commands and reads waits for the next one.
+///
+/// Chosen: two of the longest answers take some ten milliseconds to encode; one more may come on top.
+pub const TURN_ANSWER_BYTES_MAX: usize = 2 * RESPONSE_BYTES_MAX;
+
 /// Transactions within one another, the outermost included.
 ///
 /// Derived: a transaction takes its longest list, which holds at least the next one, from what that one may have

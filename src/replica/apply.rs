@@ -124,6 +124,7 @@ impl Replica {
         };
         self.proposals_bytes -= waiting.bytes;
         assert!(waiting.term == term, "a leader's own proposal is never overwritten while it leads");
+        self.turn_answer_bytes += crate::api::response_bytes_expected(&response);
         self.answer(waiting.asker, response, outputs);
     }
 

@@ -23,7 +23,7 @@ use crate::kv::Store;
 use crate::limits::{
     FORWARD_BOOTS_MAX, LEASE_ENDS_WAITING_MAX, LEASES_MAX, PROPOSALS_WAITING_BYTES_MAX,
     PROPOSALS_WAITING_MAX, RAFT_VOTERS_MAX, READS_WAITING_MAX, SESSION_ANSWERS_RESERVED,
-    SESSIONS_ANSWERS_SHARED_MAX, SESSIONS_BYTES_MAX, SESSIONS_MAX, TURN_WALK_KEYS_MAX,
+    SESSIONS_ANSWERS_SHARED_MAX, SESSIONS_BYTES_MAX, SESSIONS_MAX, TURN_ANSWER_BYTES_MAX, TURN_WALK_KEYS_MAX,
 };
 use crate::peer::{Body, Frame};
 use crate::raft::{self, Mark, Message, Node, RoleName};
@@ -83,6 +83,8 @@ pub(super) struct Replica {
     pub(super) space_asked: Option<LogIndex>,
     /// What the store had walked over when the turn began.
     turn_walked_from: u64,
+    /// About how many bytes the answers of the turn take.
+    pub(super) turn_answer_bytes: usize,
     /// What raft wants done; empty between calls.
     scratch: Vec<raft::Output>,
 }
@@ -121,6 +123,7 @@ impl Replica {
             countdown: None,
             space_asked: None,
             turn_walked_from: 0,
+            turn_answer_bytes: 0,
             scratch: Vec::new(),
             setup,
         }
@@ -175,6 +178,7 @@ impl Replica {
         self.serve_watches(now, outputs);
         self.store.forget_some();
         self.turn_walked_from = self.store.walked();
+        self.turn_answer_bytes = 0;
         self.assert_invariants();
     }
 
@@ -192,9 +196,10 @@ impl Replica {
         Some((persist.mark, write))
     }
 
-    /// Whether the turn may take on more work that grows with the keys. Others than those who want it wait for turns.
+    /// Whether the turn may take on more work that grows with keys and values. Others than those who want it wait for turns.
     pub(super) fn has_time_left(&self) -> bool {
         self.store.walked() - self.turn_walked_from < TURN_WALK_KEYS_MAX
+            && self.turn_answer_bytes < TURN_ANSWER_BYTES_MAX
     }
 
     /// When the next turn must be at the latest.

@@ -9,7 +9,7 @@ use super::Output;
 use super::apply::Asker;
 use super::group::Replica;
 use super::leases::LeaseQuestion;
-use crate::api::{Refusal, Response};
+use crate::api::{Refusal, Response, response_bytes_expected};
 use crate::ids::{BootMicros, LogIndex, StreamId, Ticket};
 use crate::kv::Query;
 use crate::limits::READS_WAITING_MAX;
@@ -164,8 +164,9 @@ impl Replica {
             };
             match read.question {
                 Question::Store(query) => {
-                    let applied = self.store.query(&query);
-                    self.answer(read.asker, Response::Applied(applied), outputs);
+                    let response = Response::Applied(self.store.query(&query));
+                    self.turn_answer_bytes += response_bytes_expected(&response);
+                    self.answer(read.asker, response, outputs);
                 }
                 Question::Lease(question) => self.answer_question(now, read.asker, question, outputs),
                 Question::Watch(place, spec) => self.create_watch(read.asker, place, &spec, outputs),

@@ -10,7 +10,7 @@ use crate::kv::{
     Command, Compact, DeleteRange, KeyRange, Operation, Outcome, Put, Query, Range, SpaceAlarm, StoreRefusal,
     Txn,
 };
-use crate::limits::{STATE_CHECK_ENTRIES, TURN_WALK_KEYS_MAX};
+use crate::limits::{STATE_CHECK_ENTRIES, TURN_ANSWER_BYTES_MAX, TURN_WALK_KEYS_MAX};
 use bytes::Bytes;
 use std::sync::OnceLock;
 
@@ -136,6 +136,21 @@ fn a_turn_takes_on_a_bounded_number_of_keys() {
     }
     assert!(turns >= 10);
     assert_eq!(cluster.replies.len(), 2 * count + 40);
+}
+
+#[test]
+fn a_turn_answers_with_a_bounded_number_of_bytes() {
+    let mut cluster = Cluster::of(1);
+    cluster.advance(3 * ELECTION_MICROS);
+    let member = MemberId(1);
+    let large = LARGE.get_or_init(|| "x".repeat(300_000));
+    cluster.ask(member, put("key", large, None));
+    for _ in 0..1_000 {
+        cluster.submit(member, get("key"));
+    }
+    assert_eq!(cluster.turn(member), TURN_ANSWER_BYTES_MAX / 300_000 + 1);
+    cluster.advance(1);
+    assert_eq!(cluster.replies.len(), 1_000);
 }
 
 #[test]

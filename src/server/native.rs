@@ -9,7 +9,7 @@ use crate::api::native::{
     ClientHello, Features, Receiver, ServerHello, VERSION, decode_frame, decode_request,
     encode_refusal_frame, encode_response_frame,
 };
-use crate::api::{ReadMode, Refusal, Request, Response};
+use crate::api::{ReadMode, Refusal, Request, Response, response_bytes_expected};
 use crate::ids::{ClusterId, KeyspaceId, Ticket};
 use crate::io::Tag;
 use crate::kv::{KeyRange, Query, Range};
@@ -125,7 +125,13 @@ impl ShardThread {
         connection.in_flight_count -= 1;
         let own_room = SEND_QUEUE_BYTES_MAX.saturating_sub(connection.waiting_bytes());
         let room = own_room.min(shard_room);
+        let overloaded = || {
+            let words = "more answers wait to be sent than are kept; take those first";
+            encode_refusal_frame(asked.request, Refusal::Overloaded, words)
+        };
         let mut frame = match response {
+            // It is looked at before it is encoded: what is not kept should cost nothing.
+            _ if asked.is_read && response_bytes_expected(response) > room => overloaded(),
             Response::Refused(refusal) => encode_refusal_frame(asked.request, *refusal, &refusal.to_string()),
             Response::SessionOpened { .. }
             | Response::SessionClosed
@@ -134,8 +140,7 @@ impl ShardThread {
             | Response::Status(_) => encode_response_frame(asked.request, response),
         };
         if asked.is_read && frame.len() > room {
-            let words = "more answers wait to be sent than are kept; take those first";
-            frame = encode_refusal_frame(asked.request, Refusal::Overloaded, words);
+            frame = overloaded();
         }
         connection.answering_since.get_or_insert(self.now);
         self.queue(asked.connection, frame);
