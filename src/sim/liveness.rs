@@ -13,7 +13,7 @@ use super::run::Run;
 use super::trace::Trace;
 use crate::ids::LogIndex;
 use crate::raft::RoleName;
-use crate::replica::Observation;
+use crate::replica::{Input, Observation};
 
 /// How long clients go on after the faults have ended.
 const SERVICE_MICROS: u64 = 2_000_000;
@@ -64,7 +64,23 @@ impl Run {
             self.restart(member, boot, trace)?;
             self.plan_turn(member, self.now);
         }
-        Ok(())
+        self.hand_over_in_vain(trace)
+    }
+
+    /// Now and then a leader is asked to hand over to a member that stays down: then it has to go on leading.
+    fn hand_over_in_vain(&mut self, trace: &mut Trace) -> Result<(), Broken> {
+        let down = self.members.iter().find(|member| member.is_kept_down).map(|member| member.id);
+        let leads = |member: &Member| {
+            member.is_up()
+                && member.observed.as_ref().is_some_and(|observed| observed.role == RoleName::Leader)
+        };
+        let Some((to, leader)) = down.zip(self.members.iter().position(leads)) else {
+            return Ok(());
+        };
+        if self.random.below(2) == 0 {
+            return Ok(());
+        }
+        self.give(leader, Input::HandOver { to: Some(to) }, trace)
     }
 
     /// A majority that can talk serves, whoever else is down; but then its own disks must be sound, so the others are
