@@ -135,11 +135,17 @@ nemesis_finds_a_planted_bug() {
     [[ $status -eq 1 && -s $scratch/seen.html ]] && grep -q '"verdict":"impossible"' "$scratch/nemesis.json"
 }
 
+# The tests compare our answers with those of a real etcd where there is one, and say so where there is none.
+etcd_if_it_can_be_had() {
+    timeout --kill-after=10 120 scripts/get-etcd.sh || say "no etcd to be had: the comparison with it is skipped"
+}
+
 tree_before=$(tree_state)
 
 step "toolchain" toolchain
 step "dependencies" cargo fetch --locked
 step "format" cargo fmt --all --check
+step "etcd, to compare with" etcd_if_it_can_be_had
 step "tests" cargo test --workspace
 step "tests, with planted bugs" cargo test --workspace --features planted
 step "clippy" cargo clippy --workspace --all-targets -- -D warnings

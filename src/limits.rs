@@ -494,3 +494,54 @@ pub const RECONNECT_MICROS: (u64, u64) = (50_000, 1_000_000);
 pub const WAL_SEGMENT_BYTES: u64 = 64 * 1_024 * 1_024;
 
 const _: () = assert!(WAL_SEGMENT_BYTES >= WAL_SEGMENT_BYTES_MIN, "a server's segments are not the smallest");
+
+/// Bytes of the largest message that etcd clients may send over gRPC.
+///
+/// Chosen: etcd's limit, the largest request and 512 KiB for what is around it.
+pub const GRPC_MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + 512 * 1_024;
+
+/// Connections of etcd clients to one member.
+///
+/// Chosen: half of what a shard takes; each costs some ten kilobytes and a task.
+pub const GATEWAY_CONNECTIONS_MAX: usize = 8_192;
+
+/// Requests and streams that one connection of an etcd client may have open.
+///
+/// Chosen: more than any client library opens; beyond it HTTP/2 makes the client wait.
+pub const GATEWAY_STREAMS_PER_CONNECTION_MAX: u32 = 1_024;
+
+/// Bytes of a list of headers of one request.
+///
+/// Chosen: gRPC's own is some hundred bytes; a token fits many times.
+pub const GATEWAY_HEADER_LIST_BYTES_MAX: u32 = 16 * 1_024;
+
+/// Bytes that an etcd client may send on one connection, and on one stream of it, before it hears that they were taken.
+///
+/// Chosen: the largest message fits in a stream's window, and a few in the connection's.
+pub const GATEWAY_WINDOW_BYTES: (u32, u32) = (8 * 1_024 * 1_024, 2 * 1_024 * 1_024);
+
+/// Milliseconds without a sign of an etcd client after which it is asked for one, and within which it must give it.
+///
+/// Chosen: `CLIENT_VANISHED_MILLIS` in all.
+pub const GATEWAY_KEEPALIVE_MILLIS: (u64, u64) = (14_000, 7_000);
+
+/// Requests of etcd clients that one gateway has given to its shard and that are not answered.
+///
+/// Chosen: half of the proposals that a group lets wait; beyond it a client is told to come back.
+pub const GATEWAY_REQUESTS_MAX: usize = 16_384;
+
+/// Turns of a shard whose answers wait for their gateway. When there are more, a shard gathers them itself, which is
+/// bounded by the requests in flight and by what watches may have waiting.
+///
+/// Chosen: a hundred milliseconds of turns.
+pub const GATEWAY_DELIVERIES_MAX: usize = 1_024;
+
+/// Milliseconds for which a request of an etcd client may go on without an answer, beside two election timeouts.
+///
+/// Chosen: etcd's.
+pub const GATEWAY_PATIENCE_MILLIS: u64 = 5_000;
+
+/// Milliseconds after which a request that found no leader, and so was certainly not carried out, is tried again.
+///
+/// Chosen: a heartbeat; an election is noticed soon and not asked about more than ten times.
+pub const GATEWAY_RETRY_MILLIS: u64 = 50;

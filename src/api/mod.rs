@@ -1,6 +1,7 @@
 //! What a client can say, whatever the protocol.
 #![forbid(unsafe_code)]
 
+pub mod etcd;
 pub mod native;
 mod refusal;
 mod request;

@@ -50,7 +50,7 @@ pub struct StartArgs {
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
 
-    /// Where etcd clients will be served (this version does not listen there yet) [default: 127.0.0.1:2379]
+    /// Where etcd clients are served, over gRPC [default: 127.0.0.1:2379]
     #[arg(long, value_name = "IP:PORT")]
     pub listen_client: Option<SocketAddr>,
 

@@ -271,7 +271,8 @@ impl Demo {
 
     /// Keeps the cluster up until somebody has seen enough.
     fn stay(&self, cluster: &mut LocalCluster) {
-        self.voice.lines(&show::paste_lines(&cluster.endpoints()));
+        let clients: Vec<_> = cluster.members.iter().map(|member| member.client).collect();
+        self.voice.lines(&show::paste_lines(&cluster.endpoints(), &clients));
         while !self.is_interrupted.load(Ordering::Relaxed) {
             // Nobody unparks this thread: it only lets some time pass.
             std::thread::park_timeout(GLANCE);

@@ -11,7 +11,7 @@ pub struct ServerConfig {
     pub name: String,
     /// Its data directory.
     pub data: PathBuf,
-    /// Where etcd clients will be served.
+    /// Where etcd clients are served. Port 0: any free one.
     pub listen_client: SocketAddr,
     /// Where native clients are served. Port 0: any free one.
     pub listen_native: SocketAddr,

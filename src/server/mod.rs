@@ -13,6 +13,8 @@
 //! | `placement` | which thread runs on which CPU |
 //! | `record` | evidence of what left when |
 //! | `stages` | where the time of a write goes |
+//! | `gateway` | where etcd clients' requests and a shard meet; the gateway's thread |
+//! | `grpc`, `http` | the services of the etcd API, over gRPC and as JSON; what monitoring asks |
 //! | `bulk_thread`, `mailbox` | segments made ahead; how other threads reach the shard |
 #![forbid(unsafe_code)]
 
@@ -20,6 +22,9 @@ mod bulk_thread;
 mod config;
 mod connection;
 mod connections;
+mod gateway;
+mod grpc;
+mod http;
 mod mailbox;
 mod native;
 mod peers;

@@ -7,8 +7,8 @@
 use super::{ServerConfig, ServerError};
 use crate::io::CpuClaim;
 
-/// Threads of a process beside its shards: bulk, signals, and the one that waits for all of them.
-const OTHER_THREADS_COUNT: usize = 3;
+/// Threads of a process beside its shards: bulk, gateway, signals, and the one that waits for all of them.
+const OTHER_THREADS_COUNT: usize = 4;
 
 /// Where one shard's threads run.
 #[derive(Debug, Default)]
@@ -75,9 +75,9 @@ mod tests {
     #[test]
     fn threads_are_pinned_by_themselves_only_where_each_can_have_a_cpu() {
         assert!(!is_roomy(2, 1));
-        assert!(!is_roomy(4, 1));
-        assert!(is_roomy(5, 1));
-        assert!(!is_roomy(5, 2));
+        assert!(!is_roomy(5, 1));
+        assert!(is_roomy(6, 1));
+        assert!(!is_roomy(6, 2));
     }
 
     #[test]

@@ -9,13 +9,14 @@
 use super::bulk_thread::{self, Order};
 use super::connection::{Connection, Purpose};
 use super::connections::Connections;
+use super::gateway::GatewayPort;
 use super::mailbox::{Mailbox, Note};
 use super::peers::Peers;
 use super::placement::Placement;
 use super::record::Record;
 use super::stages::{Reached, Stages};
 use super::{ServerConfig, ServerError, member_id};
-use crate::api::{Counter, Response, Status, WatchAnswer};
+use crate::api::{Counter, Request, Response, Status};
 use crate::ids::{BootMicros, MemberId, SegmentNumber, StreamId, Ticket};
 use crate::io::{AlignedBuffer, DataDirectory, Event, Ring, Tag, Wake};
 use crate::limits::{
@@ -25,9 +26,11 @@ use crate::replica::{Input, Options, Output, SegmentFile, Shard};
 use crate::watch::Bounds;
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
 use tracing::{error, info, warn};
 
 /// Tags of everything that is not a connection; those have theirs from `Connections`.
@@ -45,6 +48,9 @@ const SEGMENT_RETRY_MICROS: u64 = 2_000_000;
 ///
 /// Chosen: longer than any client is cut off before its user gives up.
 const SESSION_IDLE_MICROS: u64 = 600 * 1_000_000;
+
+/// Microseconds after which answers that the gateway had no room for are handed over again.
+const GATEWAY_RETRY_MICROS: u64 = 1_000;
 
 /// Microseconds before a listener on which accepting ended is tried again.
 ///
@@ -77,6 +83,9 @@ pub(super) struct ShardThread {
     deaf: Vec<Tag>,
     listen_at: Option<BootMicros>,
     mailbox: Mailbox,
+    /// Where etcd clients' requests come from.
+    pub(super) gateway: GatewayPort,
+    gateway_thread: Option<JoinHandle<()>>,
     wake: Wake,
     listeners: [OwnedFd; 2],
     pub(super) connections: Connections,
@@ -113,7 +122,7 @@ impl ShardThread {
     /// # Errors
     /// Whatever keeps the member from starting, with what to do about it.
     pub(super) fn start(
-        config: ServerConfig,
+        mut config: ServerConfig,
         placement: &Placement,
         stop: &super::Stop,
     ) -> Result<Self, ServerError> {
@@ -146,6 +155,11 @@ impl ShardThread {
             .map_err(ServerError::Kernel)?;
         stop.notify(mailbox.clone());
         let listeners = listeners(&config)?;
+        let clients = listen_for_clients(&mut config)?;
+        let (gateway, gate) = GatewayPort::new(member, wake.clone());
+        let others = placement.other_cpus.clone();
+        let gateway_thread =
+            super::gateway::thread::start(clients, gate, others).map_err(ServerError::Kernel)?;
         let peers = Peers::new(&config, member, incarnation, &listeners)?;
         let mut this = Self {
             config,
@@ -160,6 +174,8 @@ impl ShardThread {
             deaf: Vec::new(),
             listen_at: None,
             mailbox,
+            gateway,
+            gateway_thread: Some(gateway_thread),
             wake,
             listeners,
             connections: Connections::new(),
@@ -199,6 +215,7 @@ impl ShardThread {
             while let Some(note) = self.mailbox.take() {
                 self.note(note);
             }
+            self.take_from_gateway();
             self.order_again()?;
             self.listen_again();
             self.connect_peers();
@@ -212,9 +229,11 @@ impl ShardThread {
             for output in outputs.drain(..) {
                 self.obey(output)?;
             }
+            self.hand_to_gateway();
             self.send_and_expire();
             self.stages.turned(self.now, took_micros, self.reached());
             if self.is_done() {
+                self.end_gateway();
                 return Ok(());
             }
         }
@@ -234,6 +253,9 @@ impl ShardThread {
         }
         if let Some(at) = self.listen_at {
             deadline = deadline.min(at);
+        }
+        if self.gateway.is_waiting() {
+            deadline = deadline.min(self.now.after(GATEWAY_RETRY_MICROS));
         }
         self.stop_by.map_or(deadline, |stop_by| deadline.min(stop_by))
     }
@@ -438,8 +460,8 @@ impl ShardThread {
                 self.send_to_peer(to, frame);
             }
             Output::Reply { ticket, response } => self.reply(ticket, response),
-            Output::Tell { to, batch } => self.tell(&to, &batch),
-            Output::EndWatch { to, compacted } => self.end_watch(to, WatchAnswer::Ended { compacted }),
+            Output::Tell { to, batch } => self.tell(to, batch),
+            Output::EndWatch { to, compacted } => self.end_watch(to, compacted),
         }
         Ok(())
     }
@@ -459,7 +481,11 @@ impl ShardThread {
             self.tried_to_be_ready(&response);
             return;
         }
-        let Some(asked) = self.asked.remove(&ticket) else { return };
+        let is_gateways = GatewayPort::is_ticket(ticket);
+        let asked = self.asked.remove(&ticket);
+        if asked.is_none() && !is_gateways {
+            return;
+        }
         if let Response::Applied(_) = &response {
             let applied = self.shard.observe().map(|replica| replica.applied).max();
             self.record.answered(applied.unwrap_or_default());
@@ -467,7 +493,10 @@ impl ShardThread {
         if let Response::Status(status) = &mut response {
             self.complete_status(status);
         }
-        self.answer_client(asked, &response);
+        match asked {
+            Some(asked) => self.answer_client(asked, &response),
+            None => self.gateway.reply(ticket, response),
+        }
     }
 
     /// Adds what only the server knows.
@@ -551,8 +580,42 @@ impl ShardThread {
     fn is_done(&self) -> bool {
         let leads = self.shard.observe().any(|replica| replica.leader == Some(self.member));
         // What is owed is still paid: answers on their way, and what the kernel has not taken yet.
-        let is_drained = self.asked.is_empty() && self.connections.are_drained();
+        let is_drained = self.asked.is_empty() && self.connections.are_drained() && self.gateway.is_drained();
         self.stop_by.is_some_and(|stop_by| (!leads && is_drained) || self.now >= stop_by)
+    }
+
+    /// Takes what etcd clients have asked.
+    fn take_from_gateway(&mut self) {
+        let first = self.inputs.len();
+        self.gateway.take(&mut self.inputs);
+        for input in self.inputs.iter().skip(first) {
+            if let Input::Client { request, .. } = input {
+                self.stages.counts.requests += 1;
+                if matches!(request, Request::Write { .. }) {
+                    self.stages.write_arrived(self.now);
+                }
+            }
+        }
+    }
+
+    fn hand_to_gateway(&mut self) {
+        if !self.gateway.is_waiting() {
+            return;
+        }
+        let replica = self.shard.observe().next();
+        let (term, revision) =
+            replica.map(|replica| (replica.hard_state.term, replica.revision)).unwrap_or_default();
+        self.gateway.hand_over(self.shard.cluster(), term, revision);
+    }
+
+    /// Everything was handed over: lets the gateway send it, and end.
+    fn end_gateway(mut self) {
+        let thread = self.gateway_thread.take();
+        drop(self);
+        if let Some(thread) = thread {
+            // What it could not do it has said.
+            let _ = thread.join();
+        }
     }
 
     /// How far the group has come that has come furthest.
@@ -590,6 +653,14 @@ fn listeners(config: &ServerConfig) -> Result<[OwnedFd; 2], ServerError> {
         listen(config.listen_native, CLIENT_VANISHED_MILLIS)?,
         listen(config.listen_peer, PEER_VANISHED_MILLIS)?,
     ])
+}
+
+/// Where etcd clients are listened to. `config` is told the address, if it left the choice of a port to the machine.
+fn listen_for_clients(config: &mut ServerConfig) -> Result<TcpListener, ServerError> {
+    let address = config.listen_client;
+    let listener = TcpListener::bind(address).map_err(|source| ServerError::Listen { address, source })?;
+    config.listen_client = listener.local_addr().map_err(ServerError::Kernel)?;
+    Ok(listener)
 }
 
 /// Pins this thread where it is to run.

@@ -4,14 +4,16 @@
 //! among the answers; the shard hears how much of what it told has not left, whenever some of it has, and when a
 //! connection that had a watch is no more. Left out: who is told what (`watch`).
 
+use super::gateway::GatewayPort;
 use super::shard_thread::{Asked, ShardThread};
 use crate::api::native::{EncodedBatch, encode_response_frame};
 use crate::api::{Response, WatchAnswer, WatchRequest};
-use crate::ids::{StreamId, WatchId};
+use crate::ids::{Revision, StreamId, WatchId};
 use crate::io::Tag;
 use crate::replica::Input;
 use crate::watch::{Batch, Place};
 use bytes::BytesMut;
+use std::sync::Arc;
 
 /// Bytes of a batch up to which it is copied behind the head of each frame. A longer one is shared, as a piece of its
 /// own to be sent.
@@ -31,9 +33,18 @@ impl ShardThread {
     }
 
     /// Tells watches the same. Small frames to one connection become one piece.
-    pub(super) fn tell(&mut self, to: &[Place], batch: &Batch) {
+    pub(super) fn tell(&mut self, to: Vec<Place>, batch: Batch) {
         self.stages.counts.watch_events += (to.len() * batch.events.len()) as u64;
-        let encoded = EncodedBatch::new(batch);
+        let (gateways, to): (Vec<_>, Vec<_>) =
+            to.into_iter().partition(|place| GatewayPort::is_stream(place.stream));
+        let batch = Arc::new(batch);
+        if !gateways.is_empty() {
+            self.gateway.tell(gateways, &batch);
+        }
+        if to.is_empty() {
+            return;
+        }
+        let encoded = EncodedBatch::new(&batch);
         for on_stream in to.chunk_by(|one, other| one.stream == other.stream) {
             let Some(first) = on_stream.first() else { continue };
             let tag: Tag = first.stream.0;
@@ -56,7 +67,12 @@ impl ShardThread {
     }
 
     /// Tells a watch that it has ended.
-    pub(super) fn end_watch(&mut self, to: Place, ended: WatchAnswer) {
+    pub(super) fn end_watch(&mut self, to: Place, compacted: Revision) {
+        if GatewayPort::is_stream(to.stream) {
+            self.gateway.end_watch(to, compacted);
+            return;
+        }
+        let ended = WatchAnswer::Ended { compacted };
         self.queue(to.stream.0, encode_response_frame(to.watch.0, &Response::Watch(ended)));
     }
 

@@ -135,6 +135,39 @@ fn wall_breaches(sources: &[Source]) -> Vec<String> {
     breaches
 }
 
+/// Where the messages of the etcd API may be named: what they mean, and the services around them.
+const HOMES_OF_MESSAGES: &[&str] = &["src/api/etcd/", "src/server/grpc/", "src/server/http/"];
+
+/// Words of those messages, of their encoding and of the protocol that they travel by, and where else each may stand.
+const WORDS_OF_MESSAGES: &[(&str, &[&str])] = &[
+    ("prost", &[]),
+    ("tonic", &[]),
+    ("etcdserverpb", &[]),
+    ("mvccpb", &[]),
+    ("axum", &["src/server/gateway"]),
+    ("hyper_util", &["src/server/gateway"]),
+    ("tokio", &["src/server/gateway"]),
+];
+
+fn strayed_messages(sources: &[Source]) -> Vec<String> {
+    let mut breaches = Vec::new();
+    for source in sources.iter().filter(|source| source.path.starts_with("src/") && source.room() != "tidy") {
+        if HOMES_OF_MESSAGES.iter().any(|home| source.path.starts_with(home)) {
+            continue;
+        }
+        for (word, also) in WORDS_OF_MESSAGES {
+            if also.iter().any(|home| source.path.starts_with(home)) {
+                continue;
+            }
+            for offset in source.words(word) {
+                breaches
+                    .push(format!("{}: `{word}` stops at api/etcd and its services", source.place(offset)));
+            }
+        }
+    }
+    breaches
+}
+
 /// The file a path leads into, as a row of the walls has it: `room::file`.
 fn file_named(segments: &[String]) -> String {
     segments.iter().skip(1).take(2).map(String::as_str).collect::<Vec<_>>().join("::")
@@ -188,6 +221,19 @@ fn impurities(sources: &[Source]) -> Vec<String> {
 #[test]
 fn rooms_name_only_the_rooms_they_may() {
     assert_none(&wall_breaches(&Source::all()));
+}
+
+#[test]
+fn messages_of_the_etcd_api_stop_at_their_room() {
+    assert_none(&strayed_messages(&Source::all()));
+    let strayed = Source::new("src/replica/group.rs", "use crate::api::etcd::proto::etcdserverpb as pb;");
+    assert_caught(&strayed_messages(&[strayed]), 1, "a message in the replica");
+    assert_caught(
+        &strayed_messages(&[Source::new("src/kv/store.rs", "use prost::Message;")]),
+        1,
+        "prost in kv",
+    );
+    assert_none(&strayed_messages(&[Source::new("src/server/grpc/kv.rs", "use tonic::Status;")]));
 }
 
 #[test]

@@ -119,15 +119,16 @@ pub(super) fn program() -> String {
 }
 
 /// What to paste into another terminal while the cluster is up.
-pub(super) fn paste_lines(endpoints: &[SocketAddr]) -> String {
+pub(super) fn paste_lines(endpoints: &[SocketAddr], clients: &[SocketAddr]) -> String {
     let program = program();
-    let endpoints: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
-    let endpoints = endpoints.join(",");
+    let [endpoints, clients] = [endpoints, clients]
+        .map(|addresses| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
     format!(
         "\nThe cluster stays up until Ctrl-C. In another terminal:\n\n  \
            {program} status --endpoints {endpoints}\n  \
            {program} put --endpoints {endpoints} greeting hello\n  \
-           {program} get --endpoints {endpoints} greeting\n"
+           {program} get --endpoints {endpoints} greeting\n  \
+           etcdctl --endpoints {clients} get greeting\n"
     )
 }
 
@@ -162,8 +163,8 @@ mod tests {
 
     #[test]
     fn the_lines_to_paste_name_every_member() {
-        let lines =
-            paste_lines(&["127.0.0.1:1".parse().expect("address"), "127.0.0.1:2".parse().expect("address")]);
+        let addresses = ["127.0.0.1:1", "127.0.0.1:2"].map(|address| address.parse().expect("address"));
+        let lines = paste_lines(&addresses, &addresses);
         assert!(lines.contains("status --endpoints 127.0.0.1:1,127.0.0.1:2"), "{lines}");
     }
 }

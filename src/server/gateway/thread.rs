@@ -1,0 +1,104 @@
+//! The gateway's thread: a tokio runtime of its own, the client port, and HTTP with its limits.
+//!
+//! Always: everything that an etcd client can make grow is bounded here or in what it calls: connections, streams of one
+//! connection, lists of headers, bytes on their way in; a client that has vanished is found out. When the shard has
+//! ended, so does this thread. Left out: what requests mean (`grpc`, `http`).
+
+use super::Gate;
+use crate::limits::{
+    GATEWAY_CONNECTIONS_MAX, GATEWAY_HEADER_LIST_BYTES_MAX, GATEWAY_KEEPALIVE_MILLIS,
+    GATEWAY_STREAMS_PER_CONNECTION_MAX, GATEWAY_WINDOW_BYTES,
+};
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+/// How long accepting rests when the machine has no descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a client of HTTP/1 may take for the head of its request.
+const HEAD_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long answers that are on their way have to leave when the shard has ended.
+const END_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Starts the thread, on `cpus` unless that is empty.
+pub(in super::super) fn start(
+    listener: TcpListener,
+    gate: Arc<Gate>,
+    cpus: Vec<u32>,
+) -> io::Result<thread::JoinHandle<()>> {
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name("gateway".to_owned()).spawn(move || {
+        if !cpus.is_empty()
+            && let Err(error) = crate::io::run_on(&cpus)
+        {
+            tracing::warn!(?cpus, %error, "the gateway thread runs where the kernel puts it");
+        }
+        if let Err(error) = runtime.block_on(serve(listener, gate)) {
+            tracing::error!(%error, "the gateway has ended: etcd clients are not served");
+        }
+    })
+}
+
+async fn serve(listener: TcpListener, gate: Arc<Gate>) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let router = crate::server::http::beside(crate::server::grpc::router(&gate), &gate);
+    let accepting = tokio::spawn(accept(listener, router));
+    gate.run().await;
+    accepting.abort();
+    tokio::time::sleep(END_PATIENCE).await;
+    Ok(())
+}
+
+async fn accept(listener: tokio::net::TcpListener, router: Router) {
+    let places = Arc::new(Semaphore::new(GATEWAY_CONNECTIONS_MAX));
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                    tracing::warn!("too many connections of etcd clients: one more is refused");
+                    continue;
+                };
+                let router = router.clone();
+                tokio::spawn(async move {
+                    // How a connection ends is its client's affair.
+                    let _ = converse(socket, router).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted; listening again in a moment");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn converse(socket: TcpStream, router: Router) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    socket.set_nodelay(true)?;
+    let (silence, patience) = GATEWAY_KEEPALIVE_MILLIS;
+    let (connection_bytes, stream_bytes) = GATEWAY_WINDOW_BYTES;
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(GATEWAY_STREAMS_PER_CONNECTION_MAX)
+        .max_header_list_size(GATEWAY_HEADER_LIST_BYTES_MAX)
+        .initial_connection_window_size(connection_bytes)
+        .initial_stream_window_size(stream_bytes)
+        .keep_alive_interval(Duration::from_millis(silence))
+        .keep_alive_timeout(Duration::from_millis(patience));
+    let service = TowerToHyperService::new(router);
+    builder.serve_connection(TokioIo::new(socket), service).await
+}

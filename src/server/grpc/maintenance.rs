@@ -1,0 +1,121 @@
+//! The service `Maintenance`: how a member is, and what little there is to do about it.
+
+use super::{refused, stubs};
+use crate::api::ReadMode;
+use crate::api::etcd::proto::etcdserverpb as pb;
+use crate::api::etcd::{self, Fault, Wish};
+use crate::ids::Revision;
+use crate::kv::{Applied, Command, KeyRange, Outcome, Query, Range, RangeResult, SpaceAlarm};
+use crate::server::gateway::Gate;
+use bytes::Bytes;
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+/// The service.
+#[derive(Debug)]
+pub(in super::super) struct MaintenanceService(pub(super) Arc<Gate>);
+
+impl MaintenanceService {
+    /// This member's pairs as `revision` saw them (0: the newest), and its newest revision.
+    async fn pairs(&self, revision: i64) -> Result<(etcd::Standing, Revision, RangeResult), Status> {
+        let revision = Revision(u64::try_from(revision).unwrap_or(0));
+        let range = Range { revision, ..Range::new(KeyRange::From(Bytes::new())) };
+        let wish = Wish::Read(Query::Range(range), ReadMode::Serializable);
+        match self.0.wish(wish).await.map_err(refused)? {
+            (standing, Applied { revision, outcome: Outcome::Range(result) }) => {
+                Ok((standing, revision, result))
+            }
+            (_, Applied { outcome: Outcome::Refused(refusal), .. }) => Err(refused(refusal.into())),
+            _ => Err(refused(Fault::Unexpected)),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl stubs::maintenance_server::Maintenance for MaintenanceService {
+    async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
+        use pb::alarm_request::AlarmAction;
+        let request = request.into_inner();
+        let (standing, status) = self.0.status().await.map_err(refused)?;
+        let mut alarms = etcd::alarms(&status);
+        let is_of_space = request.alarm == i32::from(pb::AlarmType::Nospace);
+        let wanted = match AlarmAction::try_from(request.action) {
+            Ok(AlarmAction::Get) => None,
+            Ok(AlarmAction::Activate) => is_of_space.then_some(true),
+            Ok(AlarmAction::Deactivate) => (is_of_space && !alarms.is_empty()).then_some(false),
+            Err(_) => return Err(refused(Fault::UnknownEnumeration)),
+        };
+        if let Some(is_raised) = wanted {
+            let wish = Wish::Write(Command::SpaceAlarm(SpaceAlarm { is_raised }));
+            self.0.wish(wish).await.map_err(refused)?;
+            // Called off, the answer names what was; raised, what is (etcd's rule).
+            if is_raised {
+                let alarm = pb::AlarmType::Nospace.into();
+                alarms = vec![pb::AlarmMember { member_id: status.member.0, alarm }];
+            }
+        } else if request.action == i32::from(AlarmAction::Deactivate) {
+            alarms.clear();
+        }
+        let header = Some(standing.header(status.revision));
+        Ok(Response::new(pb::AlarmResponse { header, alarms }))
+    }
+
+    async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+        let (standing, status) = self.0.status().await.map_err(refused)?;
+        Ok(Response::new(etcd::status_answer(standing, &status)))
+    }
+
+    /// Nothing is ever fragmented, so this is done at once.
+    async fn defragment(
+        &self,
+        _: Request<pb::DefragmentRequest>,
+    ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        Ok(Response::new(pb::DefragmentResponse { header: None }))
+    }
+
+    async fn hash(&self, _: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
+        let (standing, revision, result) = self.pairs(0).await?;
+        let header = Some(standing.header(revision));
+        Ok(Response::new(pb::HashResponse { header, hash: etcd::pairs_hash(&result.pairs) }))
+    }
+
+    async fn hash_kv(
+        &self,
+        request: Request<pb::HashKvRequest>,
+    ) -> Result<Response<pb::HashKvResponse>, Status> {
+        let asked = request.into_inner().revision;
+        let (standing, revision, result) = self.pairs(asked).await?;
+        let hash_revision = if asked > 0 { asked } else { etcd::number(revision) };
+        Ok(Response::new(pb::HashKvResponse {
+            header: Some(standing.header(revision)),
+            hash: etcd::pairs_hash(&result.pairs),
+            compact_revision: 0,
+            hash_revision,
+        }))
+    }
+
+    type SnapshotStream = Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;
+
+    async fn snapshot(
+        &self,
+        _: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        Err(refused(Fault::NotBuilt("mainstay: snapshots cannot be fetched over this protocol yet")))
+    }
+
+    async fn move_leader(
+        &self,
+        _: Request<pb::MoveLeaderRequest>,
+    ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        Err(refused(Fault::NotBuilt("mainstay: leadership cannot be moved over this protocol yet")))
+    }
+
+    async fn downgrade(
+        &self,
+        _: Request<pb::DowngradeRequest>,
+    ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        Err(refused(Fault::NotBuilt("mainstay: there is no version to go back to")))
+    }
+}

@@ -1,0 +1,72 @@
+//! A client of the etcd API that knows paths and messages, and nothing else.
+
+use mainstay::api::etcd::proto::etcdserverpb as pb;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+/// Longer than anything here takes on a machine that is not broken.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// One connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    channel: Channel,
+}
+
+impl Client {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address is a URI");
+        let channel = endpoint.timeout(PATIENCE).connect().await.expect("the server listens");
+        Self { channel }
+    }
+
+    /// Calls `path` ("etcdserverpb.KV/Put").
+    pub(crate) async fn call<Q, A>(&self, path: &'static str, request: Q) -> Result<A, Status>
+    where
+        Q: prost::Message + 'static,
+        A: prost::Message + Default + 'static,
+    {
+        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
+        grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let path = PathAndQuery::from_static(path);
+        let codec = tonic_prost::ProstCodec::<Q, A>::default();
+        grpc.unary(Request::new(request), path, codec).await.map(tonic::Response::into_inner)
+    }
+
+    /// Calls `path` with a stream of messages, and gives back the stream of answers.
+    pub(crate) async fn stream<Q, A>(
+        &self,
+        path: &'static str,
+        requests: impl tokio_stream::Stream<Item = Q> + Send + 'static,
+    ) -> Result<tonic::Streaming<A>, Status>
+    where
+        Q: prost::Message + 'static,
+        A: prost::Message + Default + 'static,
+    {
+        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
+        grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let path = PathAndQuery::from_static(path);
+        let codec = tonic_prost::ProstCodec::<Q, A>::default();
+        grpc.streaming(Request::new(requests), path, codec).await.map(tonic::Response::into_inner)
+    }
+
+    pub(crate) async fn put(&self, key: &str, value: &str) -> Result<pb::PutResponse, Status> {
+        let (key, value) = (key.to_owned().into(), value.to_owned().into());
+        self.call("/etcdserverpb.KV/Put", pb::PutRequest { key, value, ..Default::default() }).await
+    }
+
+    pub(crate) async fn get(&self, key: &str) -> Result<pb::RangeResponse, Status> {
+        let key = key.to_owned().into();
+        self.call("/etcdserverpb.KV/Range", pb::RangeRequest { key, ..Default::default() }).await
+    }
+}
+
+/// Runs a test's conversation.
+pub(crate) fn block_on<T>(conversation: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(conversation)
+}
