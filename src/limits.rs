@@ -352,6 +352,11 @@ pub const WAL_SEAL_MICROS: u64 = 20_000;
 /// Chosen: making one takes far less time than filling one.
 pub const WAL_SPARE_SEGMENTS_MAX: usize = 1;
 
+/// Segments that are needed no more and kept, to make the next ones of.
+///
+/// Chosen: as many as are made ahead; a renamed one saves the zeros.
+pub const WAL_FREE_SEGMENTS_MAX: usize = 1;
+
 /// Bytes of the smallest segment that may be configured. Servers use 64 MiB; small ones are for simulation.
 ///
 /// Chosen: room for an opening and some batches.
@@ -441,6 +446,42 @@ pub const SNAPSHOT_PART_BYTES: usize = 256 * 1_024;
 ///
 /// Chosen: some hundred microseconds of a disk, so that a write to the log never waits long behind them.
 pub const SNAPSHOT_PIECE_BYTES: usize = 256 * 1_024;
+
+/// Keys and changes that one turn looks at for a snapshot that is being cut.
+///
+/// Chosen: about a millisecond of work, well inside one heartbeat.
+pub const SNAPSHOT_STEPS_PER_TURN: usize = 4_096;
+
+/// Entries applied, bytes of them, and microseconds with any, after which a snapshot is cut.
+///
+/// Chosen: a start reads no more of the log than in a second or two; a quiet member's disk is left alone.
+pub const SNAPSHOT_ENTRIES: u64 = 100_000;
+/// See `SNAPSHOT_ENTRIES`.
+pub const SNAPSHOT_LOG_BYTES: u64 = 256 * 1_024 * 1_024;
+/// See `SNAPSHOT_ENTRIES`.
+pub const SNAPSHOT_MICROS: u64 = 600 * 1_000_000;
+
+/// Entries at the end of the log that are kept for followers, unless they take more bytes than the second.
+///
+/// Chosen: a follower that restarts, or is cut off for some seconds, goes on from the log.
+pub const HOT_LOG_ENTRIES_MIN: u64 = 10_000;
+/// See `HOT_LOG_ENTRIES_MIN`.
+pub const HOT_LOG_BYTES_MIN: u64 = 100 * 1_024 * 1_024;
+
+/// Bytes of a snapshot that are written, and sent to each follower, in a second.
+///
+/// Chosen: a gigabyte in eight seconds, and most of a good disk left for the log.
+pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 128 * 1_024 * 1_024;
+
+/// Microseconds for which a snapshot that could not be cut is not tried again.
+///
+/// Chosen: soon after somebody has freed space.
+pub const SNAPSHOT_RETRY_MICROS: u64 = 10_000_000;
+
+/// Snapshots that are kept.
+///
+/// Chosen: the newest may rot, the log reaches back to the one before, and one is for a follower that is still sent it.
+pub const SNAPSHOT_GENERATIONS: usize = 3;
 
 /// Bytes of the longest part of a snapshot.
 ///

@@ -116,6 +116,8 @@ markers! {
     WatchToldProgress "watch_told_progress",
     // The log on disk.
     SegmentSwitched "segment_switched",
+    SegmentFreed "segment_freed",
+    SegmentRecycled "segment_recycled",
     WriteWaitedForSegment "write_waited_for_segment",
     Sealed "sealed",
     TornTailDropped "torn_tail_dropped",
@@ -124,6 +126,18 @@ markers! {
     FrameLostInTheMiddle "frame_lost_in_the_middle",
     FirstWriteOfSegmentDropped "first_write_of_segment_dropped",
     RecoveredWithHole "recovered_with_hole",
+    // Snapshots.
+    SnapshotCut "snapshot_cut",
+    SnapshotGivenUp "snapshot_given_up",
+    SnapshotFoundDamaged "snapshot_found_damaged",
+    SnapshotUnreadable "snapshot_unreadable",
+    LogTrimmed "log_trimmed",
+    StartedFromSnapshot "started_from_snapshot",
+    StartedFromOlderSnapshot "started_from_older_snapshot",
+    InstallBegunAnew "install_begun_anew",
+    InstallRefused "install_refused",
+    InstallFinished "install_finished",
+    InstallOfWhatWasKnown "install_of_what_was_known",
     // Members.
     StatesCompared "states_compared",
     FounderAdoptedRecord "founder_adopted_record",

@@ -26,6 +26,7 @@ const DEFAULT_ELECTION_MS: u64 = 300;
 const DEFAULT_HEARTBEAT_MS: u64 = 50;
 
 /// Chosen: the most that etcd advises.
+pub(super) const DEFAULT_SNAPSHOT_ENTRIES: u64 = crate::limits::SNAPSHOT_ENTRIES;
 pub(super) const DEFAULT_QUOTA_BYTES: u64 = 8 * 1_024 * 1_024 * 1_024;
 
 /// Elections slower than this would leave a cluster without a leader for minutes.
@@ -98,7 +99,7 @@ pub struct StartArgs {
     #[arg(long, value_name = "BYTES")]
     pub quota_bytes: Option<u64>,
 
-    /// Log entries between snapshots (not in this version: the log grows)
+    /// Log entries after which a snapshot is cut, and the log before the one before it forgotten [default: 100000]
     #[arg(long, value_name = "N")]
     pub snapshot_entries: Option<u64>,
 
@@ -219,11 +220,6 @@ fn refuse_what_is_not_built(settings: &StartArgs) -> Result<(), ConfigError> {
              found it with all its members, and restart each with the same command line (state new)",
         );
     }
-    if settings.snapshot_entries.is_some() {
-        return refuse(
-            "--snapshot-entries: this version makes no snapshots, its log grows; leave the flag out",
-        );
-    }
     Ok(())
 }
 
@@ -263,6 +259,7 @@ fn assemble(settings: &StartArgs) -> Result<ServerConfig, ConfigError> {
         election_ms: settings.election_ms.unwrap_or(DEFAULT_ELECTION_MS),
         heartbeat_ms: settings.heartbeat_ms.unwrap_or(DEFAULT_HEARTBEAT_MS),
         quota_bytes: settings.quota_bytes.unwrap_or(DEFAULT_QUOTA_BYTES),
+        snapshot_entries: settings.snapshot_entries.unwrap_or(DEFAULT_SNAPSHOT_ENTRIES).max(1),
         shards: settings.shards.unwrap_or(1),
         cpus: cpus(settings.cpus.as_deref().unwrap_or(""))?,
         log_format: match settings.log_format {

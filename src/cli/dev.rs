@@ -57,6 +57,7 @@ pub(super) fn run(arguments: DevArgs) -> ExitCode {
         election_ms: 300,
         heartbeat_ms: 50,
         quota_bytes: super::config::DEFAULT_QUOTA_BYTES,
+        snapshot_entries: super::config::DEFAULT_SNAPSHOT_ENTRIES,
         shards: 1,
         cpus: Vec::new(),
         log_format: LogFormat::Text,

@@ -1,4 +1,4 @@
-//! `mainstay inspect wal DIR`: what a member's log holds, offline and read-only.
+//! `mainstay inspect wal DIR` and `inspect snapshot DIR`: what a member's log and snapshots hold, offline and read-only.
 //!
 //! Frames, entries and damage are shown as they stand in the files (`listing`); what they come to is said by
 //! `crate::wal::recover`, the recovery that the server itself runs. What always holds: nothing is written, nothing is
@@ -7,12 +7,14 @@
 //! the directory of a running member, whose last frame may be seen half written.
 
 mod listing;
+mod snapshots;
 
 use crate::io::MappedFile;
 use crate::wal::{FoundSegment, Note, Recovered, WalOptions, recover};
 use clap::{Args, Subcommand};
 use listing::Segment;
 use serde::Serialize;
+use snapshots::Snapshot;
 use std::io::{self, BufWriter, Write};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -30,6 +32,19 @@ pub(super) struct InspectArgs {
 enum What {
     /// Show frames, entries, groups and damage of the write-ahead log in a data directory
     Wal(WalArgs),
+    /// Show and verify the snapshots in a data directory
+    Snapshot(SnapshotArgs),
+}
+
+#[derive(Args, Debug)]
+struct SnapshotArgs {
+    /// The data directory of a member that is not running
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+
+    /// Print them as one JSON array
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args, Debug)]
@@ -86,16 +101,40 @@ struct GroupReport {
 
 /// Runs what was asked for.
 pub(super) fn run(arguments: InspectArgs) -> ExitCode {
-    let What::Wal(arguments) = arguments.what;
+    match arguments.what {
+        What::Wal(arguments) => run_wal(&arguments),
+        What::Snapshot(arguments) => run_snapshot(&arguments),
+    }
+}
+
+fn refuse(directory: &Path, error: &io::Error) -> ExitCode {
+    eprintln!(
+        "error: {} cannot be inspected: {error}; name the data directory of a member (what --data says)",
+        directory.display()
+    );
+    ExitCode::from(2)
+}
+
+fn run_snapshot(arguments: &SnapshotArgs) -> ExitCode {
+    let all = match snapshots::read_all(&arguments.directory) {
+        Ok(all) => all,
+        Err(error) => return refuse(&arguments.directory, &error),
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    let told = if arguments.json {
+        serde_json::to_writer(&mut out, &all).map_err(io::Error::from).and_then(|()| writeln!(out))
+    } else {
+        all.iter().try_for_each(|snapshot| snapshot.tell(&mut out))
+    };
+    // As below: whoever reads may have seen enough.
+    let _ = told.and_then(|()| out.flush());
+    if all.iter().any(Snapshot::is_damaged) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn run_wal(arguments: &WalArgs) -> ExitCode {
     let report = match inspect(&arguments.directory) {
         Ok(report) => report,
-        Err(error) => {
-            eprintln!(
-                "error: {} cannot be inspected: {error}; name the data directory of a member (what --data says)",
-                arguments.directory.display()
-            );
-            return ExitCode::from(2);
-        }
+        Err(error) => return refuse(&arguments.directory, &error),
     };
     let mut out = BufWriter::new(io::stdout().lock());
     let told = if arguments.json {
@@ -119,10 +158,14 @@ fn inspect(directory: &Path) -> io::Result<Report> {
         }
     }
     files.sort_by(|(left, _, _), (right, _, _)| left.cmp(right));
-    Ok(report_of(&directory.display().to_string(), &files))
+    Ok(report_of(&directory.display().to_string(), &files, &snapshots::read_all(directory)?))
 }
 
-fn report_of<Bytes: Deref<Target = [u8]>>(directory: &str, files: &[(String, SegmentName, Bytes)]) -> Report {
+fn report_of<Bytes: Deref<Target = [u8]>>(
+    directory: &str,
+    files: &[(String, SegmentName, Bytes)],
+    snapshots: &[Snapshot],
+) -> Report {
     let found = files.iter().map(|(_, name, bytes)| FoundSegment {
         number: crate::ids::SegmentNumber(name.number),
         salt: name.salt,
@@ -131,6 +174,9 @@ fn report_of<Bytes: Deref<Target = [u8]>>(directory: &str, files: &[(String, Seg
     let found: Vec<FoundSegment<'_>> = found.collect();
     let segments: Vec<Segment> =
         files.iter().map(|(file, name, bytes)| Segment::read(file, name, bytes)).collect();
+    // The log need not hold what the newest sound snapshot does.
+    let sound = snapshots.iter().filter(|snapshot| snapshot.is_sound()).map(Snapshot::name);
+    let restorable = sound.map(|name| (name.group, vec![name.position])).collect();
     // A directory holds the log of one shard today; one file of another is refused by the recovery itself.
     let shard = files.first().map_or(0, |(_, name, _)| name.shard);
     let options = WalOptions { shard, segment_bytes: crate::limits::WAL_SEGMENT_BYTES_MIN };
@@ -145,7 +191,7 @@ fn report_of<Bytes: Deref<Target = [u8]>>(directory: &str, files: &[(String, Seg
         entries: segments.iter().map(Segment::entries_count).sum(),
         segments,
     };
-    match recover(options, &found) {
+    match recover(options, &found, &restorable) {
         Ok(recovered) => report.take_in(&recovered),
         Err(refused) => report.refused = Some(refused.to_string()),
     }
@@ -293,7 +339,7 @@ mod tests {
     }
 
     fn reported(bytes: Vec<u8>) -> (Report, String) {
-        let report = report_of("d", &[("wal".to_owned(), NAME, bytes)]);
+        let report = report_of("d", &[("wal".to_owned(), NAME, bytes)], &[]);
         let mut text = Vec::new();
         tell(&mut text, &report, false).expect("memory takes it");
         tell_json(&mut Vec::new(), &report).expect("memory takes it");
@@ -338,7 +384,7 @@ mod tests {
 
     #[test]
     fn a_directory_without_a_log_says_so() {
-        let report = report_of::<Vec<u8>>("d", &[]);
+        let report = report_of::<Vec<u8>>("d", &[], &[]);
         assert!(report.notes.join(" ").contains("no segment"));
     }
 }

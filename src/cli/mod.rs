@@ -37,7 +37,7 @@ mainstay: a strongly consistent coordination service, for configuration, service
 and metadata.
 
 This version runs clusters of members that are fixed when they are founded, over its native protocol. It does not
-have snapshots (the log grows), the etcd protocol or TLS yet.";
+have the etcd protocol or TLS yet.";
 
 const EXAMPLES: &str = "\
 Examples:

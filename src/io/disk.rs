@@ -146,6 +146,21 @@ impl DataDirectory {
         self.open_for_writing(name)
     }
 
+    /// Makes a file of an old one that is needed no more, as it is, if it has this size. Durable in every respect.
+    ///
+    /// # Errors
+    /// `File`; then the old one is gone.
+    pub fn recycle(&self, old: &str, name: &str, bytes_count: u64) -> Result<OwnedFd, DiskError> {
+        let file = self.open_for_writing(old)?;
+        let size = rustix::fs::fstat(&file).map_err(|errno| self.failed("looking at", old, errno))?.st_size;
+        if u64::try_from(size) != Ok(bytes_count) {
+            self.remove(old)?;
+            return Err(self.failed("recycling", old, Errno::INVAL));
+        }
+        self.rename(old, name)?;
+        Ok(file)
+    }
+
     fn fill_zeroed(&self, name: &str, bytes_count: u64, is_gentle: bool) -> rustix::io::Result<()> {
         let flags = self.flags() | OFlags::CREATE | OFlags::TRUNC;
         let file = openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR)?;
@@ -194,6 +209,72 @@ impl DataDirectory {
             if count % BLOCK_BYTES != 0 {
                 return Ok(bytes);
             }
+        }
+    }
+
+    /// Writes some bytes of a file, durably; at 0 the file is made anew. Offset and length are whole blocks.
+    ///
+    /// # Errors
+    /// `File`, among them that the disk is full.
+    pub fn write_at(&self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let made = if offset == 0 { OFlags::CREATE | OFlags::TRUNC } else { OFlags::empty() };
+        let write = || {
+            let file = openat(&self.directory, name, self.flags() | made, Mode::RUSR | Mode::WUSR)?;
+            let mut buffer = AlignedBuffer::zeroed(bytes.len());
+            buffer[..bytes.len()].copy_from_slice(bytes);
+            let mut done = 0;
+            while done < buffer.len() {
+                let count = pwrite(&file, buffer.get(done..).unwrap_or_default(), offset + done as u64)?;
+                // What follows a short write could not be written past the page cache.
+                if count == 0 || (count % BLOCK_BYTES != 0 && done + count < buffer.len()) {
+                    return Err(Errno::IO);
+                }
+                done += count;
+            }
+            rustix::fs::fdatasync(&file)
+        };
+        write().map_err(|errno| self.failed("writing", name, errno))
+    }
+
+    /// Reads some bytes of a file, past the page cache where the file system allows: fewer than asked for only at its end.
+    /// The offset is a whole number of blocks.
+    ///
+    /// # Errors
+    /// `File`.
+    pub fn read_at(&self, name: &str, offset: u64, bytes_count: usize) -> Result<Vec<u8>, DiskError> {
+        let file = self.open_for_writing(name)?;
+        let mut buffer = AlignedBuffer::zeroed(bytes_count.next_multiple_of(BLOCK_BYTES));
+        let mut done = 0;
+        while done < bytes_count {
+            let rest = buffer.get_mut(done..).unwrap_or_default();
+            let count = pread(file.as_fd(), rest, offset + done as u64)
+                .map_err(|errno| self.failed("reading", name, errno))?;
+            done += count;
+            if count == 0 || count % BLOCK_BYTES != 0 {
+                break;
+            }
+        }
+        Ok(buffer.get(..done.min(bytes_count)).unwrap_or_default().to_vec())
+    }
+
+    /// Gives a file another name, durably, in place of any file of that name.
+    ///
+    /// # Errors
+    /// `File`.
+    pub fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        rustix::fs::renameat(&self.directory, from, &self.directory, to)
+            .and_then(|()| fsync(&self.directory))
+            .map_err(|errno| self.failed("renaming", from, errno))
+    }
+
+    /// Removes a file. That it is gone need not be durable.
+    ///
+    /// # Errors
+    /// `File`, but not that there is none.
+    pub fn remove(&self, name: &str) -> Result<(), DiskError> {
+        match rustix::fs::unlinkat(&self.directory, name, rustix::fs::AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(self.failed("removing", name, errno)),
         }
     }
 
@@ -268,6 +349,25 @@ mod tests {
         assert!(matches!(DataDirectory::open(&path), Err(DiskError::InUse { .. })));
         drop(first);
         assert!(DataDirectory::open(&path).is_ok());
+        std::fs::remove_dir_all(&path).expect("removed");
+    }
+
+    #[test]
+    fn what_was_written_at_a_place_is_read_back_under_its_new_name() {
+        let path = scratch("places");
+        let directory = DataDirectory::open(&path).expect("a new directory");
+        directory.write_at("a.part", 0, &[7; 3 * BLOCK_BYTES]).expect("made anew");
+        directory.write_at("a.part", 0, &[1; 2 * BLOCK_BYTES]).expect("made anew again");
+        directory.write_at("a.part", 2 * BLOCK_BYTES as u64, &[2; BLOCK_BYTES]).expect("written");
+        directory.rename("a.part", "a").expect("renamed");
+        let read = |offset, count| directory.read_at("a", offset, count).expect("read");
+        assert_eq!(read(BLOCK_BYTES as u64, 2 * BLOCK_BYTES), [[1; BLOCK_BYTES], [2; BLOCK_BYTES]].concat());
+        assert_eq!(read(2 * BLOCK_BYTES as u64, 9 * BLOCK_BYTES), [2; BLOCK_BYTES]);
+        assert_eq!(read(3 * BLOCK_BYTES as u64, BLOCK_BYTES), [0; 0]);
+        assert!(directory.read_at("a.part", 0, BLOCK_BYTES).is_err());
+        directory.remove("a").expect("removed");
+        directory.remove("a").expect("it was gone");
+        assert_eq!(directory.file_names().expect("listed"), vec!["lock"]);
         std::fs::remove_dir_all(&path).expect("removed");
     }
 

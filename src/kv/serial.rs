@@ -50,6 +50,16 @@ const LEASE_BYTES: usize = 33;
 #[error("{0}")]
 pub struct Malformed(pub &'static str);
 
+/// A newer build wrote these bytes.
+const NEWER: Malformed = Malformed("a newer build wrote this");
+
+impl Malformed {
+    /// Whether it is no damage that these bytes cannot be read, but that a newer build wrote them.
+    pub fn is_newer(self) -> bool {
+        self == NEWER
+    }
+}
+
 /// A store at one moment, being told.
 #[derive(Debug)]
 pub struct Cut {
@@ -303,8 +313,8 @@ impl Restorer {
         if self.store.is_some() {
             return Err(Malformed("a second head"));
         }
-        if reader.u8()? != VERSION {
-            return Err(Malformed("a store of another version"));
+        if reader.u8()? > VERSION {
+            return Err(NEWER);
         }
         let revision = Revision(reader.u64()?);
         let is_compacted = reader.flag()?;

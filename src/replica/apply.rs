@@ -54,6 +54,8 @@ impl Replica {
             let term = Term(header.term);
             let response = self.apply(now, index, &header, &body);
             self.applied = index;
+            self.applied_term = term;
+            self.applied_bytes += record.len() as u64;
             self.start_counting_if_due(now, term);
             self.state_hash =
                 mix(self.state_hash ^ mix(header.index) ^ mix(header.term << 1) ^ self.store.state_hash());

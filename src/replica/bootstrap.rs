@@ -22,6 +22,7 @@
 use crate::ids::{BootMicros, ClusterId, DirectoryId, MemberId};
 use crate::{planted, sometimes};
 use std::collections::BTreeMap;
+use wal_format::{Configuration, Member, MemberKind};
 
 /// The directory id of every initial member.
 pub(super) type Record = BTreeMap<MemberId, DirectoryId>;
@@ -171,6 +172,21 @@ pub(super) fn mix(word: u64) -> u64 {
     let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     word ^ (word >> 31)
+}
+
+/// The configuration that a founding makes: it stands before the first entry of the log.
+pub(super) fn first_configuration(record: &Record) -> Configuration {
+    let mut configuration = Configuration::default();
+    for (member, directory) in record {
+        configuration.members.push(Member {
+            id: member.0,
+            directory: directory.0,
+            kind: MemberKind::Voter,
+            name: String::new(),
+            address: String::new(),
+        });
+    }
+    configuration
 }
 
 #[cfg(test)]

@@ -16,12 +16,14 @@ pub(super) struct Entries {
     records: VecDeque<Bytes>,
     /// The lowest index of the log: just above its base.
     front: u64,
+    /// Bytes of all records.
+    bytes: u64,
 }
 
 impl Entries {
     /// Takes over what recovery read from disk, of a log that begins just above `base`.
     pub(super) fn recovered(base: LogIndex, records: BTreeMap<LogIndex, Bytes>) -> Self {
-        let mut entries = Self { records: VecDeque::new(), front: base.next().0 };
+        let mut entries = Self { records: VecDeque::new(), front: base.next().0, bytes: 0 };
         for (index, record) in records {
             entries.put(index, record);
         }
@@ -35,7 +37,9 @@ impl Entries {
         while self.records.len() < offset {
             self.records.push_back(Bytes::new());
         }
+        self.bytes += record.len() as u64;
         if let Some(slot) = self.records.get_mut(offset) {
+            self.bytes -= slot.len() as u64;
             *slot = record;
         } else {
             self.records.push_back(record);
@@ -51,7 +55,42 @@ impl Entries {
     /// Drops every record at or above `from`.
     pub(super) fn supersede(&mut self, from: LogIndex) {
         let kept = usize::try_from(from.0.saturating_sub(self.front)).unwrap_or(usize::MAX);
+        let gone = self.records.range(kept.min(self.records.len())..);
+        self.bytes -= gone.map(|record| record.len() as u64).sum::<u64>();
         self.records.truncate(kept);
+    }
+
+    /// The log begins just above `base` now: drops every record at or below it.
+    pub(super) fn trim(&mut self, base: LogIndex) {
+        while self.front <= base.0 {
+            let Some(record) = self.records.pop_front() else {
+                self.front = base.0 + 1;
+                break;
+            };
+            self.bytes -= record.len() as u64;
+            self.front += 1;
+        }
+        if self.records.len() * 4 < self.records.capacity() {
+            self.records.shrink_to(self.records.len() * 2);
+        }
+    }
+
+    /// Bytes of all records.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The highest index above which there are at least `entries_min` records, or records of `bytes_min` bytes; just below
+    /// the first if there are never so many.
+    pub(super) fn last_within(&self, entries_min: u64, bytes_min: u64) -> LogIndex {
+        let (mut entries, mut bytes) = (0, 0);
+        let enough = self.records.iter().rev().position(|record| {
+            entries += 1;
+            bytes += record.len() as u64;
+            entries >= entries_min || bytes >= bytes_min
+        });
+        let kept = enough.map_or(self.records.len(), |at| at + 1) as u64;
+        LogIndex(self.front + self.records.len() as u64 - kept - 1)
     }
 
     /// The records `first..=last`, shared.
@@ -70,13 +109,17 @@ impl Entries {
     }
 }
 
-/// Whether the records behind a message are whole, are the entries that it numbers and nothing more, and fit in one write.
+/// Whether the records behind a message are whole, are the entries that it numbers and nothing more, and fit in one
+/// write; or are the one chunk that it names.
 pub(super) fn carries_its_entries(
     group: GroupId,
     message: &Message,
     records: &[Bytes],
     bytes_max: usize,
 ) -> bool {
+    if let Message::SnapshotChunk(chunk) = message {
+        return matches!(records, [bytes] if bytes.len() as u64 == u64::from(chunk.bytes_count));
+    }
     let (_, entries) = message.carried();
     entries.len() == records.len()
         && entries.iter().zip(records).all(|(entry, record)| {
@@ -108,6 +151,24 @@ mod tests {
         assert_eq!(entries.get(LogIndex(2)), None);
         entries.put(LogIndex(2), record("B"));
         assert_eq!(entries.after(Position::START, 2), vec![record("a"), record("B")]);
+    }
+
+    #[test]
+    fn what_is_trimmed_is_gone_and_the_rest_stays_at_its_index() {
+        let mut entries = Entries::recovered(LogIndex(0), BTreeMap::new());
+        for index in 1..=10 {
+            entries.put(LogIndex(index), record("0123456789"));
+        }
+        assert_eq!(entries.last_within(3, 1_000), LogIndex(7), "three are kept");
+        assert_eq!(entries.last_within(9, 25), LogIndex(7), "25 bytes are in three");
+        assert_eq!(entries.last_within(20, 1_000), LogIndex(0), "there are never so many");
+        entries.trim(LogIndex(4));
+        assert_eq!((entries.get(LogIndex(4)), entries.bytes()), (None, 60));
+        assert_eq!(entries.run(LogIndex(5), LogIndex(10)).len(), 6);
+        entries.trim(LogIndex(20));
+        entries.put(LogIndex(21), record("a"));
+        assert_eq!((entries.get(LogIndex(10)), entries.bytes()), (None, 1));
+        assert_eq!(entries.get(LogIndex(21)), Some(&record("a")));
     }
 
     #[test]

@@ -14,11 +14,13 @@ use super::entries::Entries;
 use super::forward::{Forwards, SeenForwards};
 use super::leases::Countdown;
 use super::read::Reads;
+use super::restore::{FoundContent, FoundSnapshot, Restored};
 use super::sessions::Sessions;
+use super::snapshots::{SnapshotPolicy, Snapshots, name_of};
 use super::state_check::StateCheck;
 use super::{Observation, Output, Queue};
 use crate::api::{Counter, Response, Role, Status};
-use crate::ids::{BootMicros, ClusterId, DirectoryId, GroupId, KeyspaceId, LogIndex, MemberId, Ticket};
+use crate::ids::{BootMicros, ClusterId, DirectoryId, GroupId, KeyspaceId, LogIndex, MemberId, Term, Ticket};
 use crate::kv::Store;
 use crate::limits::{
     FORWARD_BOOTS_MAX, LEASE_ENDS_WAITING_MAX, LEASES_MAX, PROPOSALS_WAITING_BYTES_MAX,
@@ -27,7 +29,7 @@ use crate::limits::{
 };
 use crate::peer::{Body, Frame};
 use crate::raft::{self, Mark, Message, Node, RoleName};
-use crate::wal::{GroupWrite, RecoveredGroup};
+use crate::wal::{Configuration, GroupWrite, RecoveredGroup};
 use crate::watch::{Bounds, Hub, Notice};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -41,15 +43,20 @@ pub(super) struct Setup {
     pub(super) me: MemberId,
     /// Directory ids of all members of the configuration, ours included.
     pub(super) directories: BTreeMap<MemberId, DirectoryId>,
+    /// The same, as the log and snapshots say it.
+    pub(super) configuration: Configuration,
     pub(super) election_micros: u64,
     pub(super) heartbeat_micros: u64,
     pub(super) session_idle_micros: u64,
     /// Bytes that the keyspace may take; 0 for any number.
     pub(super) quota_bytes: u64,
     pub(super) watches: Bounds,
+    pub(super) snapshots: SnapshotPolicy,
     /// Most bytes of entries that one write to the log may carry.
     pub(super) write_bytes_max: usize,
     pub(super) seed: u64,
+    /// That of the whole member.
+    pub(super) boot_seed: u64,
 }
 
 /// One member's part in one group.
@@ -61,6 +68,10 @@ pub(super) struct Replica {
     pub(super) sessions: Sessions,
     /// Everything up to and including this entry has been applied.
     pub(super) applied: LogIndex,
+    /// The term of that entry.
+    pub(super) applied_term: Term,
+    /// Bytes of everything applied in this boot.
+    pub(super) applied_bytes: u64,
     /// Rolling hash of everything applied, in order; equal on all members at equal `applied`.
     pub(super) state_hash: u64,
     pub(super) state_check: StateCheck,
@@ -82,16 +93,28 @@ pub(super) struct Replica {
     /// The entry of the alarm about space that was proposed last.
     pub(super) space_asked: Option<LogIndex>,
     /// What the store had walked over when the turn began.
-    turn_walked_from: u64,
+    pub(super) turn_walked_from: u64,
     /// About how many bytes the answers of the turn take.
     pub(super) turn_answer_bytes: usize,
+    pub(super) snapshots: Snapshots,
+    /// What a snapshot is about to put in the place of the state, while raft is asked whether it should.
+    pub(super) replacing: Option<Box<Restored>>,
+    /// The log was trimmed up to this entry, and its own bytes were not yet.
+    pub(super) trimmed: Option<LogIndex>,
+    /// Openings of the log are to name another snapshot.
+    pub(super) is_opening_due: bool,
     /// What raft wants done; empty between calls.
     scratch: Vec<raft::Output>,
 }
 
 impl Replica {
     /// Builds the replica from what recovery found.
-    pub(super) fn new(setup: Setup, recovered: RecoveredGroup, now: BootMicros) -> Self {
+    pub(super) fn new(
+        setup: Setup,
+        recovered: RecoveredGroup,
+        snapshots: Vec<FoundSnapshot>,
+        now: BootMicros,
+    ) -> Self {
         let config = raft::Config {
             id: setup.me,
             voters: setup.directories.keys().copied().collect(),
@@ -102,15 +125,31 @@ impl Replica {
             persist_bytes_max: setup.write_bytes_max,
         };
         let base = recovered.log.base.index;
+        let snapshot = recovered.log.snapshot;
+        let found = Snapshots::found(setup.snapshots, &snapshots, snapshot.index, now);
+        let restored = snapshots.into_iter().find_map(|found| match found.content {
+            FoundContent::Restored(restored) => Some(*restored),
+            FoundContent::Damaged(_)
+            | FoundContent::Newer(_)
+            | FoundContent::Unread
+            | FoundContent::Unfinished => None,
+        });
+        let restored = restored.filter(|restored| restored.verified.position == snapshot);
         let node = Node::new(config, recovered.log, now);
-        Self {
+        let mut this = Self {
             state_check: StateCheck::new(node.last().index),
             node,
             entries: Entries::recovered(base, recovered.records),
-            store: Store::seeded(mix(setup.seed ^ 0x6b65_7973)),
+            store: Store::seeded(mix(setup.boot_seed ^ 0x6b65_7973)),
             sessions: Sessions::default(),
             applied: LogIndex(0),
+            applied_term: Term(0),
+            applied_bytes: 0,
             state_hash: 0,
+            snapshots: found,
+            replacing: None,
+            trimmed: None,
+            is_opening_due: false,
             proposals: BTreeMap::new(),
             proposals_bytes: 0,
             reads: Reads::default(),
@@ -126,7 +165,13 @@ impl Replica {
             turn_answer_bytes: 0,
             scratch: Vec::new(),
             setup,
+        };
+        if let Some(restored) = restored {
+            let name = name_of(restored.verified);
+            this.become_restored(restored, now);
+            this.node.snapshot_taken(name);
         }
+        this
     }
 
     /// A message of consensus from a peer, with the records of the entries it carries.
@@ -176,6 +221,7 @@ impl Replica {
             self.consensus(now, outputs, Received::NOTHING, |node, out| node.flush(now, out));
         }
         self.serve_watches(now, outputs);
+        self.serve_snapshots(now, outputs);
         self.store.forget_some();
         self.turn_walked_from = self.store.walked();
         self.turn_answer_bytes = 0;
@@ -192,6 +238,7 @@ impl Replica {
             last: persist.last,
             run: persist.run,
             records,
+            reset: persist.reset,
         };
         Some((persist.mark, write))
     }
@@ -207,7 +254,8 @@ impl Replica {
         if self.applied < self.node.commit() || self.has_reads_to_serve() {
             return BootMicros(0);
         }
-        let mut deadline = self.node.next_deadline().min(self.watches_deadline());
+        let mut deadline =
+            self.node.next_deadline().min(self.watches_deadline()).min(self.snapshots_deadline());
         if let Some(forward) = self.forwards.deadline() {
             deadline = deadline.min(forward);
         }
@@ -218,6 +266,16 @@ impl Replica {
             deadline = deadline.min(lease);
         }
         deadline
+    }
+
+    /// Lets raft act on something that carries no entries, and does what it wants done.
+    pub(super) fn consensus_alone(
+        &mut self,
+        now: BootMicros,
+        outputs: &mut Vec<Output>,
+        act: impl FnOnce(&mut Node, &mut Vec<raft::Output>),
+    ) {
+        self.consensus(now, outputs, Received::NOTHING, act);
     }
 
     /// Lets raft act, and does what it wants done.
@@ -249,10 +307,6 @@ impl Replica {
                 let records = self.entries.after(previous, entries.len());
                 self.send(to, Body::Raft { message, records }, outputs);
             }
-            // No snapshot is taken yet, so none is sent and none installed.
-            raft::Output::ReadChunk { .. }
-            | raft::Output::WriteChunk { .. }
-            | raft::Output::Rebased { .. } => {}
             raft::Output::Superseded { from } => self.entries.supersede(from),
             raft::Output::Accepted { first, last } => {
                 for index in first.0..=last.0 {
@@ -270,6 +324,14 @@ impl Replica {
                 self.stop_counting();
                 self.abandon_proposals(term, outputs);
             }
+            raft::Output::ReadChunk { to, session, snapshot, offset } => {
+                self.chunk_wanted(now, (to, session), (snapshot, offset));
+            }
+            raft::Output::WriteChunk { snapshot, offset, bytes_count: _ } => {
+                let bytes = received.records.first().cloned().unwrap_or_default();
+                self.chunk_came(now, (snapshot, offset), &bytes, outputs);
+            }
+            raft::Output::Rebased { base } => self.rebase(base, now),
             raft::Output::LeaderChanged { .. } => self.lose_forwards(outputs),
             raft::Output::Committed { upto } => {
                 assert!(upto <= self.node.last().index, "what is committed is in the log");
@@ -324,6 +386,10 @@ impl Replica {
                 counter("quota_bytes", self.setup.quota_bytes),
                 counter("space_alarm", u64::from(self.store.is_full())),
                 counter("leases", self.store.lease_count() as u64),
+                counter("log_base_index", self.node.base().index.0),
+                counter("log_bytes", self.entries.bytes()),
+                counter("snapshot_index", self.snapshots.newest().index.0),
+                counter("snapshots_failed", self.snapshots.failed_count),
             ],
             // Builds, disks, addresses and further counters are the server's to add.
             ..Status::default()
@@ -338,6 +404,8 @@ impl Replica {
             hard_state: self.node.hard_state(),
             leader: self.node.leader(),
             last: self.node.last(),
+            base: self.node.base(),
+            snapshot: self.snapshots.newest(),
             durable: self.node.durable(),
             commit: self.node.commit(),
             acknowledged: self.node.acknowledged(),
@@ -378,6 +446,10 @@ impl Replica {
 
     fn assert_invariants(&self) {
         assert!(self.applied <= self.node.commit(), "applied never passes commit");
+        assert!(
+            self.snapshots.newest().index <= self.node.commit(),
+            "a snapshot holds only what is committed"
+        );
         assert!(self.node.commit() <= self.node.last().index, "commit never passes the end of the log");
         assert!(
             self.proposals.keys().next().is_none_or(|first| *first > self.applied),

@@ -1,7 +1,7 @@
 //! What can happen to a shard.
 
 use crate::api::{Request, WatchRequest};
-use crate::ids::{MemberId, SegmentNumber, StreamId, Ticket, WatchId};
+use crate::ids::{GroupId, MemberId, SegmentNumber, StreamId, Ticket, WatchId};
 use bytes::Bytes;
 
 /// One thing that happened since the last turn. Time passes with every turn; there is no input for it.
@@ -14,6 +14,15 @@ pub enum Input {
     },
     /// The one write in flight is durable.
     Written,
+    /// Something that `Output::SnapshotFile` ordered is done, or has failed.
+    SnapshotFile {
+        /// Of which group's snapshot.
+        group: GroupId,
+        /// The order's.
+        ticket: u64,
+        /// What became of it.
+        done: FileDone,
+    },
     /// A whole frame from a peer, not yet checked.
     Peer {
         /// Who sent it, as far as the connection knows.
@@ -56,4 +65,17 @@ pub enum Input {
         /// To whom; anyone caught up if not said.
         to: Option<MemberId>,
     },
+}
+
+/// What became of an order about a snapshot's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileDone {
+    /// The bytes are durable.
+    Written,
+    /// The bytes at that place: fewer than asked for only at the end of the file.
+    Read(Bytes),
+    /// It has its name, durably.
+    Kept,
+    /// Something went wrong; the file is of no use any more unless it was only read.
+    Failed,
 }

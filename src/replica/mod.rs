@@ -16,25 +16,35 @@
 //! | `leases` | the time of leases: counted by the leader, ended through the log |
 //! | `watching` | watches: what clients ask of them, and what they are told |
 //! | `entries` | the encoded records of the log, by index |
+//! | `snapshots` | when a snapshot is cut, which are kept, and what of the log goes |
+//! | `cutting`, `sessions_bytes`, `restore` | from the state to a file, and back |
+//! | `install` | a snapshot from the leader in the place of the own state |
 //! | `bootstrap` | how a cluster is founded, and why a wiped disk does not vote |
 #![forbid(unsafe_code)]
 
 mod answer_size;
 mod apply;
 mod bootstrap;
+mod cutting;
 mod entries;
 mod forward;
 #[cfg(test)]
 mod fuzz;
 mod group;
 mod input;
+mod install;
 mod leases;
 mod observation;
 mod output;
 mod propose;
 mod read;
+mod restore;
 mod sessions;
+mod sessions_bytes;
 mod shard;
+#[cfg(test)]
+mod snapshot_stories;
+mod snapshots;
 mod space;
 mod state_check;
 #[cfg(test)]
@@ -48,4 +58,6 @@ mod watching;
 pub use input::*;
 pub use observation::*;
 pub use output::*;
+pub use restore::*;
 pub use shard::*;
+pub use snapshots::SnapshotPolicy;

@@ -19,6 +19,10 @@ pub struct Observation {
     pub leader: Option<MemberId>,
     /// The end of its contiguous log.
     pub last: Position,
+    /// The entry just before the first of its log: it and all before are in a snapshot.
+    pub base: Position,
+    /// The newest snapshot that counts.
+    pub snapshot: Position,
     /// The end of what is durable here.
     pub durable: LogIndex,
     /// What it knows to be committed.

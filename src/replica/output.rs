@@ -2,6 +2,7 @@
 
 use crate::api::Response;
 use crate::ids::{MemberId, Revision, SegmentNumber, Ticket};
+use crate::snapshot::FileName;
 use crate::watch::{Batch, Place};
 use bytes::Bytes;
 
@@ -14,6 +15,15 @@ pub enum Output {
         segment: SegmentNumber,
         /// Its random salt.
         salt: u64,
+        /// Number and salt of one that holds nothing any more: its file may be renamed instead, as it is.
+        recycled: Option<(SegmentNumber, u64)>,
+    },
+    /// Remove a segment that holds nothing any more. That it is gone need not be durable.
+    RemoveSegment {
+        /// Its number.
+        segment: SegmentNumber,
+        /// Its salt.
+        salt: u64,
     },
     /// Write these bytes, durably (`RWF_DSYNC`), and answer `Written`. At most one is in flight.
     Write {
@@ -25,6 +35,15 @@ pub enum Output {
         frame: Bytes,
         /// Always true; a planted bug makes it false, and then nothing promises durability.
         is_synced: bool,
+    },
+    /// Do something with a snapshot's file. Orders about one file are done in their order, and answered but for removals.
+    SnapshotFile {
+        /// For the answer.
+        ticket: u64,
+        /// Which file.
+        file: FileName,
+        /// What to do.
+        order: FileOrder,
     },
     /// Send a frame to a peer. It may be lost.
     Send {
@@ -54,4 +73,27 @@ pub enum Output {
         /// The oldest revision at which it can begin anew.
         compacted: Revision,
     },
+}
+
+/// What to do with a snapshot's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileOrder {
+    /// Write these bytes, durably, behind what was written before; at 0 the file is made anew.
+    Write {
+        /// Where; a multiple of the block size.
+        offset: u64,
+        /// What; whole blocks.
+        bytes: Bytes,
+    },
+    /// Read.
+    Read {
+        /// From where.
+        offset: u64,
+        /// How much; less at the end of the file.
+        bytes_count: usize,
+    },
+    /// Give it the name of a whole snapshot, durably, in place of any file of that name.
+    Keep,
+    /// Remove it; it may not be there.
+    Remove,
 }

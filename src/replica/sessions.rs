@@ -34,33 +34,33 @@ pub(super) enum Verdict {
 }
 
 /// One client's identity and the responses it may still ask for.
-#[derive(Debug)]
-struct Session {
+#[derive(Clone, Debug)]
+pub(super) struct Session {
     /// The client has every response up to and including this sequence.
-    low_water: u64,
+    pub(super) low_water: u64,
     /// Responses above the low-water mark, by sequence.
-    responses: BTreeMap<u64, Response>,
+    pub(super) responses: BTreeMap<u64, Response>,
     /// Bytes of those that are not small.
-    bytes: usize,
+    pub(super) bytes: usize,
     /// The newest entry that named this session.
-    last_named: LogIndex,
+    pub(super) last_named: LogIndex,
 }
 
 /// All sessions of one replica.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    table: BTreeMap<SessionId, Session>,
+    pub(super) table: BTreeMap<SessionId, Session>,
     /// Responses that all sessions remember.
-    responses_count: usize,
+    pub(super) responses_count: usize,
     /// Those of them for which no place is reserved.
-    shared_count: usize,
+    pub(super) shared_count: usize,
     /// Bytes of those that are not small.
-    bytes: usize,
+    pub(super) bytes: usize,
 }
 
 impl Session {
     /// Responses for which no place is reserved.
-    fn shared_count(&self) -> usize {
+    pub(super) fn shared_count(&self) -> usize {
         self.responses.len().saturating_sub(SESSION_ANSWERS_RESERVED)
     }
 }
@@ -194,7 +194,7 @@ impl Sessions {
 
 /// What remembering a response takes of the bytes there are: nothing if it is small. The refusal that stands for one that
 /// found no room is small, too.
-fn remembered_bytes(response: &Response) -> usize {
+pub(super) fn remembered_bytes(response: &Response) -> usize {
     let bytes = answer_bytes(response);
     if bytes <= SMALL_ANSWER_BYTES_MAX { 0 } else { bytes }
 }

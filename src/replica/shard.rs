@@ -8,12 +8,13 @@
 //! member's directory change nothing; a member votes and acknowledges only when it is founded (`bootstrap`) and
 //! its log names its vote. Left out: everything about one group (`group`), and where bytes go (`wal`).
 
-use super::bootstrap::{self, Bootstrap, Heard, Progress, Record, mix};
+use super::bootstrap::{self, Bootstrap, Heard, Progress, Record, first_configuration, mix};
 use super::entries::carries_its_entries;
 use super::forward::Forwarded;
 use super::group::{self, Replica, Setup};
 use super::leases::{ForwardedQuestion, LeaseQuestion};
-use super::{Input, Observation, Output};
+use super::restore::{CannotStart, FoundSnapshot};
+use super::{Input, Observation, Output, SnapshotPolicy};
 use crate::api::{Refusal, Request, Response, Status, WatchRequest};
 use crate::ids::{
     BootMicros, ClusterId, DirectoryId, GroupId, KeyspaceId, LogIndex, MemberId, SegmentNumber, Ticket,
@@ -26,7 +27,7 @@ use crate::watch::{Bounds, Place};
 use crate::{planted, sometimes};
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use wal_format::{Configuration, Identity, Member, MemberKind};
+use wal_format::Identity;
 
 /// How a shard behaves.
 #[derive(Clone, Debug)]
@@ -45,6 +46,8 @@ pub struct Options {
     pub quota_bytes: u64,
     /// What its watches may hold and do.
     pub watches: Bounds,
+    /// When snapshots are cut, and what is kept of the log.
+    pub snapshots: SnapshotPolicy,
     /// Size of a segment of the write-ahead log, in bytes.
     pub segment_bytes: u64,
     /// All randomness of this boot; another number at each.
@@ -61,11 +64,6 @@ pub struct SegmentFile {
     /// Its content.
     pub bytes: Vec<u8>,
 }
-
-/// Why a shard cannot start from what is on its disk, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct CannotStart(pub String);
 
 /// What a shard is doing with its life.
 #[derive(Debug)]
@@ -92,10 +90,10 @@ struct Gathered {
 /// One shard: a write-ahead log and the replicas that share it.
 pub struct Shard {
     options: Options,
-    identity: Identity,
-    wal: Wal,
+    pub(super) identity: Identity,
+    pub(super) wal: Wal,
     stage: Stage,
-    replicas: BTreeMap<GroupId, Replica>,
+    pub(super) replicas: BTreeMap<GroupId, Replica>,
     /// Gathered for a write that the log had no room for yet.
     gathered: Option<Gathered>,
     /// What the write in flight makes durable.
@@ -105,18 +103,26 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Recovers from the segments found, oldest first; none in a new directory.
+    /// Recovers from the segments found, oldest first, and the snapshots found, read by `restore_newest` with this boot's
+    /// seed; none in a new directory.
     ///
     /// # Errors
     /// The directory belongs to another member, or holds nothing that can be trusted.
-    pub fn start(options: Options, segments: &[SegmentFile], now: BootMicros) -> Result<Self, CannotStart> {
+    pub fn start(
+        options: Options,
+        segments: &[SegmentFile],
+        snapshots: Vec<FoundSnapshot>,
+        now: BootMicros,
+    ) -> Result<Self, CannotStart> {
+        super::restore::refuse_newer(&snapshots)?;
         let wal_options = WalOptions { segment_bytes: options.segment_bytes, shard: 0 };
         let found: Vec<FoundSegment<'_>> = segments
             .iter()
             .map(|file| FoundSegment { number: file.number, salt: file.salt, bytes: &file.bytes })
             .collect();
         let recovered =
-            crate::wal::recover(wal_options, &found).map_err(|failed| CannotStart(failed.to_string()))?;
+            crate::wal::recover(wal_options, &found, &super::restore::restored_positions(&snapshots))
+                .map_err(|failed| CannotStart(failed.to_string()))?;
         if options.initial_members.len() > RAFT_VOTERS_MAX {
             return Err(CannotStart(format!(
                 "a cluster starts with at most {RAFT_VOTERS_MAX} voters, not with {}",
@@ -135,6 +141,7 @@ impl Shard {
             return Ok(Self::staged(options, identity, wal, Stage::Mute(why.to_owned())));
         }
         let Some(identity) = recovered.identity else {
+            super::restore::refuse_without_log(&snapshots)?;
             let directory = mix(options.seed ^ 0x6469_7265).max(1);
             let identity = Identity { directory, cluster: 0, member: options.member.0, shard: 0 };
             let mut wal = Wal::resume(wal_options, &recovered, salts);
@@ -156,8 +163,11 @@ impl Shard {
             Stage::Serving
         };
         let mut shard = Self::staged(options, identity, wal, stage);
+        super::restore::refuse_of_another_cluster(&snapshots, ClusterId(identity.cluster))?;
+        let mut snapshots = snapshots;
         for (group, found) in recovered.groups {
-            shard.serve(group, found, now);
+            let theirs = snapshots.extract_if(.., |snapshot| snapshot.name.group == group).collect();
+            shard.serve(group, found, theirs, now);
         }
         Ok(shard)
     }
@@ -191,6 +201,11 @@ impl Shard {
             match input {
                 Input::SegmentReady { segment } => self.wal.segment_ready(segment),
                 Input::Written => self.written(now, outputs),
+                Input::SnapshotFile { group, ticket, done } => {
+                    if let Some(replica) = self.replicas.get_mut(&group) {
+                        replica.file_done(now, ticket, done, outputs);
+                    }
+                }
                 Input::Peer { from, frame } => self.peer(now, from, &frame, outputs),
                 Input::Client { ticket, request } => self.client(now, ticket, request, outputs),
                 Input::Watch { ticket, stream, name, request } => {
@@ -218,10 +233,9 @@ impl Shard {
             replica.finish_turn(now, outputs);
         }
         self.mute_the_divergent(outputs);
+        self.name_snapshots_and_trim();
         self.write(now, outputs);
-        while let Some((segment, salt)) = self.wal.wants_segment() {
-            outputs.push(Output::MakeSegment { segment, salt });
-        }
+        self.order_segments(outputs);
     }
 
     /// When the next turn must be at the latest, inputs or not.
@@ -290,7 +304,13 @@ impl Shard {
     }
 
     /// A group runs from now on, from what recovery found of it.
-    fn serve(&mut self, group: GroupId, found: RecoveredGroup, now: BootMicros) {
+    fn serve(
+        &mut self,
+        group: GroupId,
+        found: RecoveredGroup,
+        snapshots: Vec<FoundSnapshot>,
+        now: BootMicros,
+    ) {
         if found.counts_for_nothing {
             sometimes!(MemberMuted);
             self.stage = Stage::Mute(format!(
@@ -320,15 +340,18 @@ impl Shard {
             cluster: ClusterId(self.identity.cluster),
             me: self.options.member,
             directories,
+            configuration: found.configuration.clone(),
             election_micros: self.options.election_micros,
             heartbeat_micros: self.options.heartbeat_micros,
             session_idle_micros: self.options.session_idle_micros,
             quota_bytes: self.options.quota_bytes,
             watches: self.options.watches,
+            snapshots: self.options.snapshots,
             write_bytes_max: TURN_APPEND_BYTES_MAX.min(self.wal.records_bytes_max()),
             seed: mix(self.options.seed ^ u64::from(group.0)),
+            boot_seed: self.options.seed,
         };
-        self.replicas.insert(group, Replica::new(setup, found, now));
+        self.replicas.insert(group, Replica::new(setup, found, snapshots, now));
     }
 
     /// A group whose state is not what most members have is served here no more.
@@ -364,7 +387,7 @@ impl Shard {
                     configuration: first_configuration(&record),
                     ..RecoveredGroup::default()
                 };
-                self.serve(GroupId::FIRST, found, now);
+                self.serve(GroupId::FIRST, found, Vec::new(), now);
             }
             stage @ (Stage::Founding(_) | Stage::Serving | Stage::Mute(_)) => self.stage = stage,
         }
@@ -567,19 +590,4 @@ impl Shard {
         }
         (!gathered.writes.is_empty()).then_some(gathered)
     }
-}
-
-/// The configuration that a founding makes: it stands before the first entry of the log.
-fn first_configuration(record: &Record) -> Configuration {
-    let mut configuration = Configuration::default();
-    for (member, directory) in record {
-        configuration.members.push(Member {
-            id: member.0,
-            directory: directory.0,
-            kind: MemberKind::Voter,
-            name: String::new(),
-            address: String::new(),
-        });
-    }
-    configuration
 }

@@ -3,11 +3,12 @@
 //! Always: everything that a shard wants is done at once, in order, and time passes only when a test says so. Left
 //! out: everything that can go wrong; that is the simulator's business.
 
-use super::{Input, Options, Output, Shard};
+use super::{FileDone, FileOrder, Input, Options, Output, Shard, SnapshotPolicy};
 use crate::api::{EncodedCommand, ReadMode, Request, Response, Stamp};
 use crate::ids::{BootMicros, KeyspaceId, MemberId, Revision, SegmentNumber, Ticket};
 use crate::kv::{Command, KeyRange, Outcome, Put, Query, Range};
 use crate::raft::RoleName;
+use crate::snapshot::{FileKind, FileName};
 use crate::watch::{Batch, Bounds, Place};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -31,6 +32,8 @@ pub(super) struct Cluster {
     pub(super) sent: VecDeque<Bytes>,
     /// What watches were told, in order.
     pub(super) told: Vec<(MemberId, Place, Batch)>,
+    /// The files of snapshots.
+    pub(super) files: BTreeMap<MemberId, BTreeMap<String, Vec<u8>>>,
     /// Watches that ended, and the compacted revision.
     pub(super) ended: Vec<(MemberId, Place, Revision)>,
 }
@@ -45,6 +48,15 @@ impl Cluster {
 
     /// A cluster whose keyspace may take so many bytes.
     pub(super) fn with_quota(count: u64, quota_bytes: u64) -> Self {
+        Self::with(count, quota_bytes, SnapshotPolicy::SERVER)
+    }
+
+    /// A cluster that cuts snapshots so.
+    pub(super) fn with_snapshots(count: u64, snapshots: SnapshotPolicy) -> Self {
+        Self::with(count, 0, snapshots)
+    }
+
+    fn with(count: u64, quota_bytes: u64, snapshots: SnapshotPolicy) -> Self {
         let members: Vec<MemberId> = (1..=count).map(MemberId).collect();
         let shards = members.iter().map(|member| {
             let options = Options {
@@ -55,10 +67,14 @@ impl Cluster {
                 session_idle_micros: 60_000_000,
                 quota_bytes,
                 watches: Bounds::SERVER,
+                snapshots,
                 segment_bytes: 1_024 * 1_024,
                 seed: member.0,
             };
-            (*member, Shard::start(options, &[], BootMicros(0)).expect("an empty directory is fine"))
+            (
+                *member,
+                Shard::start(options, &[], Vec::new(), BootMicros(0)).expect("an empty directory is fine"),
+            )
         });
         Self {
             now: BootMicros(0),
@@ -69,6 +85,7 @@ impl Cluster {
             no_room_for: None,
             sent: VecDeque::new(),
             told: Vec::new(),
+            files: BTreeMap::new(),
             ended: Vec::new(),
         }
     }
@@ -115,6 +132,12 @@ impl Cluster {
                 }
                 (member, Input::SegmentReady { segment })
             }
+            Output::SnapshotFile { ticket, file, order } => {
+                let files = self.files.entry(member).or_default();
+                let Some(done) = perform(files, file, order) else { return };
+                (member, Input::SnapshotFile { group: file.group, ticket, done })
+            }
+            Output::RemoveSegment { .. } => return,
             Output::Write { .. } => (member, Input::Written),
             Output::Send { to, frame } => {
                 if self.sent.len() == SENT_MAX {
@@ -136,7 +159,10 @@ impl Cluster {
                 return;
             }
         };
-        self.inputs.entry(to).or_default().push(input);
+        // Who is away hears nothing.
+        if self.shards.contains_key(&to) {
+            self.inputs.entry(to).or_default().push(input);
+        }
     }
 
     /// There is room on the disks again.
@@ -184,6 +210,38 @@ impl Cluster {
         self.advance(100_000);
         self.replies.remove(&ticket).expect("the request was answered")
     }
+}
+
+/// What a disk does about the file of a snapshot.
+fn perform(files: &mut BTreeMap<String, Vec<u8>>, file: FileName, order: FileOrder) -> Option<FileDone> {
+    let name = file.text();
+    Some(match order {
+        FileOrder::Write { offset, bytes } => {
+            let content = files.entry(name).or_default();
+            content.truncate(usize::try_from(offset).expect("it is small"));
+            content.extend_from_slice(&bytes);
+            FileDone::Written
+        }
+        FileOrder::Read { offset, bytes_count } => match files.get(&name) {
+            Some(content) => {
+                let from = content.len().min(usize::try_from(offset).expect("it is small"));
+                let upto = content.len().min(from + bytes_count);
+                FileDone::Read(Bytes::copy_from_slice(&content[from..upto]))
+            }
+            None => FileDone::Failed,
+        },
+        FileOrder::Keep => match files.remove(&name) {
+            Some(content) => {
+                files.insert(FileName { kind: FileKind::Whole, ..file }.text(), content);
+                FileDone::Kept
+            }
+            None => FileDone::Failed,
+        },
+        FileOrder::Remove => {
+            files.remove(&name);
+            return None;
+        }
+    })
 }
 
 pub(super) fn put(key: &'static str, value: &'static str, stamp: Option<Stamp>) -> Request {

@@ -1,4 +1,4 @@
-//! The thread for slow work on files: it makes and zero-fills segments ahead of need.
+//! The thread for slow work on segments: it makes them ahead of need, of old ones or of zeros, and removes old ones.
 //!
 //! Always: a segment is reported ready only when its zeros, its length and its name are durable. A segment
 //! that cannot be made is a full or dying disk: the report says so, and the shard asks again later.
@@ -18,6 +18,10 @@ pub(super) struct Order {
     pub(super) salt: u64,
     /// Whether the log goes on meanwhile, so that the disk is not to be kept busy.
     pub(super) is_gentle: bool,
+    /// Number and salt of one that holds nothing any more and may become this one.
+    pub(super) recycled: Option<(SegmentNumber, u64)>,
+    /// Whether it is not to be made but removed, because it holds nothing any more.
+    pub(super) is_removal: bool,
 }
 
 /// Starts the thread, on `cpus` unless that is empty. It ends when the returned sender is dropped.
@@ -36,9 +40,21 @@ pub(super) fn start(
             tracing::warn!(?cpus, %error, "the bulk thread runs where the kernel puts it");
         }
         for order in orders {
-            let name = SegmentName { shard: 0, number: order.segment.0, salt: order.salt };
-            let note = match directory.make_zeroed(&segment_file_name(&name), segment_bytes, order.is_gentle)
-            {
+            let name = file_name(order.segment, order.salt);
+            if order.is_removal {
+                if let Err(error) = directory.remove(&name) {
+                    tracing::warn!(name, %error, "a segment that is needed no more stays on the disk");
+                }
+                continue;
+            }
+            // One of another size was made by another version: it is not worth more than its space.
+            let recycled = order.recycled.map(|(segment, salt)| file_name(segment, salt));
+            let recycled = recycled.and_then(|old| directory.recycle(&old, &name, segment_bytes).ok());
+            let made = match recycled {
+                Some(file) => Ok(file),
+                None => directory.make_zeroed(&name, segment_bytes, order.is_gentle),
+            };
+            let note = match made {
                 Ok(file) => Note::SegmentMade { segment: order.segment, file },
                 Err(error) => Note::SegmentFailed { order, why: error.to_string() },
             };
@@ -48,4 +64,8 @@ pub(super) fn start(
         }
     })?;
     Ok(sender)
+}
+
+fn file_name(segment: SegmentNumber, salt: u64) -> String {
+    segment_file_name(&SegmentName { shard: 0, number: segment.0, salt })
 }

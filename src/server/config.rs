@@ -33,6 +33,8 @@ pub struct ServerConfig {
     pub heartbeat_ms: u64,
     /// Bytes that a keyspace may take in memory; 0 for any number.
     pub quota_bytes: u64,
+    /// A snapshot is cut when so many entries were applied since the last.
+    pub snapshot_entries: u64,
     /// How many shards run; 1.
     pub shards: u32,
     /// The CPUs to pin threads to; empty: pinned only if the machine has more CPUs than the server has threads.

@@ -4,15 +4,16 @@
 //! queue, so a shard that was woken finds it.
 
 use super::bulk_thread::Order;
-use crate::ids::SegmentNumber;
+use crate::ids::{GroupId, SegmentNumber};
 use crate::io::Wake;
+use crate::replica::FileDone;
 use crossbeam::queue::ArrayQueue;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// Notes that may wait.
 ///
-/// Chosen: one segment at a time and a few signals.
+/// Chosen: one segment at a time, a few signals, and what is ordered of snapshots' files: some for each member.
 const NOTES_MAX: usize = 64;
 
 /// What another thread tells the shard.
@@ -31,6 +32,15 @@ pub(super) enum Note {
         order: Order,
         /// What the disk said.
         why: String,
+    },
+    /// Something about a snapshot's file is done, or has failed.
+    SnapshotFile {
+        /// Of which group's snapshot.
+        group: GroupId,
+        /// The order's.
+        ticket: u64,
+        /// What became of it.
+        done: FileDone,
     },
     /// SIGTERM or SIGINT: hand over, drain, end.
     Stop,

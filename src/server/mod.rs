@@ -31,6 +31,7 @@ mod peers;
 mod placement;
 mod record;
 mod shard_thread;
+mod snapshot_thread;
 mod stages;
 mod watching;
 
@@ -92,6 +93,9 @@ pub enum ServerError {
         /// What the disk said.
         why: String,
     },
+    /// No thread for snapshots.
+    #[error("the thread for snapshots has ended: this is a bug; start the member again")]
+    NoSnapshots,
     /// A CPU that this process may not use.
     #[error(
         "--cpus names CPU {missing}, and this process may run on {allowed:?} only: name some of those, or none"

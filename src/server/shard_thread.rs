@@ -14,6 +14,7 @@ use super::mailbox::{Mailbox, Note};
 use super::peers::Peers;
 use super::placement::Placement;
 use super::record::Record;
+use super::snapshot_thread::{self, Task};
 use super::stages::{Reached, Stages};
 use super::{ServerConfig, ServerError, member_id};
 use crate::api::{Counter, Request, Response, Status};
@@ -22,7 +23,10 @@ use crate::io::{AlignedBuffer, DataDirectory, Event, Ring, Tag, Wake};
 use crate::limits::{
     CLIENT_VANISHED_MILLIS, CONNECTIONS_MAX, PEER_VANISHED_MILLIS, RECEIVE_BYTES, WAL_SEGMENT_BYTES,
 };
-use crate::replica::{Input, Options, Output, SegmentFile, Shard};
+use crate::replica::{
+    FoundContent, FoundSnapshot, Input, Options, Output, SegmentFile, Shard, SnapshotPolicy, restore_newest,
+};
+use crate::snapshot::FileName;
 use crate::watch::Bounds;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -77,6 +81,7 @@ pub(super) struct ShardThread {
     salts: BTreeMap<SegmentNumber, u64>,
     record: Record,
     orders: Sender<Order>,
+    snapshot_tasks: Sender<Task>,
     /// A segment that could not be made, and when to try again.
     failed_order: Option<(Order, BootMicros)>,
     /// Listeners on which accepting has ended, and when to begin anew.
@@ -139,7 +144,8 @@ impl ShardThread {
         let now = crate::io::now();
         let options = shard_options(&config, member)?;
         let incarnation = options.seed;
-        let shard = Shard::start(options, &files, now)?;
+        let snapshots = read_snapshots(&directory, incarnation)?;
+        let shard = Shard::start(options, &files, snapshots, now)?;
         let record = Record::start(&config.name)?;
         let salts = files.iter().map(|file| (file.number, file.salt)).collect();
         let mut segments = BTreeMap::new();
@@ -151,6 +157,8 @@ impl ShardThread {
         let wake = Wake::new().map_err(ServerError::Kernel)?;
         let mailbox = Mailbox::new(wake.clone());
         let others = placement.other_cpus.clone();
+        let snapshot_tasks = snapshot_thread::start(Arc::clone(&directory), mailbox.clone(), others.clone())
+            .map_err(ServerError::Kernel)?;
         let orders = bulk_thread::start(directory, WAL_SEGMENT_BYTES, mailbox.clone(), others)
             .map_err(ServerError::Kernel)?;
         stop.notify(mailbox.clone());
@@ -170,6 +178,7 @@ impl ShardThread {
             salts,
             record,
             orders,
+            snapshot_tasks,
             failed_order: None,
             deaf: Vec::new(),
             listen_at: None,
@@ -427,6 +436,9 @@ impl ShardThread {
                 );
                 self.failed_order = Some((order, self.now.after(SEGMENT_RETRY_MICROS)));
             }
+            Note::SnapshotFile { group, ticket, done } => {
+                self.inputs.push(Input::SnapshotFile { group, ticket, done });
+            }
             Note::Stop => {
                 info!("stopping: leadership is handed over first");
                 self.stop_by.get_or_insert(self.now.after(2_000 * self.config.election_ms));
@@ -437,9 +449,19 @@ impl ShardThread {
 
     fn obey(&mut self, output: Output) -> Result<(), ServerError> {
         match output {
-            Output::MakeSegment { segment, salt } => {
+            Output::MakeSegment { segment, salt, recycled } => {
                 self.salts.insert(segment, salt);
-                self.order(Order { segment, salt, is_gentle: !self.segments.is_empty() })?;
+                let is_gentle = !self.segments.is_empty();
+                if let Some((old, _)) = recycled {
+                    self.segments.remove(&old);
+                    self.salts.remove(&old);
+                }
+                self.order(Order { segment, salt, is_gentle, recycled, is_removal: false })?;
+            }
+            Output::RemoveSegment { segment, salt } => {
+                self.segments.remove(&segment);
+                self.salts.remove(&segment);
+                self.order(Order { segment, salt, is_gentle: true, recycled: None, is_removal: true })?;
             }
             Output::Write { segment, offset, frame, is_synced } => {
                 let file = self.segments.get(&segment).ok_or(ServerError::NoSegment {
@@ -453,6 +475,10 @@ impl ShardThread {
                 self.stages.log_write_began(self.now, frame.len());
                 self.write_bytes = frame.len();
                 self.ring.write(TAG_LOG, file.as_raw_fd(), offset, (buffer, frame.len()), is_synced);
+            }
+            Output::SnapshotFile { ticket, file, order } => {
+                let task = Task { ticket, file, order };
+                self.snapshot_tasks.send(task).map_err(|_| ServerError::NoSnapshots)?;
             }
             Output::Send { to, frame } => {
                 self.record.sent(&frame);
@@ -682,6 +708,7 @@ fn shard_options(config: &ServerConfig, member: MemberId) -> Result<Options, Ser
         session_idle_micros: SESSION_IDLE_MICROS,
         quota_bytes: config.quota_bytes,
         watches: Bounds::SERVER,
+        snapshots: SnapshotPolicy { entries: config.snapshot_entries, ..SnapshotPolicy::SERVER },
         segment_bytes: WAL_SEGMENT_BYTES,
         seed: crate::io::random_seed().map_err(ServerError::Kernel)?,
     })
@@ -697,4 +724,31 @@ fn read_segments(directory: &DataDirectory) -> Result<Vec<SegmentFile>, ServerEr
     }
     files.sort_by_key(|file| file.number);
     Ok(files)
+}
+
+/// Reads the newest sound snapshot of each group.
+fn read_snapshots(directory: &DataDirectory, seed: u64) -> Result<Vec<FoundSnapshot>, ServerError> {
+    let names = directory.file_names()?;
+    let files: Vec<FileName> = names.iter().filter_map(|name| FileName::parse(name)).collect();
+    let mut failed = None;
+    let found = restore_newest(seed, &files, |file, offset, bytes_count| {
+        directory.read_at(&file.text(), offset, bytes_count).map_err(|error| failed = Some(error)).ok()
+    });
+    // A file that cannot be read is passed over like a damaged one, but not if nothing is left.
+    let is_any_restored = found.iter().any(|found| matches!(found.content, FoundContent::Restored(_)));
+    if let Some(error) = failed.filter(|_| !is_any_restored) {
+        return Err(error.into());
+    }
+    for found in &found {
+        match &found.content {
+            FoundContent::Restored(restored) => {
+                info!(file = found.name.text(), index = restored.index().0, "a snapshot is restored");
+            }
+            FoundContent::Damaged(bad) => {
+                warn!(file = found.name.text(), %bad, "a snapshot is damaged: the one before it is used");
+            }
+            FoundContent::Newer(_) | FoundContent::Unread | FoundContent::Unfinished => {}
+        }
+    }
+    Ok(found)
 }

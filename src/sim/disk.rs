@@ -10,6 +10,7 @@
 //! one write is in flight. What else a disk may do to what it took is decided in `storage_faults`.
 
 use super::random::Random;
+use super::snapshot_files::SnapshotFiles;
 use crate::ids::SegmentNumber;
 use crate::replica::SegmentFile;
 use bytes::Bytes;
@@ -23,6 +24,8 @@ pub(super) const SECTOR_BYTES: usize = 512;
 pub(super) struct Disk {
     /// In the order of their numbers.
     segments: Vec<SegmentFile>,
+    /// The files of snapshots.
+    pub(super) snapshots: SnapshotFiles,
     in_flight: Option<DiskWrite>,
     unsynced: Vec<DiskWrite>,
 }
@@ -76,6 +79,20 @@ impl Disk {
         self.segments.insert(at, SegmentFile { number, salt, bytes });
     }
 
+    /// Makes a segment of one that is needed no more, which is gone then.
+    pub(super) fn recycle_segment(&mut self, old: SegmentNumber, number: SegmentNumber, salt: u64) {
+        if let Some(at) = self.segments.iter().position(|segment| segment.number == old) {
+            let SegmentFile { bytes, .. } = self.segments.remove(at);
+            self.segments.push(SegmentFile { number, salt, bytes });
+            self.segments.sort_by_key(|segment| segment.number);
+        }
+    }
+
+    /// Removes a segment that is needed no more.
+    pub(super) fn remove_segment(&mut self, number: SegmentNumber) {
+        self.segments.retain(|segment| segment.number != number);
+    }
+
     /// Puts a write in flight.
     ///
     /// # Errors
@@ -119,6 +136,7 @@ impl Disk {
     /// The power fails: any sectors of the write in flight have landed, any of those not synced are taken back.
     /// Returns the write that was in flight.
     pub(super) fn crash(&mut self, random: &mut Random) -> Option<DiskWrite> {
+        self.snapshots.crash(random);
         while let Some(before) = self.unsynced.pop() {
             self.land_some_sectors(&before, random);
         }

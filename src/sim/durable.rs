@@ -7,7 +7,7 @@
 //! Which frames may come to harm is in `storage_faults`; what is left in the image then, here.
 //!
 //! Always: durable terms grow, a durable vote is not changed within its term, entries are replaced only by an
-//! append at or below them. Left out: snapshots, and what recovery makes of the image (the run compares the two).
+//! append at or below them. Left out: what recovery makes of the image (the run compares the two).
 
 use super::invariants::{Broken, holds};
 use super::random::Random;
@@ -33,6 +33,17 @@ pub(super) struct FrameFacts {
     pub(super) hard_state: Option<(Term, Option<MemberId>, LogIndex)>,
     /// Runs of entries.
     pub(super) runs: Vec<RunFacts>,
+    /// The log begins anew above a snapshot.
+    pub(super) reset: Option<ResetFacts>,
+}
+
+/// A reset in a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ResetFacts {
+    /// Whether what lies above stays.
+    pub(super) is_fill: bool,
+    /// The snapshot.
+    pub(super) snapshot: Position,
 }
 
 /// Consecutive entries in a frame.
@@ -65,8 +76,12 @@ pub(super) struct DurableImage {
     votes: Vec<(Term, MemberId)>,
     /// From index 1 on; `None` where rot took what stood there.
     entries: Vec<Option<DurableEntry>>,
-    /// Everything up to here is there.
+    /// Everything up to here is there, or in a snapshot.
     contiguous: usize,
+    /// The newest sound snapshot.
+    covered: Position,
+    /// The last entry of the snapshot above which the log began anew last.
+    reset: Position,
     landed: Vec<Landed>,
     frames_count: u64,
     /// Frames that have rotted. What stands in them is gone for ever.
@@ -104,8 +119,64 @@ impl DurableImage {
     /// The end of the last entry.
     pub(super) fn last(&self) -> Position {
         let index = LogIndex(self.entries.len() as u64);
-        let term = self.entries.last().copied().flatten().map_or(Term(0), |entry| entry.term);
+        let known = [self.covered, self.reset].into_iter().find(|known| known.index == index);
+        let without = known.map_or(Term(0), |known| known.term);
+        let term = self.entries.last().copied().flatten().map_or(without, |entry| entry.term);
         Position { index, term }
+    }
+
+    /// The end of the log that a member finds here: a snapshot above it, or against it, is its new beginning.
+    pub(super) fn recovered_last(&self) -> Position {
+        let last = self.last();
+        let is_against = self.entry(self.covered.index).is_some_and(|entry| entry.term != self.covered.term);
+        if self.covered.index > last.index || is_against { self.covered } else { last }
+    }
+
+    /// What the sound snapshots on this disk cover.
+    pub(super) fn set_covered(&mut self, covered: Position) {
+        self.covered = covered;
+        self.contiguous = 0;
+        self.extend_contiguous();
+    }
+
+    /// A segment is gone, and the entries in it.
+    ///
+    /// # Errors
+    /// If no snapshot holds one of them.
+    pub(super) fn forget_segment(&mut self, segment: SegmentNumber) -> Result<(), Broken> {
+        let is_gone = |frame: u64| self.landed.iter().any(|it| it.segment == segment && it.frame == frame);
+        let covered = self.covered.index;
+        for (index, entry) in (1..).map(LogIndex).zip(&mut self.entries) {
+            if entry.is_some_and(|entry| is_gone(entry.frame)) {
+                holds(index <= covered, "what_is_freed_is_in_a_snapshot", || {
+                    format!("entry {index} goes with {segment}, and snapshots hold all up to {covered}")
+                })?;
+                *entry = None;
+            }
+        }
+        self.landed.retain(|landed| landed.segment != segment);
+        Ok(())
+    }
+
+    /// A snapshot has rotted, and something that only it held is missing: the commit hint begins anew, as with a frame.
+    pub(super) fn lose_snapshot(&mut self) {
+        self.rotten.push(0);
+    }
+
+    /// Whether the entry is there, or in a snapshot.
+    pub(super) fn is_held(&self, index: LogIndex) -> bool {
+        index <= self.covered.index || self.entry(index).is_some()
+    }
+
+    fn land_reset(&mut self, reset: ResetFacts) {
+        let upto = usize::try_from(reset.snapshot.index.0).unwrap_or(usize::MAX);
+        if !reset.is_fill {
+            self.entries.truncate(upto);
+        }
+        self.entries.resize(self.entries.len().max(upto), None);
+        self.reset = reset.snapshot;
+        self.contiguous = 0;
+        self.extend_contiguous();
     }
 
     /// Whether no entry is missing.
@@ -142,6 +213,9 @@ impl DurableImage {
             self.is_founded = true;
             self.land_hard_state(term, vote)?;
             self.durable_commits_only_grow(commit)?;
+        }
+        if let Some(reset) = facts.reset {
+            self.land_reset(reset);
         }
         for run in &facts.runs {
             self.land_run(run)?;
@@ -196,6 +270,8 @@ impl DurableImage {
     }
 
     fn extend_contiguous(&mut self) {
+        let covered = usize::try_from(self.covered.index.0).unwrap_or(usize::MAX);
+        self.contiguous = self.contiguous.max(covered.min(self.entries.len()));
         while self.entries.get(self.contiguous).is_some_and(Option::is_some) {
             self.contiguous += 1;
         }
@@ -257,6 +333,7 @@ impl DurableImage {
             }
             self.contiguous = self.contiguous.min(at);
         }
+        self.extend_contiguous();
         self.landed.retain(|landed| landed.frame != candidate.frame);
         self.rotten.push(candidate.frame);
     }
@@ -288,6 +365,7 @@ mod tests {
     fn facts(previous: (u64, u64), entries: &[(u64, u64)], is_fill: bool) -> FrameFacts {
         FrameFacts {
             hard_state: None,
+            reset: None,
             runs: vec![RunFacts {
                 is_fill,
                 previous: Position { index: LogIndex(previous.0), term: Term(previous.1) },

@@ -48,6 +48,13 @@ pub(super) enum Event {
         /// In which of its lives.
         boot: u32,
     },
+    /// What was ordered of a snapshot's file is done.
+    FileDone {
+        /// Which member's disk.
+        member: usize,
+        /// In which of its lives.
+        boot: u32,
+    },
     /// A client's message arrives at the member it was sent to: a request, or what makes a connection for it.
     Request {
         /// Which attempt; it says the rest.

@@ -7,6 +7,7 @@
 use super::events::Fault;
 use super::random::Random;
 use super::storage_faults::Harm;
+use crate::replica::SnapshotPolicy;
 
 /// The rates of everything that can go wrong. Chances are parts per million, intervals are means in microseconds and
 /// zero for never.
@@ -79,6 +80,8 @@ pub(super) struct FaultPlan {
     pub(super) quota_bytes: u64,
     /// Whether disks suffer more than the promise covers. Then only what is served is checked.
     pub(super) exceeds: bool,
+    /// When members cut snapshots, and what they keep of their logs.
+    pub(super) snapshots: SnapshotPolicy,
     /// Mean interval of each kind of planned fault.
     pub(super) intervals: [u64; Fault::ALL.len()],
 }
@@ -114,6 +117,9 @@ impl FaultPlan {
         if plan.exceeds {
             plan.rot_chance = plan.rot_chance.max(400_000);
             plan.keeps_minority_down = false;
+        }
+        if random.below(2) == 0 {
+            plan.snapshots = often(random);
         }
         plan
     }
@@ -154,6 +160,7 @@ impl FaultPlan {
             compacts: false,
             quota_bytes: 0,
             exceeds: false,
+            snapshots: SnapshotPolicy::SERVER,
             intervals: [0; Fault::ALL.len()],
         }
     }
@@ -171,6 +178,7 @@ impl FaultPlan {
             keeps_minority_down: self.keeps_minority_down,
             quota_bytes: self.quota_bytes,
             exceeds: self.exceeds,
+            snapshots: self.snapshots,
             ..Self::without_faults(self.members_count)
         }
     }
@@ -277,6 +285,20 @@ impl FaultPlan {
                 | Fault::Wipe => 0,
             };
         }
+    }
+}
+
+/// Snapshots so often, and logs so short, that members fall behind them.
+fn often(random: &mut Random) -> SnapshotPolicy {
+    SnapshotPolicy {
+        entries: random.magnitude(5, 500),
+        log_bytes: random.magnitude(10_000, 10_000_000),
+        micros: random.magnitude(SECOND / 2, 30 * SECOND),
+        hot_entries: random.magnitude(1, 100),
+        hot_bytes: random.magnitude(1_000, 1_000_000),
+        bytes_per_second: random.magnitude(50_000, 50_000_000),
+        piece_bytes: 4_096 << random.below(5),
+        retry_micros: random.magnitude(10_000, 2 * SECOND),
     }
 }
 

@@ -163,10 +163,10 @@ impl Run {
         this.drained_at = TrueMicros(0);
         this.stalled_until = TrueMicros(0);
         this.dies_after = None;
-        if let Some((segment, salt)) = this.making.take()
+        if let Some(making) = this.making.take()
             && self.random.below(2) == 0
         {
-            this.disk.make_segment(segment, salt, self.plan.segment_bytes, self.plan.is_recycling);
+            this.make(making, &self.plan)?;
         }
         if let Some(write) = this.disk.crash(&mut self.random) {
             if let Some(found) = this.frame_left_by(&write).filter(|found| found.is_synced) {
@@ -179,6 +179,7 @@ impl Run {
         self.network.reset_all_of(member);
         self.clients.miss(self.now, member, &mut self.queue);
         self.watchers.lose_all_of(self.now, member, &mut self.queue);
+        self.refresh_coverage(member);
         if self.random.chance(self.plan.rot_chance) {
             self.harm(member, trace);
         }
@@ -260,9 +261,14 @@ impl Run {
                 image.vote()
             )
         })?;
-        let is_same_end = found.last == image.last();
+        let is_same_end = found.last == image.recovered_last();
         holds(this.is_rotten || is_same_end, NAME, || {
-            format!("{} recovered a log to {:?}; durable is {:?}", this.id, found.last, image.last())
+            format!(
+                "{} recovered a log to {:?}; durable is {:?}",
+                this.id,
+                found.last,
+                image.recovered_last()
+            )
         })?;
         holds(found.has_hole || image.is_whole(), NAME, || {
             format!("{} did not notice that its log rotted after {}", this.id, image.contiguous())

@@ -11,6 +11,7 @@
 //! | leader completeness | `a_leader_holds_what_is_committed` |
 //! | state machine safety | `equal_logs_make_equal_states` |
 //! | commitment | `committed_means_durable_on_a_majority`, `what_is_committed_never_changes`, `a_leader_commits_only_in_its_own_term` |
+//! | snapshots | `what_is_trimmed_is_in_a_snapshot`, `equal_states_make_equal_snapshots`; `what_is_freed_is_in_a_snapshot` is in `durable` |
 //! | growth | `terms_commits_and_applies_only_grow`, `applied_is_committed_is_in_the_log` |
 //! | durability | `nothing_leaves_before_it_is_durable`, `an_ack_names_what_the_leader_holds`, `one_vote_a_term`, `a_vote_answers_a_request` |
 //! | frames | `what_is_carried_is_the_log`; `replication_sessions_never_mix` is in `carried` |
@@ -26,7 +27,7 @@ use super::durable::{DurableEntry, DurableImage};
 use super::random::fingerprint;
 use super::witness::Witness;
 use crate::ids::{LogIndex, MemberId, Revision, Term};
-use crate::raft::{AppendResult, Message, RoleName};
+use crate::raft::{AppendResult, Message, Position, RoleName};
 use crate::replica::Observation;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,6 +70,8 @@ pub(super) struct Truth {
     committed: Vec<(Term, u64, Term)>,
     /// The state's hash after each index, from index 1; 0 where nobody stopped yet.
     states: Vec<u64>,
+    /// The fingerprint of each snapshot that ever counted.
+    snapshots: BTreeMap<(LogIndex, Term), u64>,
     newest_revision: Revision,
     /// The sessions in which leaders replicate.
     pub(super) sessions: Sessions,
@@ -112,6 +115,7 @@ impl Truth {
     pub(super) fn check_turn(&mut self, seen: Seen<'_>, images: &[&DurableImage]) -> Result<(), Broken> {
         terms_commits_and_applies_only_grow(seen)?;
         applied_is_committed_is_in_the_log(seen)?;
+        self.what_is_trimmed_is_in_a_snapshot(seen)?;
         every_queue_is_within_its_bound(seen)?;
         a_leader_only_appends(seen)?;
         if seen.after.role == RoleName::Leader {
@@ -145,6 +149,9 @@ impl Truth {
             return Ok(());
         };
         let index = LogIndex(count as u64);
+        if index <= seen.after.base.index {
+            return Ok(());
+        }
         let found = (seen.record)(index).map(|record| fingerprint(&record));
         holds(found == Some(*print), "a_leader_holds_what_is_committed", || {
             format!(
@@ -159,6 +166,9 @@ impl Truth {
         let mut index = from;
         while index < seen.after.commit {
             index = index.next();
+            if index <= seen.after.base.index && index.0 <= self.committed_count() {
+                continue;
+            }
             let Some(record) = (seen.record)(index) else {
                 return holds(false, "what_is_committed_is_held", || {
                     format!("{} does not hold entry {index}, which it calls committed", seen.member)
@@ -210,6 +220,40 @@ impl Truth {
                 "{} counts leases as {:?} of term {own}, with {applied} applied",
                 seen.member, seen.after.role
             )
+        })
+    }
+
+    /// What is trimmed is in a snapshot, of what is committed; and the log begins with what is committed.
+    fn what_is_trimmed_is_in_a_snapshot(&self, seen: Seen<'_>) -> Result<(), Broken> {
+        const NAME: &str = "what_is_trimmed_is_in_a_snapshot";
+        let (base, snapshot) = (seen.after.base, seen.after.snapshot);
+        let is_ordered = base.index <= snapshot.index && snapshot.index <= seen.after.commit;
+        holds(is_ordered, NAME, || {
+            format!(
+                "{} trimmed its log up to {}, its newest snapshot is of {}, and committed is {}",
+                seen.member, base.index, snapshot.index, seen.after.commit
+            )
+        })?;
+        let at = base.index.0.checked_sub(1).and_then(|at| usize::try_from(at).ok());
+        let committed = at.map(|at| self.committed.get(at).map(|(term, ..)| *term));
+        holds(committed.is_none_or(|term| term == Some(base.term)), NAME, || {
+            format!("{} has a log above {base:?}, where {committed:?} is committed", seen.member)
+        })
+    }
+
+    /// A snapshot counts at a member.
+    ///
+    /// # Errors
+    /// If another of the same entry has other bytes.
+    pub(super) fn equal_states_make_equal_snapshots(
+        &mut self,
+        member: MemberId,
+        position: Position,
+        print: u64,
+    ) -> Result<(), Broken> {
+        let known = *self.snapshots.entry((position.index, position.term)).or_insert(print);
+        holds(known == print, "equal_states_make_equal_snapshots", || {
+            format!("{member} has a snapshot of {position:?} with other bytes than an earlier one")
         })
     }
 

@@ -5,14 +5,14 @@
 
 use super::clock::{BootClock, TrueMicros};
 use super::disk::{Disk, DiskWrite};
-use super::durable::{DurableImage, FrameFacts, RunFacts};
+use super::durable::{DurableImage, FrameFacts, ResetFacts, RunFacts};
 use super::fault_plan::FaultPlan;
 use super::invariants::Broken;
 use super::random::{Random, fingerprint};
 use super::watchers;
 use crate::ids::{GroupId, LogIndex, MemberId, SegmentNumber, Term};
 use crate::raft::Position;
-use crate::replica::{Input, Observation, Options, Shard};
+use crate::replica::{Input, Observation, Options, Shard, restore_newest};
 use std::collections::VecDeque;
 use wal_format::{Frame, GroupTail, RunKind, Section};
 
@@ -23,6 +23,15 @@ pub(super) struct CrashPoint {
     pub(super) completions_left: u64,
     /// Whether what completes then is still under way when the member dies, or is done and the member not told.
     pub(super) is_torn: bool,
+}
+
+/// A segment being made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Making {
+    pub(super) segment: SegmentNumber,
+    pub(super) salt: u64,
+    /// The one that it is made of.
+    pub(super) recycled: Option<SegmentNumber>,
 }
 
 /// A member of the simulated cluster.
@@ -56,7 +65,7 @@ pub(super) struct Member {
     /// Until when its disk has no room for another segment.
     pub(super) disk_full_until: TrueMicros,
     /// The segment being made.
-    pub(super) making: Option<(SegmentNumber, u64)>,
+    pub(super) making: Option<Making>,
     /// Completions of its disk after which it dies, counted down; `None` for never.
     pub(super) dies_after: Option<CrashPoint>,
     /// Where it dies in its next boots, if that is laid down.
@@ -141,10 +150,14 @@ impl Member {
             session_idle_micros: self.session_idle_micros,
             quota_bytes: plan.quota_bytes,
             watches: watchers::BOUNDS,
+            snapshots: plan.snapshots,
             segment_bytes: plan.segment_bytes,
             seed: random.next_u64(),
         };
-        let shard = Shard::start(options, self.disk.segments(), self.clock.read(now));
+        let files = &self.disk.snapshots;
+        let read = |file, offset, bytes_count| files.read(file, offset, bytes_count);
+        let found = restore_newest(options.seed, &files.names(), read);
+        let shard = Shard::start(options, self.disk.segments(), found, self.clock.read(now));
         self.observed = None;
         self.inbox.clear();
         self.turn_at = TrueMicros(u64::MAX);
@@ -159,6 +172,34 @@ impl Member {
                 explanation: format!("{} does not start: {refused}", self.id),
             }),
         }
+    }
+
+    /// The segment being made is there.
+    ///
+    /// # Errors
+    /// If what it was made of held something that is needed.
+    pub(super) fn make(&mut self, making: Making, plan: &FaultPlan) -> Result<(), Broken> {
+        let Making { segment, salt, recycled } = making;
+        if let Some(old) = recycled {
+            self.disk.recycle_segment(old, segment, salt);
+            self.forget_segment(old, plan)?;
+        }
+        self.disk.make_segment(segment, salt, plan.segment_bytes, plan.is_recycling);
+        Ok(())
+    }
+
+    /// A segment is removed, as the process wants it.
+    ///
+    /// # Errors
+    /// If it held something that is needed.
+    pub(super) fn remove_segment(&mut self, segment: SegmentNumber, plan: &FaultPlan) -> Result<(), Broken> {
+        self.disk.remove_segment(segment);
+        self.forget_segment(segment, plan)
+    }
+
+    fn forget_segment(&mut self, segment: SegmentNumber, plan: &FaultPlan) -> Result<(), Broken> {
+        let forgotten = self.image.forget_segment(segment);
+        if plan.exceeds { Ok(()) } else { forgotten }
     }
 
     /// Its clock stands still for so long: whatever it waits for takes that much longer.
@@ -264,7 +305,17 @@ pub(super) fn read_frame(bytes: &[u8], salt: u64) -> Option<FrameFacts> {
             Section::GroupOpening(opening) if opening.tail.group == GroupId::FIRST.0 => {
                 note_tail(&mut facts, &opening.tail);
             }
-            // Repeats say what an earlier frame said; resets come with snapshots.
+            Section::Reset(reset) if reset.tail.group == GroupId::FIRST.0 => {
+                note_tail(&mut facts, &reset.tail);
+                facts.reset = Some(ResetFacts {
+                    is_fill: reset.kind == RunKind::Fill,
+                    snapshot: Position {
+                        index: LogIndex(reset.snapshot.index),
+                        term: Term(reset.snapshot.term),
+                    },
+                });
+            }
+            // Repeats say what an earlier frame said.
             Section::Identity(_) | Section::GroupOpening(_) | Section::Repeat(_) | Section::Reset(_) => {}
         }
     }

@@ -14,6 +14,7 @@
 //! | `invariants`, `carried`, `served` | what must be true after every event, one named function each |
 //! | `liveness` | what must be true once the faults have ended |
 //! | `member`, `disk`, `durable`, `clock` | one member's world; what its disk holds for certain |
+//! | `snapshot_files` | the files of snapshots on its disk |
 //! | `network`, `events` | what is on its way |
 //! | `client`, `workload`, `witness` | who uses the store; the committed log as the checker needs it |
 //! | `holders`, `leases` | who holds leases, and whether they last and end as promised |
@@ -51,6 +52,7 @@ mod planted_bugs;
 mod random;
 mod run;
 mod served;
+mod snapshot_files;
 mod storage_faults;
 mod tally;
 mod trace;

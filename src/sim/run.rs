@@ -20,7 +20,7 @@ use super::invariants::{
     Broken, Seen, Truth, a_leader_with_a_dead_disk_steps_down, a_leader_without_a_majority_steps_down,
     a_read_sees_the_commit_floor, an_ack_names_what_the_leader_holds, holds,
 };
-use super::member::Member;
+use super::member::{Making, Member};
 use super::network::{Network, Shape, mangled};
 use super::random::{Random, mix};
 use super::served::Served;
@@ -300,6 +300,7 @@ impl Run {
             }
             Event::WriteDone { member, boot } => self.write_is_done(member, boot, trace),
             Event::SegmentMade { member, boot } => self.segment_is_made(member, boot, trace),
+            Event::FileDone { member, boot } => self.file_is_done(member, boot, trace),
             Event::Request { attempt } => self.request_arrives(attempt, trace),
             Event::Response { attempt, response } => self.response_arrives(attempt, *response, trace),
             Event::Impatience { attempt } => {
@@ -491,12 +492,17 @@ impl Run {
                 };
                 self.start_write(member, write, trace)
             }
-            Output::MakeSegment { segment, salt } => {
+            Output::RemoveSegment { segment, .. } => self.members[member].remove_segment(segment, &self.plan),
+            Output::MakeSegment { segment, salt, recycled } => {
                 let at = self.now.after(2 * self.disk_wait(member));
                 let this = &mut self.members[member];
-                this.making = Some((segment, salt));
+                this.making = Some(Making { segment, salt, recycled: recycled.map(|(old, _)| old) });
                 let boot = this.boot;
                 self.queue.plan(at, Event::SegmentMade { member, boot });
+                Ok(())
+            }
+            Output::SnapshotFile { ticket, file, order } => {
+                self.order_of_file(member, (ticket, file, order));
                 Ok(())
             }
             Output::Reply { ticket, response } => self.reply(member, ticket, response, trace),
@@ -602,7 +608,7 @@ impl Run {
     }
 
     /// How long a disk takes for one request.
-    fn disk_wait(&mut self, member: usize) -> u64 {
+    pub(super) fn disk_wait(&mut self, member: usize) -> u64 {
         let is_slow = self.members[member].disk_slow_until > self.now;
         let mean = self.plan.write_micros * if is_slow { self.plan.slowness } else { 1 };
         self.plan.wait(mean, &mut self.random)
@@ -611,7 +617,7 @@ impl Run {
     /// A segment has been made, unless the disk is full: then it is tried again later, as a server does.
     fn segment_is_made(&mut self, member: usize, boot: u32, trace: &mut Trace) -> Result<(), Broken> {
         let this = &mut self.members[member];
-        let Some((segment, salt)) = this.making.filter(|_| this.boot == boot) else {
+        let Some(making) = this.making.filter(|_| this.boot == boot) else {
             return Ok(());
         };
         if this.disk_full_until > self.now {
@@ -625,12 +631,13 @@ impl Run {
         }
         let this = &mut self.members[member];
         this.making = None;
+        let segment = making.segment;
         trace.record(
             self.now,
             [3, member as u64, segment.0, 0],
             format_args!("{segment} made at {}", this.id),
         );
-        this.disk.make_segment(segment, salt, self.plan.segment_bytes, self.plan.is_recycling);
+        this.make(making, &self.plan)?;
         if self.is_crash_point(member, false) {
             return self.crash(member, trace);
         }
@@ -638,7 +645,7 @@ impl Run {
     }
 
     /// Whether a member dies at this completion of its disk: while it is under way, or when it is done and not told.
-    fn is_crash_point(&mut self, member: usize, is_under_way: bool) -> bool {
+    pub(super) fn is_crash_point(&mut self, member: usize, is_under_way: bool) -> bool {
         let this = &mut self.members[member];
         this.completions_count += u64::from(is_under_way && !self.plan.is_calm);
         let Some(point) = &mut this.dies_after else {
@@ -920,13 +927,15 @@ fn markers_passed() -> Tally {
 
 /// Every kind of fault that a run counts.
 fn fault_names() -> impl Iterator<Item = &'static str> {
-    const OTHERS: [&str; 12] = [
+    const OTHERS: [&str; 14] = [
         "process_died",
         "process_died_in_recovery",
         "write_torn",
         "write_error",
         "read_error",
         "segment_refused",
+        "snapshot_order_failed",
+        "snapshot_bit_flipped",
         "frame_mangled",
         "partition_flapping",
         "frame_harmed_beyond_the_promise",

@@ -92,6 +92,10 @@ impl Run {
         if !is_bearable || self.members[member].is_rotten {
             return;
         }
+        if self.random.below(4) == 0 {
+            self.harm_snapshot(member, trace);
+            return;
+        }
         let frames_count = self.random.between(1, FRAMES_MAX);
         for _ in 0..frames_count {
             for _ in 0..TRIES {
@@ -106,8 +110,9 @@ impl Run {
 
     fn others_hold(&self, member: usize, candidate: &RotCandidate) -> bool {
         candidate.entries.iter().all(|(index, print)| {
-            let holds_it =
-                |image: &DurableImage| image.entry(*index).is_some_and(|entry| entry.print == *print);
+            let holds_it = |image: &DurableImage| {
+                image.entry(*index).map_or(image.is_held(*index), |entry| entry.print == *print)
+            };
             let others = self.members.iter().enumerate().filter(|(other, _)| *other != member);
             others.filter(|(_, other)| holds_it(&other.image)).count() * 2 > self.members.len()
         })
@@ -210,6 +215,7 @@ impl Run {
         let random = &mut self.random;
         let this = &mut self.members[member];
         match random.below(8) {
+            0 if random.below(2) == 0 => this.disk.snapshots.flip_any_bit(random),
             0 => this.old_disk = Some(this.disk.clone()),
             1 => {
                 if let Some(old) = this.old_disk.take() {

@@ -85,6 +85,13 @@ impl Opening {
         to
     }
 
+    /// Whether a newer build wrote these bytes.
+    pub(super) fn is_newer(bytes: &[u8]) -> bool {
+        let mut fields = Fields(bytes);
+        let is_ours = fields.take() == Some(MAGIC);
+        is_ours && fields.take().is_some_and(|version| u16::from_le_bytes(version) > VERSION)
+    }
+
     /// None if these bytes are no opening of this version.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (head, configuration) = bytes.split_first_chunk::<OPENING_BYTES>()?;

@@ -34,9 +34,9 @@ pub enum Fault {
     /// The bytes changed.
     #[error("a part whose checksum does not match")]
     WrongChecksum,
-    /// A header that nobody writes.
-    #[error("a part of no known kind")]
-    UnknownKind,
+    /// A version or a kind of part that this build does not know, and a checksum that is right.
+    #[error("a newer build wrote this")]
+    Newer,
     /// A part of another snapshot.
     #[error("a part of another snapshot")]
     Foreign,
@@ -182,7 +182,7 @@ impl Reader {
             let kind = Kind::from_number(kind).filter(|_| fields.take() == Some([0; 11]))?;
             Some((tag, number, kind))
         })();
-        let (tag, number, kind) = header.ok_or(self.damage(Fault::UnknownKind))?;
+        let (tag, number, kind) = header.ok_or(self.damage(Fault::Newer))?;
         let payload = fields.0;
         let follows = match self.last {
             None => kind == Kind::Opening,
@@ -200,6 +200,9 @@ impl Reader {
         }
         let read = match kind {
             Kind::Opening => {
+                if Opening::is_newer(payload) {
+                    return Err(self.damage(Fault::Newer));
+                }
                 let opening = Opening::decode(payload).ok_or(self.damage(Fault::BadOpening))?;
                 self.position = opening.position;
                 Some(Part::Opening(Box::new(opening)))

@@ -11,7 +11,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("api", &["kv", "watch"]),
     ("bench-harness", &["api", "check", "cli", "client", "kv", "watch"]),
     ("check", &["api", "kv", "watch"]),
-    ("cli", &["api", "client", "io", "kv", "server", "sim", "wal", "wal-format", "watch"]),
+    ("cli", &["api", "client", "io", "kv", "server", "sim", "snapshot", "wal", "wal-format", "watch"]),
     ("client", &["api", "kv", "watch"]),
     ("ids", &[]),
     ("io", &[]),
@@ -24,7 +24,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("property", &[]),
     ("raft", &[]),
     ("replica", &["api", "kv", "peer", "raft", "snapshot", "wal", "wal-format", "watch"]),
-    ("server", &["api", "io", "kv", "peer", "replica", "wal-format", "raft", "watch"]),
+    ("server", &["api", "io", "kv", "peer", "replica", "snapshot", "wal-format", "raft", "watch"]),
     (
         "sim",
         &[
@@ -36,6 +36,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "peer",
             "raft",
             "replica",
+            "snapshot",
             "wal-format",
             "watch",
         ],

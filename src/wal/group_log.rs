@@ -101,13 +101,10 @@ impl GroupLog {
         self.assert_invariants();
     }
 
-    /// What the group still has, once every frame was seen.
-    pub(super) fn finish(mut self) -> RecoveredGroup {
-        let contiguous_end = self.stretches.first().map_or(LogIndex(0), |first| first.end().index);
-        if contiguous_end < self.snapshot.index {
-            // What the snapshot holds is no longer missing.
-            self.rebase(self.snapshot);
-        }
+    /// What the group still has, once every frame was seen. `snapshot` is what its state can be restored from.
+    pub(super) fn finish(mut self, snapshot: Position) -> RecoveredGroup {
+        let is_held = self.begin_at_or_below(snapshot);
+        let is_reset_owed = !is_held && snapshot != Position::START;
         self.assert_invariants();
         let mut records = BTreeMap::new();
         let mut stretches = self.stretches.into_iter().map(|stretch| {
@@ -130,14 +127,27 @@ impl GroupLog {
                 base,
                 entries,
                 islands,
-                snapshot: base,
-                is_reset_owed: false,
+                snapshot,
+                is_reset_owed,
             },
             records,
-            snapshot: self.snapshot,
+            snapshot,
+            named: self.snapshot,
             configuration: self.configuration,
             counts_for_nothing: self.counts_for_nothing || self.is_in_doubt,
         }
+    }
+
+    /// Makes a log of what follows on the snapshot: what lies below it is of no use any more, holes or not. Whether its
+    /// last entry is held, or named, anywhere; if not, the log begins just above it, and keeps what can follow.
+    fn begin_at_or_below(&mut self, snapshot: Position) -> bool {
+        let holds = |stretch: &Stretch| stretch.at_index(snapshot.index) == Some(snapshot);
+        if let Some(place) = self.stretches.iter().position(holds) {
+            self.stretches.drain(..place);
+            return true;
+        }
+        self.rebase(snapshot);
+        false
     }
 
     /// Drops whatever cannot be in a log that ends at `end`.
@@ -169,9 +179,14 @@ impl GroupLog {
         self.reach(previous);
         let top = self.top();
         for entry in entries {
-            if entry.position.index > top.previous.index {
-                top.entries.push(entry);
+            if entry.position.index <= top.previous.index {
+                continue;
             }
+            // Terms never fall (Raft §5.3), whatever a disk says.
+            if entry.position.term < top.previous.term {
+                break;
+            }
+            top.entries.push(entry);
         }
     }
 
@@ -207,7 +222,7 @@ impl GroupLog {
                 let above = stretch.entries.into_iter();
                 let above = above.filter(|entry| entry.position.index > snapshot.index);
                 kept = vec![Stretch { previous: snapshot, entries: above.collect() }];
-            } else if stretch.previous.index > snapshot.index {
+            } else if stretch.previous.index > snapshot.index && stretch.previous.term >= snapshot.term {
                 kept.push(stretch);
             }
         }
@@ -280,7 +295,8 @@ impl Stretch {
     /// it.
     fn put(&mut self, entry: FoundEntry) {
         let index = entry.position.index;
-        if index <= self.previous.index || self.at_index(index) == Some(entry.position) {
+        let is_below = index <= self.previous.index || entry.position.term < self.previous.term;
+        if is_below || self.at_index(index) == Some(entry.position) {
             return;
         }
         while self.end().index >= index {

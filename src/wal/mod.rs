@@ -39,7 +39,7 @@ mod words;
 mod writer;
 
 pub use recovery::{FoundSegment, Note, Recovered, RecoveredGroup, RecoveryFailed, recover};
-pub use segments::{NextFrame, SpareSegment};
+pub use segments::{NextFrame, SpareSegment, WantedSegment};
 pub use wal_format::{Configuration, Identity, Member, MemberKind};
 pub use writer::{GroupOpening, GroupWrite, Wal, WalOptions, WalWrite};
 

@@ -35,8 +35,10 @@ pub struct RecoveredGroup {
     pub log: RecoveredLog,
     /// The encoded record of every entry in `log`, those of islands included.
     pub records: BTreeMap<LogIndex, Bytes>,
-    /// The newest snapshot that the log names; index 0 for none.
+    /// The newest snapshot that can be restored; index 0 for none.
     pub snapshot: Position,
+    /// The newest snapshot that the log names. One that is newer than what can be restored was lost.
+    pub named: Position,
     /// The configuration that the last opening named. The true one follows from snapshot and log.
     pub configuration: Configuration,
     /// Its vote or the end of its log may be lost: it must not vote, campaign or acknowledge anything until
@@ -55,6 +57,8 @@ pub struct Recovered {
     pub next: Option<NextFrame>,
     /// Segments that are ready and hold nothing.
     pub spares: Vec<SpareSegment>,
+    /// Number and salt of the segments before the one in which the next frame goes, oldest first.
+    pub full: Vec<(SegmentNumber, u64)>,
     /// The highest number that any segment has.
     pub newest: SegmentNumber,
     /// What is worth a line in the log, in the order found.
@@ -152,13 +156,18 @@ impl RecoveredGroup {
     }
 }
 
-/// Reads a log back from all the segments found, in any order; none in a new directory.
+/// Reads a log back from all the segments found, in any order; none in a new directory. `snapshots`: of each group those
+/// that can be restored. The log that comes out begins at or below the newest of them.
 ///
 /// # Errors
 ///
 /// If the log cannot be used at all. Damage is not an error: it is repaired from peers, so it comes back as
 /// holes.
-pub fn recover(options: WalOptions, segments: &[FoundSegment<'_>]) -> Result<Recovered, RecoveryFailed> {
+pub fn recover(
+    options: WalOptions,
+    segments: &[FoundSegment<'_>],
+    snapshots: &BTreeMap<GroupId, Vec<Position>>,
+) -> Result<Recovered, RecoveryFailed> {
     let mut segments = segments.to_vec();
     segments.sort_by_key(|segment| segment.number);
     for pair in segments.windows(2) {
@@ -181,7 +190,7 @@ pub fn recover(options: WalOptions, segments: &[FoundSegment<'_>]) -> Result<Rec
     for place in 0..segments.len() {
         recovery.read_segment(place)?;
     }
-    recovery.finish()
+    recovery.finish(snapshots)
 }
 
 /// The last frame believed.
@@ -364,7 +373,7 @@ impl Recovery<'_> {
         self.groups.entry(GroupId(group)).or_insert_with(GroupLog::new)
     }
 
-    fn finish(mut self) -> Result<Recovered, RecoveryFailed> {
+    fn finish(mut self, snapshots: &BTreeMap<GroupId, Vec<Position>>) -> Result<Recovered, RecoveryFailed> {
         if self.last.is_none() {
             self.assure_empty()?;
         }
@@ -383,13 +392,24 @@ impl Recovery<'_> {
         }
         let (next, spares) = self.next_and_spares(&bad);
         let groups = core::mem::take(&mut self.groups);
-        let groups: BTreeMap<_, _> = groups.into_iter().map(|(id, group)| (id, group.finish())).collect();
+        let groups: BTreeMap<_, _> = groups
+            .into_iter()
+            .map(|(id, group)| {
+                let snapshots = snapshots.get(&id).into_iter().flatten();
+                let newest = snapshots.max_by_key(|snapshot| snapshot.index).copied();
+                (id, group.finish(newest.unwrap_or(Position::START)))
+            })
+            .collect();
         self.note_groups(&groups);
+        let before =
+            self.segments.iter().filter(|segment| next.is_some_and(|next| segment.number < next.segment));
+        let full = before.map(|segment| (segment.number, segment.salt)).collect();
         Ok(Recovered {
             identity: self.identity,
             groups,
             next,
             spares,
+            full,
             newest: self.segments.last().map_or(SegmentNumber(0), |newest| newest.number),
             notes: self.notes,
         })

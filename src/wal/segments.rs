@@ -1,13 +1,14 @@
 //! Which segment is being written, where in it the next frame goes, and which one comes next.
 //!
 //! What always holds: numbers only grow; a segment is written only after it was reported ready; a frame lies
-//! whole in one segment; frames follow each other without a gap.
+//! whole in one segment; frames follow each other without a gap. A full segment becomes free, the oldest first, when
+//! all entries in it were trimmed and a later segment begins with two durable frames, which repeat whatever else it said.
 
 use super::Recovered;
-use crate::ids::SegmentNumber;
-use crate::limits::WAL_SPARE_SEGMENTS_MAX;
+use crate::ids::{GroupId, LogIndex, SegmentNumber};
+use crate::limits::{WAL_FREE_SEGMENTS_MAX, WAL_SPARE_SEGMENTS_MAX};
 use crate::sometimes;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Where the next frame goes, and what it must name as the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +38,27 @@ pub struct SpareSegment {
     pub segment_bytes: u64,
 }
 
-/// The segments of one log, from the one being written on.
+/// A segment to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WantedSegment {
+    /// Its number.
+    pub segment: SegmentNumber,
+    /// The salt for its name.
+    pub salt: u64,
+    /// Number and salt of one that is needed no more: it may be renamed, and is to hold zeros or its old bytes.
+    pub recycled: Option<(SegmentNumber, u64)>,
+}
+
+/// A segment that is not written any more.
+#[derive(Clone, Debug)]
+struct Full {
+    segment: SegmentNumber,
+    salt: u64,
+    /// The highest entry of each group that it may hold.
+    upto: BTreeMap<GroupId, LogIndex>,
+}
+
+/// The segments of one log.
 #[derive(Debug)]
 pub(super) struct Segments {
     segment_bytes: u64,
@@ -52,6 +73,16 @@ pub(super) struct Segments {
     next_number: SegmentNumber,
     /// The hash of the last frame, which the next one names.
     previous_hash: u64,
+    /// Those before `current` that hold something, oldest first.
+    full: VecDeque<Full>,
+    /// The highest entry of each group that `current` may hold.
+    upto: BTreeMap<GroupId, LogIndex>,
+    /// How many frames in `current` are durable that this boot wrote.
+    begun_count: u64,
+    /// Up to where each group's entries are needed no more.
+    trimmed: BTreeMap<GroupId, LogIndex>,
+    /// Those that hold nothing any more.
+    free: VecDeque<(SegmentNumber, u64)>,
 }
 
 impl Segments {
@@ -65,6 +96,11 @@ impl Segments {
             asked: None,
             next_number: SegmentNumber(1),
             previous_hash: 0,
+            full: VecDeque::new(),
+            upto: BTreeMap::new(),
+            begun_count: 0,
+            trimmed: BTreeMap::new(),
+            free: VecDeque::new(),
         }
     }
 
@@ -75,13 +111,19 @@ impl Segments {
         segments.previous_hash = next.map_or(0, |next| next.previous_hash);
         segments.current = next;
         segments.spares.extend(&recovered.spares);
+        // Which of them holds what is not known: none goes before all that was found is trimmed.
+        segments.upto = recovered.groups.iter().map(|(group, found)| (*group, found.last().index)).collect();
+        let full = recovered.full.iter();
+        segments.full = full
+            .map(|(segment, salt)| Full { segment: *segment, salt: *salt, upto: segments.upto.clone() })
+            .collect();
         segments.next_number = SegmentNumber(recovered.newest.0.saturating_add(1));
         segments.assert_invariants();
         segments
     }
 
     /// The segment to make next, if one is wanted and was not asked for already.
-    pub(super) fn wants(&mut self) -> Option<(SegmentNumber, u64)> {
+    pub(super) fn wants(&mut self) -> Option<WantedSegment> {
         if self.asked.is_some() || self.spares.len() >= WAL_SPARE_SEGMENTS_MAX {
             return None;
         }
@@ -92,7 +134,50 @@ impl Segments {
         };
         self.asked = Some(asked);
         self.next_number = SegmentNumber(self.next_number.0 + 1);
-        Some((asked.segment, asked.salt))
+        let recycled = self.free.pop_front();
+        if recycled.is_some() {
+            sometimes!(SegmentRecycled);
+        }
+        Some(WantedSegment { segment: asked.segment, salt: asked.salt, recycled })
+    }
+
+    /// A segment that holds nothing any more and is not needed for another.
+    pub(super) fn surplus(&mut self) -> Option<(SegmentNumber, u64)> {
+        if self.free.len() > WAL_FREE_SEGMENTS_MAX { self.free.pop_front() } else { None }
+    }
+
+    /// The segment being written holds an entry of this index.
+    pub(super) fn holds(&mut self, group: GroupId, index: LogIndex) {
+        let upto = self.upto.entry(group).or_default();
+        *upto = index.max(*upto);
+    }
+
+    /// What was placed is durable.
+    pub(super) fn durable(&mut self) {
+        self.begun_count += 1;
+        self.free_full();
+    }
+
+    /// The entries of a group up to this one are needed no more.
+    pub(super) fn trim(&mut self, group: GroupId, upto: LogIndex) {
+        let trimmed = self.trimmed.entry(group).or_default();
+        *trimmed = upto.max(*trimmed);
+        self.free_full();
+    }
+
+    fn free_full(&mut self) {
+        let is_needed = |full: &Full| {
+            full.upto.iter().any(|(group, upto)| self.trimmed.get(group).is_none_or(|trimmed| upto > trimmed))
+        };
+        // The second frame repeats all that the first one says, so that either may rot.
+        while self.begun_count >= 2
+            && let Some(full) = self.full.front()
+            && !is_needed(full)
+        {
+            sometimes!(SegmentFreed);
+            self.free.push_back((full.segment, full.salt));
+            self.full.pop_front();
+        }
     }
 
     /// The segment that was asked for exists, zero-filled and durably named.
@@ -126,6 +211,10 @@ impl Segments {
     pub(super) fn roll(&mut self) {
         sometimes!(SegmentSwitched);
         let spare = self.spares.pop_front().expect("the log rolls only when a spare is ready");
+        if let Some(NextFrame { segment, salt, .. }) = self.current {
+            self.full.push_back(Full { segment, salt, upto: core::mem::take(&mut self.upto) });
+        }
+        self.begun_count = 0;
         self.current = Some(NextFrame {
             segment: spare.segment,
             salt: spare.salt,
@@ -173,6 +262,10 @@ impl Segments {
         for spare in self.spares.iter().chain(&self.asked) {
             assert!(spare.segment > newest, "segments are used in the order of their numbers");
             newest = spare.segment;
+        }
+        for full in &self.full {
+            let is_older = self.current.is_some_and(|next| full.segment < next.segment);
+            assert!(is_older, "what is full is older than what is written");
         }
         assert!(self.next_number > newest, "a new segment has a number never used before");
     }

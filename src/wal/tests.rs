@@ -31,6 +31,8 @@ struct Truth {
 
 /// A log, its disk and the truth about it.
 struct Rig {
+    /// What can be restored.
+    snapshots: BTreeMap<GroupId, Vec<Position>>,
     wal: Wal,
     disk: BTreeMap<u64, (u64, Vec<u8>)>,
     truth: BTreeMap<GroupId, Truth>,
@@ -87,12 +89,13 @@ fn write_of(group: GroupId, truth: &Truth, run: Option<(RunKind, Position, &[u64
             (Some(run), records)
         }
     };
-    GroupWrite { group, hard_state: truth.hard_state, last: truth.last(), run, records }
+    GroupWrite { group, hard_state: truth.hard_state, last: truth.last(), run, records, reset: None }
 }
 
 impl Rig {
     fn new() -> Self {
         let mut rig = Self {
+            snapshots: BTreeMap::new(),
             wal: Wal::create(OPTIONS, IDENTITY, 1),
             disk: BTreeMap::new(),
             truth: BTreeMap::new(),
@@ -121,7 +124,7 @@ impl Rig {
     }
 
     fn make_segments(&mut self) {
-        while let Some((number, salt)) = self.wal.wants_segment() {
+        while let Some(WantedSegment { segment: number, salt, .. }) = self.wal.wants_segment() {
             let bytes = vec![0; usize::try_from(OPTIONS.segment_bytes).unwrap()];
             self.disk.insert(number.0, (salt, bytes));
             self.wal.segment_ready(number);
@@ -193,7 +196,7 @@ impl Rig {
                 bytes,
             })
             .collect();
-        recover(OPTIONS, &segments)
+        recover(OPTIONS, &segments, &self.snapshots)
     }
 
     fn recover(&self) -> Recovered {
@@ -262,7 +265,7 @@ fn seeded(state: &mut u64) -> u64 {
 
 #[test]
 fn an_empty_directory_is_an_empty_log() {
-    assert_eq!(recover(OPTIONS, &[]), Ok(Recovered::default()));
+    assert_eq!(recover(OPTIONS, &[], &BTreeMap::new()), Ok(Recovered::default()));
     let mut rig = Rig::new();
     rig.make_segments();
     let found = rig.recover();
@@ -300,7 +303,7 @@ fn what_is_written_reads_back_over_many_segments_and_boots() {
 fn a_write_waits_for_its_segment() {
     let mut wal = Wal::create(OPTIONS, IDENTITY, 1);
     assert!(wal.write(BootMicros(1), &[]).is_none(), "no segment is there yet");
-    let (number, _) = wal.wants_segment().unwrap();
+    let WantedSegment { segment: number, .. } = wal.wants_segment().unwrap();
     assert_eq!(wal.wants_segment(), None, "a segment is asked for once");
     wal.segment_ready(number);
     let write = wal.write(BootMicros(1), &[]).unwrap();
@@ -737,9 +740,9 @@ fn the_log_of_another_shard_is_refused() {
     let segment = FoundSegment { number: SegmentNumber(1), salt: *salt, bytes };
     let options = WalOptions { shard: 3, ..OPTIONS };
     let refused = RecoveryFailed::OtherShard { expected: 3, found: 0 };
-    assert_eq!(recover(options, &[segment]), Err(refused));
+    assert_eq!(recover(options, &[segment], &BTreeMap::new()), Err(refused));
     let twice = RecoveryFailed::TwoSegments { segment: SegmentNumber(1) };
-    assert_eq!(recover(OPTIONS, &[segment, segment]), Err(twice));
+    assert_eq!(recover(OPTIONS, &[segment, segment], &BTreeMap::new()), Err(twice));
 }
 
 #[test]
@@ -798,7 +801,7 @@ fn no_senseless_frames_make_recovery_panic() {
             bytes.extend_from_slice(&frame);
         }
         let segment = FoundSegment { number: SegmentNumber(1), salt: 7, bytes: &bytes };
-        let found = recover(OPTIONS, &[segment]).unwrap();
+        let found = recover(OPTIONS, &[segment], &BTreeMap::new()).unwrap();
         for group in found.groups.values() {
             let islands = group.log.islands.iter().flat_map(|island| &island.entries);
             assert_eq!(group.log.entries.len() + islands.count(), group.records.len());

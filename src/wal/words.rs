@@ -1,7 +1,7 @@
 //! Between raft's words and the format's, which are plain integers.
 
 use crate::ids::{GroupId, LogIndex, MemberId, Term};
-use crate::raft::{HardState, Position, Run, RunKind};
+use crate::raft::{HardState, Position, Reset, Run, RunKind};
 
 /// A position as the format has it.
 pub(super) const fn encoded_position(position: Position) -> wal_format::Position {
@@ -35,12 +35,21 @@ pub(super) const fn hard_state(encoded: wal_format::HardState) -> HardState {
 /// A run as the format has it.
 pub(super) const fn encoded_run(run: &Run) -> wal_format::Run {
     wal_format::Run {
-        kind: match run.kind {
-            RunKind::Append => wal_format::RunKind::Append,
-            RunKind::Fill => wal_format::RunKind::Fill,
-        },
+        kind: encoded_kind(run.kind),
         previous: encoded_position(run.previous),
         first: run.first.0,
         last: run.last.0,
     }
+}
+
+const fn encoded_kind(kind: RunKind) -> wal_format::RunKind {
+    match kind {
+        RunKind::Append => wal_format::RunKind::Append,
+        RunKind::Fill => wal_format::RunKind::Fill,
+    }
+}
+
+/// A reset as the format has it; `tail` is what its write makes durable.
+pub(super) const fn encoded_reset(tail: wal_format::GroupTail, reset: Reset) -> wal_format::Reset {
+    wal_format::Reset { tail, kind: encoded_kind(reset.kind), snapshot: encoded_position(reset.snapshot) }
 }

@@ -7,18 +7,18 @@
 //! What it leaves out: whether a write succeeded. A failed write stops the process (DESIGN §8).
 
 use super::seal::Seal;
-use super::segments::Segments;
-use super::words::{encoded_position, encoded_run, encoded_tail};
+use super::segments::{Segments, WantedSegment};
+use super::words::{encoded_position, encoded_reset, encoded_run, encoded_tail};
 use super::{Configuration, Identity, Recovered};
 use crate::ids::{BootMicros, GroupId, LogIndex, SegmentNumber, Term};
 use crate::limits::WAL_SEGMENT_BYTES_MIN;
-use crate::raft::{HardState, Position, Run, RunKind};
+use crate::raft::{HardState, Position, Reset, Run, RunKind};
 use crate::{planted, sometimes};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use wal_format::{
     BLOCK_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameKind, FrameWriter, Place, batch_bytes_count,
-    group_opening_bytes_count, identity_bytes_count, repeat_bytes_count,
+    group_opening_bytes_count, identity_bytes_count, repeat_bytes_count, reset_bytes_count,
 };
 
 /// How a shard's log is kept.
@@ -43,6 +43,8 @@ pub struct GroupWrite {
     pub run: Option<Run>,
     /// The encoded entries of `run`, in order.
     pub records: Vec<Bytes>,
+    /// That the log begins anew behind a snapshot; then there is no run.
+    pub reset: Option<Reset>,
 }
 
 impl GroupWrite {
@@ -65,6 +67,7 @@ impl GroupWrite {
                     last: previous,
                     run: Some(Run { previous, first: position.index, ..run }),
                     records: Vec::new(),
+                    reset: None,
                 });
             }
             part_bytes += record.len();
@@ -184,8 +187,18 @@ impl Wal {
     }
 
     /// The segment to make next, with the salt for its name. Each is asked for once, ahead of need.
-    pub fn wants_segment(&mut self) -> Option<(SegmentNumber, u64)> {
+    pub fn wants_segment(&mut self) -> Option<WantedSegment> {
         self.segments.wants()
+    }
+
+    /// A segment that is needed no more, neither as it is nor for the next one: its file may go. Ask until there is none.
+    pub fn surplus_segment(&mut self) -> Option<(SegmentNumber, u64)> {
+        self.segments.surplus()
+    }
+
+    /// The entries of a group up to and including `upto` are needed no more, because snapshots hold them.
+    pub fn trim(&mut self, group: GroupId, upto: LogIndex) {
+        self.segments.trim(group, upto);
     }
 
     /// The segment asked for exists, zero-filled, and its directory entry is durable.
@@ -252,6 +265,7 @@ impl Wal {
     pub fn written(&mut self, now: BootMicros) {
         assert!(self.is_in_flight, "only a write in flight becomes durable");
         self.is_in_flight = false;
+        self.segments.durable();
         self.seal = self.seal.after_write(now);
     }
 
@@ -312,6 +326,10 @@ impl Wal {
             count += repeat_bytes_count(before.len());
         }
         for write in groups {
+            if write.reset.is_some() {
+                count += reset_bytes_count();
+                continue;
+            }
             let records = write.records.iter().map(Bytes::len).sum();
             count += batch_bytes_count(write.run.map(|run| encoded_run(&run)).as_ref(), records);
         }
@@ -361,11 +379,19 @@ impl Wal {
         let announced = write.run.map_or(0, |run| run.last.0 - run.previous.index.0);
         assert!(announced == write.records.len() as u64, "a run brings the records it announces");
         let tail = encoded_tail(write.group, write.hard_state, write.last);
-        let run = write.run.map(|run| encoded_run(&run));
-        frame.batch(&tail, run.as_ref(), write.records.iter().map(Bytes::as_ref));
+        if let Some(reset) = write.reset {
+            assert!(write.run.is_none(), "a reset comes without entries");
+            frame.reset(&encoded_reset(tail, reset));
+        } else {
+            let run = write.run.map(|run| encoded_run(&run));
+            frame.batch(&tail, run.as_ref(), write.records.iter().map(Bytes::as_ref));
+        }
         let hosted = self.hosted.entry(write.group).or_insert_with(Hosted::unknown);
         hosted.hard_state = write.hard_state;
         hosted.last = write.last;
+        if let Some(run) = &write.run {
+            self.segments.holds(write.group, run.last);
+        }
     }
 
     fn after_frame(&mut self, kind: FrameKind, groups: &[GroupWrite]) {

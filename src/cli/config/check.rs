@@ -70,6 +70,7 @@ fn as_json(config: &ServerConfig) -> Value {
         "election_ms": config.election_ms,
         "heartbeat_ms": config.heartbeat_ms,
         "quota_bytes": config.quota_bytes,
+        "snapshot_entries": config.snapshot_entries,
         "shards": config.shards,
         "cpus": config.cpus,
         "log_format": format_name(config.log_format),
@@ -106,6 +107,7 @@ fn as_toml(config: &ServerConfig) -> String {
     line("election-ms", number(config.election_ms));
     line("heartbeat-ms", number(config.heartbeat_ms));
     line("quota-bytes", number(config.quota_bytes));
+    line("snapshot-entries", number(config.snapshot_entries));
     line("shards", number(config.shards.into()));
     if !config.cpus.is_empty() {
         line("cpus", toml::Value::Array(config.cpus.iter().map(|cpu| number((*cpu).into())).collect()));

@@ -41,6 +41,7 @@ fn reset(kind: wal_format::RunKind, snapshot: (u64, u64), last: (u64, u64)) -> R
 fn a_reset_starts_the_log_anew_at_the_snapshot() {
     let mut rig = Rig::opened();
     rig.append(ONE, 0, &[1, 1, 1], 50);
+    rig.snapshots.insert(ONE, vec![position(20, 2)]);
     rig.put_by_hand(FrameKind::Reset, |frame| {
         frame.reset(&reset(wal_format::RunKind::Append, (20, 2), (20, 2)));
     });
@@ -67,6 +68,7 @@ fn a_snapshot_into_a_hole_keeps_what_lies_above_it() {
             rig.append(ONE, index * 3, &[1, 1, 1], 50);
         }
         rig.flip(2, 100);
+        rig.snapshots.insert(ONE, vec![position(snapshot, 1)]);
         rig.put_by_hand(FrameKind::Reset, |frame| {
             frame.reset(&reset(wal_format::RunKind::Fill, (snapshot, 1), (9, 1)));
         });

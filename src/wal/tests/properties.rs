@@ -78,7 +78,7 @@ fn a_log_with_forged_frames_is_recovered_to_something_the_core_can_start_from() 
                     bytes,
                 })
                 .collect();
-            recover(OPTIONS, &segments)
+            recover(OPTIONS, &segments, &BTreeMap::new())
         };
         let found = recovered();
         assert_eq!(found, recovered(), "the answer depends on the bytes alone");

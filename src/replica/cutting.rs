@@ -1,0 +1,227 @@
+//! A snapshot being cut: told by the store in slices, written piece by piece, read back, and given its name.
+//!
+//! ```text
+//!   cut ──> writing: slices ─> parts ─> pieces ──> reading back ──> naming ──> it counts
+//!                 one piece at the disk at a time        any difference: given up, and tried again later
+//! ```
+//!
+//! Always: everything but the store is copied in the turn of the cut, and the store is held at it, so that the file is
+//! the state after one entry; what a turn does here is bounded; parts end where the records say and not where a turn
+//! did, so that members write equal bytes. Left out: when one is cut (`snapshots`).
+
+use super::group::Replica;
+use super::sessions_bytes::SessionsCut;
+use super::snapshots::{OrderedBy, file_of, name_of};
+use super::{FileDone, FileOrder, Output};
+use crate::ids::BootMicros;
+use crate::kv::{Cut, Store};
+use crate::limits::{SNAPSHOT_PART_BYTES, SNAPSHOT_STEPS_PER_TURN};
+use crate::raft::Position;
+use crate::snapshot::{Damage, FileKind, FileName, Kind, Opening, Reader, Verified, Writer};
+use crate::sometimes;
+use bytes::Bytes;
+
+/// A snapshot being cut.
+pub(super) struct Cutting {
+    file: FileName,
+    /// What is still to be told of the store.
+    cut: Cut,
+    /// What is still to be told of the sessions.
+    sessions: SessionsCut,
+    /// A part of the store that is not full.
+    part: Vec<u8>,
+    /// None once all parts are made.
+    writer: Option<Writer>,
+    /// What the file will be, once all parts are made.
+    expected: Option<Verified>,
+    /// Made, and not at the disk yet.
+    waiting: Vec<u8>,
+    /// Bytes at the disk, durable or on their way.
+    offset: u64,
+    /// So much is written or read at once.
+    piece_bytes: usize,
+    stage: Stage,
+    /// What was ordered of the disk.
+    ticket: Option<u64>,
+    /// Nothing is ordered before this, so that the disk has time for the log.
+    rests_until: BootMicros,
+}
+
+enum Stage {
+    Writing,
+    /// Everything is durable, and is read back up to this offset.
+    Reading(Reader, u64),
+    Naming,
+}
+
+impl Cutting {
+    /// When it wants to go on.
+    pub(super) fn deadline(&self) -> BootMicros {
+        if self.ticket.is_none() {
+            self.rests_until
+        } else if self.has_room() {
+            BootMicros(0)
+        } else {
+            BootMicros(u64::MAX)
+        }
+    }
+
+    /// Whether more may be made before what is waiting is at the disk.
+    fn has_room(&self) -> bool {
+        self.expected.is_none() && self.waiting.len() < self.piece_bytes
+    }
+
+    /// Makes parts, as many as fit into a turn and as the next piece needs.
+    fn make_parts(&mut self, store: &mut Store) {
+        let mut steps_left = SNAPSHOT_STEPS_PER_TURN;
+        while steps_left > 0 && self.has_room() {
+            let Some(writer) = &mut self.writer else { return };
+            if let Some(part) = self.sessions.part() {
+                self.waiting.extend(writer.part(Kind::Sessions, &part));
+                continue;
+            }
+            let steps = steps_left.clamp(1, SNAPSHOT_STEPS_PER_TURN / 4);
+            steps_left -= steps;
+            let room = SNAPSHOT_PART_BYTES - self.part.len();
+            let slice = self.cut.slice(store, room, steps);
+            let is_told = slice.is_none();
+            self.part.extend(slice.unwrap_or_default());
+            if self.part.len() >= SNAPSHOT_PART_BYTES || (is_told && !self.part.is_empty()) {
+                self.waiting.extend(writer.part(Kind::Store, &self.part));
+                self.part.clear();
+            }
+            if is_told {
+                store.release();
+                if let Some(writer) = self.writer.take() {
+                    let (last, expected) = writer.finish();
+                    self.waiting.extend(last);
+                    self.expected = Some(expected);
+                }
+            }
+        }
+    }
+
+    /// The next piece for the disk, if there is enough for one.
+    fn next_piece(&mut self) -> Option<FileOrder> {
+        let is_last = self.expected.is_some() && self.waiting.len() <= self.piece_bytes;
+        if self.waiting.is_empty() || (self.waiting.len() < self.piece_bytes && !is_last) {
+            return None;
+        }
+        let rest = self.waiting.split_off(self.waiting.len().min(self.piece_bytes));
+        let bytes = Bytes::from(std::mem::replace(&mut self.waiting, rest));
+        let offset = self.offset;
+        self.offset += bytes.len() as u64;
+        Some(FileOrder::Write { offset, bytes })
+    }
+
+    /// What is to be ordered of the disk next.
+    fn next_order(&mut self) -> Option<FileOrder> {
+        match &mut self.stage {
+            Stage::Writing => match self.next_piece() {
+                Some(piece) => Some(piece),
+                None if self.expected.is_some() => {
+                    self.stage = Stage::Reading(Reader::new(), 0);
+                    Some(FileOrder::Read { offset: 0, bytes_count: self.piece_bytes })
+                }
+                None => None,
+            },
+            Stage::Reading(_, offset) if *offset < self.offset => {
+                Some(FileOrder::Read { offset: *offset, bytes_count: self.piece_bytes })
+            }
+            Stage::Reading(..) => {
+                self.stage = Stage::Naming;
+                Some(FileOrder::Keep)
+            }
+            Stage::Naming => None,
+        }
+    }
+
+    /// Some bytes were read back. False if they are not what was written.
+    fn was_read(&mut self, bytes: &[u8]) -> bool {
+        let Stage::Reading(reader, offset) = &mut self.stage else { return false };
+        *offset += bytes.len() as u64;
+        if bytes.is_empty() || reader.feed(bytes, |_| Ok::<_, Damage>(())).is_err() {
+            return false;
+        }
+        *offset < self.offset || std::mem::take(reader).finish().ok() == self.expected
+    }
+}
+
+impl Replica {
+    /// Cuts a snapshot of everything applied.
+    pub(super) fn begin_cutting(&mut self, now: BootMicros) {
+        let position = Position { index: self.applied, term: self.applied_term };
+        let cut = self.store.cut();
+        let opening = Opening {
+            cluster: self.setup.cluster,
+            group: self.setup.group,
+            position,
+            state_hash: self.state_hash,
+            revision: cut.revision(),
+            compacted: cut.compacted(),
+            configuration: self.setup.configuration.clone(),
+        };
+        let (writer, waiting) = Writer::new(&opening);
+        self.snapshots.cutting = Some(Cutting {
+            file: file_of(self.setup.group, position, FileKind::Part),
+            cut,
+            sessions: self.sessions.cut(),
+            part: Vec::new(),
+            writer: Some(writer),
+            expected: None,
+            waiting,
+            offset: 0,
+            piece_bytes: self.snapshots.policy.piece_bytes,
+            stage: Stage::Writing,
+            ticket: None,
+            rests_until: now,
+        });
+    }
+
+    /// The snapshot under way goes on, as far as the disk and the turn allow.
+    pub(super) fn carry_on_cutting(&mut self, now: BootMicros, outputs: &mut Vec<Output>) {
+        let Some(mut cutting) = self.snapshots.cutting.take() else { return };
+        cutting.make_parts(&mut self.store);
+        if cutting.ticket.is_none()
+            && cutting.rests_until <= now
+            && let Some(order) = cutting.next_order()
+        {
+            if let FileOrder::Write { bytes, .. } = &order {
+                cutting.rests_until = now.after(self.snapshots.policy.micros_for(bytes.len()));
+            }
+            cutting.ticket = Some(self.snapshots.order(OrderedBy::Cutting, cutting.file, order, outputs));
+        }
+        self.snapshots.cutting = Some(cutting);
+    }
+
+    /// What the cutting ordered is done, or has failed.
+    pub(super) fn cutting_done(&mut self, now: BootMicros, ticket: u64, done: &FileDone) {
+        let Some(cutting) = self.snapshots.cutting.as_mut().filter(|it| it.ticket == Some(ticket)) else {
+            return;
+        };
+        cutting.ticket = None;
+        let is_sound = match (done, &cutting.stage) {
+            (FileDone::Written, Stage::Writing) | (FileDone::Kept, Stage::Naming) => true,
+            (FileDone::Read(bytes), Stage::Reading(..)) => cutting.was_read(bytes),
+            (FileDone::Written | FileDone::Read(_) | FileDone::Kept | FileDone::Failed, _) => false,
+        };
+        if !is_sound {
+            sometimes!(SnapshotGivenUp);
+            self.give_up_cutting();
+            self.snapshots.rest(now);
+        } else if *done == FileDone::Kept
+            && let Some(Cutting { expected: Some(verified), .. }) = self.snapshots.cutting.take()
+        {
+            self.node.snapshot_taken(name_of(verified));
+            self.snapshot_counts(verified);
+        }
+    }
+
+    /// Nothing comes of the snapshot under way.
+    pub(super) fn give_up_cutting(&mut self) {
+        if let Some(cutting) = self.snapshots.cutting.take() {
+            self.store.release();
+            self.snapshots.discard(cutting.file);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Snapshots in a whole cluster: cut, trimmed up to, sent, installed, found again.
+
+use super::test_cluster::{Cluster, get, put, value_of};
+use super::{FoundContent, FoundSnapshot, Observation, SnapshotPolicy, restore_newest};
+use crate::ids::MemberId;
+use crate::snapshot::{FileKind, FileName};
+
+/// So often, and so little of the log kept, that a few writes suffice.
+const POLICY: SnapshotPolicy =
+    SnapshotPolicy { entries: 10, hot_entries: 2, piece_bytes: 4_096, ..SnapshotPolicy::SERVER };
+
+fn served() -> Cluster {
+    let mut cluster = Cluster::with_snapshots(3, POLICY);
+    cluster.advance(2_000_000);
+    cluster
+}
+
+fn write_some(cluster: &mut Cluster, value: &'static str) {
+    for key in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"] {
+        let leader = cluster.leader();
+        cluster.ask(leader, put(key, value, None));
+    }
+}
+
+fn observed(cluster: &Cluster, member: MemberId) -> Observation {
+    cluster.shards[&member].observe().next().expect("it serves")
+}
+
+/// What a start would find on the disk of a member.
+fn found(cluster: &Cluster, member: MemberId) -> Vec<FoundSnapshot> {
+    let files = &cluster.files[&member];
+    let names: Vec<FileName> = files.keys().filter_map(|name| FileName::parse(name)).collect();
+    restore_newest(1, &names, |file, offset, bytes_count| {
+        let content = &files[&file.text()];
+        let from = usize::try_from(offset).expect("it is small").min(content.len());
+        Some(content[from..content.len().min(from + bytes_count)].to_vec())
+    })
+}
+
+#[test]
+fn every_member_cuts_equal_snapshots_keeps_three_and_trims_up_to_the_second_newest() {
+    let mut cluster = served();
+    for value in ["1", "2", "3", "4", "5", "6"] {
+        write_some(&mut cluster, value);
+    }
+    cluster.advance(1_000_000);
+    let of_each: Vec<_> = (1..=3)
+        .map(|member| {
+            let member = MemberId(member);
+            let found = found(&cluster, member);
+            assert_eq!(found.len(), 3, "three are kept");
+            assert!(
+                found.iter().all(|found| found.name.kind == FileKind::Whole),
+                "nothing is left lying about"
+            );
+            let observed = observed(&cluster, member);
+            assert_eq!(observed.snapshot, found[0].name.position);
+            assert_eq!(observed.base, found[1].name.position, "the log reaches back to the second-newest");
+            cluster.files[&member].clone()
+        })
+        .collect();
+    assert_eq!(of_each[0], of_each[1]);
+    assert_eq!(of_each[0], of_each[2]);
+}
+
+#[test]
+fn a_member_that_missed_what_was_trimmed_becomes_equal_by_a_snapshot() {
+    let mut cluster = served();
+    let away = cluster.follower();
+    let shard = cluster.shards.remove(&away).expect("it is there");
+    let had = shard.observe().next().expect("it serves").last.index;
+    for value in ["1", "2", "3", "4", "5"] {
+        write_some(&mut cluster, value);
+    }
+    let leader = cluster.leader();
+    assert!(observed(&cluster, leader).base.index > had, "what it needs next is trimmed");
+    cluster.inputs.insert(away, Vec::new());
+    cluster.shards.insert(away, shard);
+    cluster.advance(5_000_000);
+    let (there, here) = (observed(&cluster, cluster.leader()), observed(&cluster, away));
+    assert!(here.base.index > had, "its log begins behind a snapshot");
+    assert_eq!((here.applied, here.state_hash), (there.applied, there.state_hash));
+    assert_eq!(value_of(&cluster.ask(away, get("l"))).as_deref(), Some(&b"5"[..]));
+}
+
+#[test]
+fn a_start_takes_the_newest_snapshot_that_is_sound() {
+    let mut cluster = served();
+    for value in ["1", "2", "3", "4", "5"] {
+        write_some(&mut cluster, value);
+    }
+    let member = MemberId(1);
+    let before = found(&cluster, member);
+    let is_restored = |found: &FoundSnapshot| matches!(found.content, FoundContent::Restored(_));
+    assert!(is_restored(&before[0]) && matches!(before[1].content, FoundContent::Unread));
+    let newest = cluster.files.get_mut(&member).and_then(|files| files.get_mut(&before[0].name.text()));
+    newest.expect("it is there")[100] ^= 1;
+    let after = found(&cluster, member);
+    assert!(matches!(after[0].content, FoundContent::Damaged(_)) && is_restored(&after[1]));
+}

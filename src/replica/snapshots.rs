@@ -1,0 +1,363 @@
+//! Snapshots of this member: when one is cut, which are kept, and what of the log they make superfluous.
+//!
+//! Always: a snapshot counts only when it is whole and durable under its own name and was read back; one is cut only of
+//! what this member's own disk holds of the log; the log is trimmed only up to the second-newest that counts, so that a
+//! newest one which rots can be borne, and never below what is kept for followers. No follower, however slow, keeps the
+//! log from being trimmed: it gets a snapshot. Left out: how one is written (`cutting`), sent and received (`install`).
+
+use super::cutting::Cutting;
+use super::group::Replica;
+use super::install::{Chunks, Incoming};
+use super::restore::{FoundContent, FoundSnapshot};
+use super::{FileDone, FileOrder, Output, Shard};
+use crate::ids::{BootMicros, GroupId, LogIndex};
+use crate::limits::{
+    HOT_LOG_BYTES_MIN, HOT_LOG_ENTRIES_MIN, SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_ENTRIES,
+    SNAPSHOT_GENERATIONS, SNAPSHOT_LOG_BYTES, SNAPSHOT_MICROS, SNAPSHOT_PIECE_BYTES, SNAPSHOT_RETRY_MICROS,
+};
+use crate::raft::{Position, SnapshotName};
+use crate::snapshot::{FileKind, FileName, Verified};
+use crate::sometimes;
+use crate::wal::{GroupOpening, WantedSegment};
+use std::collections::BTreeMap;
+
+/// When snapshots are cut, and what is kept of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotPolicy {
+    /// One is cut when so many entries were applied since the last,
+    pub entries: u64,
+    /// or so many bytes of them,
+    pub log_bytes: u64,
+    /// or any, and this time has passed.
+    pub micros: u64,
+    /// Entries at the end of the log that are kept for followers,
+    pub hot_entries: u64,
+    /// unless they take more than this.
+    pub hot_bytes: u64,
+    /// So much is written, and sent to each follower, in a second.
+    pub bytes_per_second: u64,
+    /// So much is written, read or sent at once; whole blocks.
+    pub piece_bytes: usize,
+    /// How long one that failed is not tried again.
+    pub retry_micros: u64,
+}
+
+impl SnapshotPolicy {
+    /// That of a server.
+    pub const SERVER: Self = Self {
+        entries: SNAPSHOT_ENTRIES,
+        log_bytes: SNAPSHOT_LOG_BYTES,
+        micros: SNAPSHOT_MICROS,
+        hot_entries: HOT_LOG_ENTRIES_MIN,
+        hot_bytes: HOT_LOG_BYTES_MIN,
+        bytes_per_second: SNAPSHOT_BYTES_PER_SECOND,
+        piece_bytes: SNAPSHOT_PIECE_BYTES,
+        retry_micros: SNAPSHOT_RETRY_MICROS,
+    };
+
+    /// How long so many bytes take.
+    pub(super) const fn micros_for(&self, bytes: usize) -> u64 {
+        (bytes as u64).saturating_mul(1_000_000) / self.bytes_per_second
+    }
+}
+
+/// Who ordered something of the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OrderedBy {
+    /// The snapshot being cut.
+    Cutting,
+    /// The snapshot being received.
+    Incoming,
+    /// A snapshot being sent.
+    Chunks,
+}
+
+/// What was applied up to some moment.
+#[derive(Clone, Copy, Debug)]
+struct Since {
+    index: LogIndex,
+    bytes: u64,
+    at: BootMicros,
+}
+
+/// The snapshots of one replica.
+pub(super) struct Snapshots {
+    pub(super) policy: SnapshotPolicy,
+    /// Those that count, oldest first.
+    generations: Vec<Position>,
+    pub(super) cutting: Option<Cutting>,
+    pub(super) incoming: Option<Incoming>,
+    pub(super) chunks: Chunks,
+    /// When the last one was cut.
+    since: Since,
+    /// None is begun before this.
+    rests_until: BootMicros,
+    /// Files that are of no use.
+    useless: Vec<FileName>,
+    /// Files that count no more, until another snapshot does.
+    damaged: Vec<FileName>,
+    /// Orders under way.
+    orders: BTreeMap<u64, OrderedBy>,
+    next_ticket: u64,
+    /// Whether the log can be trimmed further than it is.
+    is_trim_due: bool,
+    /// One that counted was lost: another is cut as soon as possible.
+    is_one_missing: bool,
+    /// Snapshots that were given up.
+    pub(super) failed_count: u64,
+}
+
+impl Snapshots {
+    /// What a start found. `applied`: what was restored.
+    pub(super) fn found(
+        policy: SnapshotPolicy,
+        found: &[FoundSnapshot],
+        applied: LogIndex,
+        now: BootMicros,
+    ) -> Self {
+        let mut generations = Vec::new();
+        let (mut useless, mut damaged) = (Vec::new(), Vec::new());
+        for FoundSnapshot { name, content } in found {
+            match content {
+                FoundContent::Restored(_) | FoundContent::Unread => generations.push(name.position),
+                FoundContent::Damaged(_) => {
+                    sometimes!(SnapshotFoundDamaged);
+                    damaged.push(*name);
+                }
+                FoundContent::Unfinished => useless.push(*name),
+                FoundContent::Newer(_) => {}
+            }
+        }
+        generations.sort_unstable_by_key(|position| position.index);
+        if applied > LogIndex(0) {
+            sometimes!(StartedFromSnapshot);
+            if found.iter().any(|found| matches!(found.content, FoundContent::Damaged(_))) {
+                sometimes!(StartedFromOlderSnapshot);
+            }
+        }
+        Self {
+            policy,
+            generations,
+            cutting: None,
+            incoming: None,
+            chunks: Chunks::default(),
+            since: Since { index: applied, bytes: 0, at: now },
+            rests_until: now,
+            useless,
+            is_one_missing: !damaged.is_empty(),
+            damaged,
+            orders: BTreeMap::new(),
+            next_ticket: 0,
+            // Older ones were not read in this boot: the next that counts makes the newest of these the second.
+            is_trim_due: false,
+            failed_count: 0,
+        }
+    }
+
+    /// The newest one that counts.
+    pub(super) fn newest(&self) -> Position {
+        self.generations.last().copied().unwrap_or(Position::START)
+    }
+
+    /// The one before it.
+    fn second_newest(&self) -> Position {
+        let at = self.generations.len().checked_sub(2);
+        at.and_then(|at| self.generations.get(at)).copied().unwrap_or(Position::START)
+    }
+
+    /// Orders something of the disk. It is answered, unless it is a removal.
+    pub(super) fn order(
+        &mut self,
+        by: OrderedBy,
+        file: FileName,
+        order: FileOrder,
+        outputs: &mut Vec<Output>,
+    ) -> u64 {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        if order != FileOrder::Remove {
+            self.orders.insert(ticket, by);
+        }
+        outputs.push(Output::SnapshotFile { ticket, file, order });
+        ticket
+    }
+
+    /// Something failed: nothing is begun for a while.
+    pub(super) fn rest(&mut self, now: BootMicros) {
+        self.failed_count += 1;
+        self.rests_until = now.after(self.policy.retry_micros);
+    }
+
+    /// The state is a snapshot's: nothing changed since.
+    pub(super) const fn nothing_new_since(&mut self, index: LogIndex, bytes: u64, at: BootMicros) {
+        self.since = Since { index, bytes, at };
+    }
+
+    /// A file is of no use any more.
+    pub(super) fn discard(&mut self, file: FileName) {
+        self.useless.push(file);
+    }
+
+    /// One that counted was found damaged. Its file stays until another is in its place: a start may know better.
+    pub(super) fn lose(&mut self, file: FileName) {
+        self.is_one_missing |= self.newest() == file.position;
+        if self.generations.contains(&file.position) {
+            self.generations.retain(|position| *position != file.position);
+            self.damaged.push(file);
+        }
+    }
+}
+
+/// The name of a file of this replica.
+pub(super) const fn file_of(group: GroupId, position: Position, kind: FileKind) -> FileName {
+    FileName { group, position, kind }
+}
+
+/// A snapshot's name for raft.
+pub(super) const fn name_of(verified: Verified) -> SnapshotName {
+    let Verified { position, bytes_count, hash } = verified;
+    SnapshotName { position, bytes_count, hash }
+}
+
+impl Replica {
+    /// The end of a turn: a snapshot is cut if one is due, the one under way goes on, and the log is trimmed.
+    pub(super) fn serve_snapshots(&mut self, now: BootMicros, outputs: &mut Vec<Output>) {
+        for file in std::mem::take(&mut self.snapshots.useless) {
+            self.snapshots.order(OrderedBy::Cutting, file, FileOrder::Remove, outputs);
+        }
+        self.forget_needless_incoming(outputs);
+        if self.is_cut_due(now) {
+            sometimes!(SnapshotCut);
+            self.snapshots.is_one_missing = false;
+            self.snapshots.since = Since { index: self.applied, bytes: self.applied_bytes, at: now };
+            self.begin_cutting(now);
+        }
+        self.carry_on_cutting(now, outputs);
+        self.carry_on_sending(now, outputs);
+        self.trim_log();
+    }
+
+    /// Something that was ordered of the disk is done, or has failed.
+    pub(super) fn file_done(
+        &mut self,
+        now: BootMicros,
+        ticket: u64,
+        done: FileDone,
+        outputs: &mut Vec<Output>,
+    ) {
+        match self.snapshots.orders.remove(&ticket) {
+            Some(OrderedBy::Cutting) => self.cutting_done(now, ticket, &done),
+            Some(OrderedBy::Incoming) => self.incoming_done(now, ticket, done, outputs),
+            Some(OrderedBy::Chunks) => self.chunk_done(now, ticket, done, outputs),
+            None => {}
+        }
+    }
+
+    /// A snapshot counts from now on: this member cut it or received it.
+    pub(super) fn snapshot_counts(&mut self, verified: Verified) {
+        let snapshots = &mut self.snapshots;
+        snapshots.generations.retain(|position| *position != verified.position);
+        snapshots.generations.push(verified.position);
+        snapshots.generations.sort_unstable_by_key(|position| position.index);
+        let replaced = snapshots.damaged.drain(..).filter(|file| file.position != verified.position);
+        snapshots.useless.extend(replaced);
+        // A file that is being sent stays until it is not.
+        let sent: Vec<Position> = self.node.snapshots_sent().map(|snapshot| snapshot.position).collect();
+        while snapshots.generations.len() > SNAPSHOT_GENERATIONS
+            && let Some(at) = snapshots.generations.iter().position(|position| !sent.contains(position))
+            && at + SNAPSHOT_GENERATIONS <= snapshots.generations.len()
+        {
+            let oldest = snapshots.generations.remove(at);
+            snapshots.useless.push(file_of(self.setup.group, oldest, FileKind::Whole));
+        }
+        snapshots.is_trim_due = true;
+        self.is_opening_due = true;
+    }
+
+    /// Whether a snapshot is to be cut now.
+    fn is_cut_due(&self, now: BootMicros) -> bool {
+        let snapshots = &self.snapshots;
+        // Only what this member's own disk holds is cut: a snapshot may not be ahead of its log.
+        let is_durable = self.applied <= self.node.durable();
+        snapshots.cutting.is_none() && is_durable && self.cut_deadline().is_some_and(|due| due <= now)
+    }
+
+    /// When a snapshot is due; None if nothing changed since the last.
+    fn cut_deadline(&self) -> Option<BootMicros> {
+        let snapshots = &self.snapshots;
+        let Snapshots { policy, since, rests_until, .. } = snapshots;
+        let entries = self.applied.0.saturating_sub(since.index.0);
+        let bytes = self.applied_bytes.saturating_sub(since.bytes);
+        let is_enough = entries >= policy.entries || bytes >= policy.log_bytes || snapshots.is_one_missing;
+        let due = if is_enough { *rests_until } else { since.at.after(policy.micros).max(*rests_until) };
+        (entries > 0 || snapshots.is_one_missing).then_some(due)
+    }
+
+    /// When something about snapshots is to be done at the latest.
+    pub(super) fn snapshots_deadline(&self) -> BootMicros {
+        let snapshots = &self.snapshots;
+        let sending = snapshots.chunks.deadline();
+        let cutting = match &snapshots.cutting {
+            Some(cutting) => cutting.deadline(),
+            // What is not durable yet will be, and that makes a turn.
+            None if self.applied > self.node.durable() => BootMicros(u64::MAX),
+            None => self.cut_deadline().unwrap_or(BootMicros(u64::MAX)),
+        };
+        let useless = if snapshots.useless.is_empty() { BootMicros(u64::MAX) } else { BootMicros(0) };
+        cutting.min(sending).min(useless)
+    }
+
+    /// Forgets what of the log nobody needs any more.
+    fn trim_log(&mut self) {
+        if !std::mem::take(&mut self.snapshots.is_trim_due) {
+            return;
+        }
+        let policy = self.snapshots.policy;
+        let hot = self.entries.last_within(policy.hot_entries, policy.hot_bytes);
+        // Whoever is being sent a snapshot needs the log above it, unless that takes too much.
+        let sent = self.node.snapshots_sent().map(|snapshot| snapshot.position.index).min();
+        let sent = sent.filter(|_| self.entries.bytes() <= policy.log_bytes.saturating_mul(4));
+        let upto = self.snapshots.second_newest().index.min(hot).min(sent.unwrap_or(hot)).min(self.applied);
+        if upto > self.node.base().index {
+            sometimes!(LogTrimmed);
+            let base = self.node.trim(upto);
+            self.entries.trim(base.index);
+            self.trimmed = Some(base.index);
+        }
+    }
+}
+
+impl Shard {
+    /// The end of a turn: segments to come are made, and those that hold nothing any more go.
+    pub(super) fn order_segments(&mut self, outputs: &mut Vec<Output>) {
+        while let Some(WantedSegment { segment, salt, recycled }) = self.wal.wants_segment() {
+            outputs.push(Output::MakeSegment { segment, salt, recycled });
+        }
+        while let Some((segment, salt)) = self.wal.surplus_segment() {
+            outputs.push(Output::RemoveSegment { segment, salt });
+        }
+    }
+
+    /// The end of a turn: openings of the log name the newest snapshots, and it forgets what replicas have trimmed.
+    pub(super) fn name_snapshots_and_trim(&mut self) {
+        let mut is_opening_due = false;
+        for replica in self.replicas.values_mut() {
+            is_opening_due |= std::mem::take(&mut replica.is_opening_due);
+        }
+        if is_opening_due {
+            let opening = |(group, replica): (&GroupId, &Replica)| GroupOpening {
+                group: *group,
+                hard_state: replica.node.hard_state(),
+                last: replica.node.last(),
+                snapshot: replica.snapshots.newest(),
+                configuration: replica.setup.configuration.clone(),
+            };
+            self.wal.set_opening(self.identity, self.replicas.iter().map(opening).collect());
+        }
+        for (group, replica) in &mut self.replicas {
+            if let Some(base) = replica.trimmed.take() {
+                self.wal.trim(*group, base);
+            }
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! The files of snapshots on a simulated disk: what is in them, what is ordered of them, and what a crash leaves.
+//!
+//! Always: orders are done one after the other; a write that was reported is durable; at a crash the order under way may be
+//! done, undone, or a write of it in part, and those behind it were never begun. A name is changed whole or not at all.
+//! What may come to harm: one bit of the newest whole file of a member whose log and snapshots are otherwise sound, as
+//! long as every entry that this leaves uncovered stands on the disks of a majority of the others.
+
+use super::disk::SECTOR_BYTES;
+use super::events::Event;
+use super::invariants::Broken;
+use super::random::{Random, fingerprint};
+use super::run::Run;
+use super::trace::Trace;
+use crate::ids::{GroupId, LogIndex};
+use crate::raft::Position;
+use crate::replica::{FileDone, FileOrder, Input};
+use crate::snapshot::{FileKind, FileName};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// All files of snapshots on one disk.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SnapshotFiles {
+    files: BTreeMap<String, Vec<u8>>,
+    /// Those in which a bit has flipped.
+    harmed: BTreeSet<String>,
+    orders: VecDeque<(u64, FileName, FileOrder)>,
+}
+
+impl SnapshotFiles {
+    /// Something is to be done; whether nothing was under way.
+    fn order(&mut self, ticket: u64, file: FileName, order: FileOrder) -> bool {
+        self.orders.push_back((ticket, file, order));
+        self.orders.len() == 1
+    }
+
+    /// The names of all files.
+    pub(super) fn names(&self) -> Vec<FileName> {
+        self.files.keys().filter_map(|name| FileName::parse(name)).collect()
+    }
+
+    /// Some bytes of a file.
+    pub(super) fn read(&self, file: FileName, offset: u64, bytes_count: usize) -> Option<Vec<u8>> {
+        let content = self.files.get(&file.text())?;
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
+        content.get(from..content.len().min(from + bytes_count)).map(<[u8]>::to_vec)
+    }
+
+    /// The whole snapshots that are sound, oldest first.
+    fn sound(&self) -> Vec<Position> {
+        let names = self.files.keys().filter(|name| !self.harmed.contains(*name));
+        let names = names.filter_map(|name| FileName::parse(name));
+        names.filter(|name| name.kind == FileKind::Whole).map(|name| name.position).collect()
+    }
+
+    /// The newest whole snapshot that is sound.
+    pub(super) fn covers(&self) -> Position {
+        self.sound().last().copied().unwrap_or(Position::START)
+    }
+
+    /// Does the order under way. What is said of it, if anything.
+    fn perform(&mut self, file: FileName, order: &FileOrder) -> Option<FileDone> {
+        let name = file.text();
+        Some(match order {
+            FileOrder::Write { offset, bytes } => {
+                let content = self.files.entry(name).or_default();
+                content.truncate(usize::try_from(*offset).unwrap_or(usize::MAX));
+                content.extend_from_slice(bytes);
+                FileDone::Written
+            }
+            FileOrder::Read { offset, bytes_count } => match self.read(file, *offset, *bytes_count) {
+                Some(bytes) => FileDone::Read(Bytes::from(bytes)),
+                None => FileDone::Failed,
+            },
+            FileOrder::Keep => match self.files.remove(&name) {
+                Some(content) => {
+                    let whole = FileName { kind: FileKind::Whole, ..file }.text();
+                    self.harmed.remove(&whole);
+                    self.files.insert(whole, content);
+                    FileDone::Kept
+                }
+                None => FileDone::Failed,
+            },
+            FileOrder::Remove => {
+                self.files.remove(&name);
+                self.harmed.remove(&name);
+                return None;
+            }
+        })
+    }
+
+    /// The power fails.
+    pub(super) fn crash(&mut self, random: &mut Random) {
+        let under_way = self.orders.pop_front();
+        self.orders.clear();
+        let Some((_, file, order)) = under_way else { return };
+        let (is_begun, is_done) = (random.below(3) > 0, random.below(2) == 0);
+        let before = self.files.get(&file.text()).cloned().unwrap_or_default();
+        if is_begun {
+            self.perform(file, &order);
+        }
+        let (FileOrder::Write { offset, .. }, true, false) = (&order, is_begun, is_done) else { return };
+        let Some(content) = self.files.get_mut(&file.text()) else { return };
+        let from = usize::try_from(*offset).unwrap_or(0).min(content.len());
+        for (at, sector) in content[from..].chunks_mut(SECTOR_BYTES).enumerate() {
+            if random.below(2) == 0 {
+                let start = from + at * SECTOR_BYTES;
+                let old = before.get(start..start + sector.len()).map(<[u8]>::to_vec);
+                sector.copy_from_slice(&old.unwrap_or_else(|| vec![0; sector.len()]));
+            }
+        }
+    }
+
+    /// Flips a bit of this file; whether there is one.
+    fn flip_bit(&mut self, name: &str, random: &mut Random) -> bool {
+        let Some(content) = self.files.get_mut(name).filter(|content| !content.is_empty()) else {
+            return false;
+        };
+        let at = random.position(content.len());
+        content[at] ^= 1 << random.below(8);
+        self.harmed.insert(name.to_owned());
+        true
+    }
+
+    /// Flips a bit of any file.
+    pub(super) fn flip_any_bit(&mut self, random: &mut Random) {
+        let names: Vec<String> = self.files.keys().cloned().collect();
+        if !names.is_empty() {
+            let name = &names[random.position(names.len())];
+            self.flip_bit(name, random);
+        }
+    }
+}
+
+impl Run {
+    /// A member orders something about the file of a snapshot.
+    pub(super) fn order_of_file(&mut self, member: usize, (ticket, file, order): (u64, FileName, FileOrder)) {
+        if self.members[member].disk.snapshots.order(ticket, file, order) {
+            self.plan_file_done(member);
+        }
+    }
+
+    fn plan_file_done(&mut self, member: usize) {
+        let at = self.now.after(self.disk_wait(member)).max(self.members[member].stalled_until);
+        let boot = self.members[member].boot;
+        self.queue.plan(at, Event::FileDone { member, boot });
+    }
+
+    /// The order under way is done, or fails.
+    pub(super) fn file_is_done(&mut self, member: usize, boot: u32, trace: &mut Trace) -> Result<(), Broken> {
+        let this = &self.members[member];
+        if this.boot != boot {
+            return Ok(());
+        }
+        if this.stalled_until > self.now {
+            self.queue.plan(this.stalled_until, Event::FileDone { member, boot });
+            return Ok(());
+        }
+        if self.is_crash_point(member, true) {
+            return self.crash(member, trace);
+        }
+        let is_full = self.members[member].disk_full_until > self.now;
+        let is_sick = self.members[member].disk_sick_until > self.now && self.random.below(2) == 0;
+        let files = &mut self.members[member].disk.snapshots;
+        let Some((ticket, file, order)) = files.orders.pop_front() else { return Ok(()) };
+        let fails = match order {
+            FileOrder::Write { .. } => is_full || is_sick,
+            FileOrder::Read { .. } | FileOrder::Keep => is_sick,
+            FileOrder::Remove => false,
+        };
+        let done = if fails { Some(FileDone::Failed) } else { files.perform(file, &order) };
+        if fails {
+            self.faults.count("snapshot_order_failed");
+        }
+        trace.record(
+            self.now,
+            [17, member as u64, file.position.index.0, ticket],
+            format_args!("m{}: {} {}", member + 1, file.text(), words(&order, done.as_ref())),
+        );
+        if done == Some(FileDone::Kept) {
+            self.snapshot_is_kept(member, file)?;
+        }
+        self.refresh_coverage(member);
+        if !self.members[member].disk.snapshots.orders.is_empty() {
+            self.plan_file_done(member);
+        }
+        if self.is_crash_point(member, false) {
+            return self.crash(member, trace);
+        }
+        match done {
+            Some(done) => self.give(member, Input::SnapshotFile { group: file.group, ticket, done }, trace),
+            None => Ok(()),
+        }
+    }
+
+    /// Equal states are equal bytes, whoever writes them.
+    fn snapshot_is_kept(&mut self, member: usize, file: FileName) -> Result<(), Broken> {
+        if self.plan.exceeds {
+            return Ok(());
+        }
+        let this = &self.members[member];
+        let whole = FileName { kind: FileKind::Whole, ..file };
+        let content = this.disk.snapshots.read(whole, 0, usize::MAX / 2).unwrap_or_default();
+        self.truth.equal_states_make_equal_snapshots(this.id, file.position, fingerprint(&content))
+    }
+
+    /// The image knows what snapshots cover.
+    pub(super) fn refresh_coverage(&mut self, member: usize) {
+        let this = &mut self.members[member];
+        this.image.set_covered(this.disk.snapshots.covers());
+    }
+
+    /// Perhaps the newest snapshot of a dead member rots.
+    pub(super) fn harm_snapshot(&mut self, member: usize, trace: &mut Trace) {
+        let sound = self.members[member].disk.snapshots.sound();
+        let Some(newest) = sound.last().copied() else { return };
+        let older = sound.len().checked_sub(2).and_then(|at| sound.get(at)).copied().unwrap_or_default();
+        // What only the newest covers must stand elsewhere, or on this disk.
+        let is_covered = |index: u64| {
+            let index = LogIndex(index);
+            let others = self.members.iter().enumerate().filter(|(other, _)| *other != member);
+            let holds = |image: &super::durable::DurableImage| image.is_held(index);
+            others.filter(|(_, other)| holds(&other.image)).count() * 2 > self.members.len()
+        };
+        if !(older.index.0 + 1..=newest.index.0).all(is_covered) {
+            return;
+        }
+        let file = FileName { group: GroupId::FIRST, position: newest, kind: FileKind::Whole };
+        let this = &mut self.members[member];
+        if this.disk.snapshots.flip_bit(&file.text(), &mut self.random) {
+            self.faults.count("snapshot_bit_flipped");
+            trace.record(
+                self.now,
+                [18, member as u64, newest.index.0, 0],
+                format_args!("{} rots at m{}", file.text(), member + 1),
+            );
+            self.refresh_coverage(member);
+            let this = &mut self.members[member];
+            if !this.image.is_whole() {
+                this.image.lose_snapshot();
+                this.is_rotten = true;
+            }
+        }
+    }
+}
+
+/// What was ordered and what came of it, in words.
+fn words(order: &FileOrder, done: Option<&FileDone>) -> String {
+    let ordered = match order {
+        FileOrder::Write { offset, bytes } => format!("write {} at {offset}", bytes.len()),
+        FileOrder::Read { offset, bytes_count } => format!("read {bytes_count} at {offset}"),
+        FileOrder::Keep => "keep".to_owned(),
+        FileOrder::Remove => "remove".to_owned(),
+    };
+    if done == Some(&FileDone::Failed) { format!("{ordered}: failed") } else { ordered }
+}
