@@ -421,6 +421,11 @@ const _: () = assert!(
 /// Chosen: a millisecond or two of work, well inside one heartbeat.
 pub const WATCH_CHANGES_PER_TURN_MAX: usize = 8_192;
 
+/// Changes that one turn tells watches of that keep up, each counted for every interest that it concerns.
+///
+/// Chosen: a quarter of a million take some ten megabytes while they are told; more is told from the history.
+pub const WATCH_CONCERNS_PER_TURN_MAX: usize = 256 * 1_024;
+
 /// Watches of one connection.
 ///
 /// Chosen: several times what one process of a large control plane holds.

@@ -52,6 +52,7 @@ markers! {
     LeaderWithoutMajority "leader_without_majority",
     LeaderOutrunByOthersDisks "leader_outrun_by_others_disks",
     TurnHadNoTimeForAll "turn_had_no_time_for_all",
+    WatchesFellBehindTogether "watches_fell_behind_together",
     TransferOrdered "transfer_ordered",
     TransferObeyed "transfer_obeyed",
     TransferTimedOut "transfer_timed_out",

@@ -47,12 +47,24 @@ pub(super) struct Reads {
     ready: BTreeMap<LogIndex, VecDeque<Read>>,
     /// All of the above.
     count: usize,
+    /// Watches among them, how many of each name.
+    watches: BTreeMap<Place, usize>,
 }
 
 impl Reads {
     /// How many reads wait for anything.
     pub(super) const fn count(&self) -> usize {
         self.count
+    }
+
+    /// A watch waits no more.
+    fn forget_watch(&mut self, place: Place) {
+        if let Some(count) = self.watches.get_mut(&place) {
+            *count -= 1;
+            if *count == 0 {
+                self.watches.remove(&place);
+            }
+        }
     }
 
     /// The confirmed read of the lowest index.
@@ -106,6 +118,9 @@ impl Replica {
             return;
         }
         self.reads.count += 1;
+        if let Question::Watch(place, _) = &read.question {
+            *self.reads.watches.entry(*place).or_default() += 1;
+        }
         self.reads.turn.push(read);
     }
 
@@ -169,7 +184,10 @@ impl Replica {
                     self.answer(read.asker, response, outputs);
                 }
                 Question::Lease(question) => self.answer_question(now, read.asker, question, outputs),
-                Question::Watch(place, spec) => self.create_watch(read.asker, place, &spec, outputs),
+                Question::Watch(place, spec) => {
+                    self.reads.forget_watch(place);
+                    self.create_watch(read.asker, place, &spec, outputs);
+                }
             }
         }
     }
@@ -197,6 +215,10 @@ impl Replica {
 
     /// Watches that are called off before they are created are not created.
     pub(super) fn forget_watches(&mut self, is_meant: impl Fn(&Place) -> bool, outputs: &mut Vec<Output>) {
+        // Looked for only where it is known to be: these may be many, and so may be those who call off nothing.
+        if !self.reads.watches.keys().any(&is_meant) {
+            return;
+        }
         let is_for_it = |read: &Read| matches!(&read.question, Question::Watch(place, _) if is_meant(place));
         let Reads { turn, confirming, ready, .. } = &mut self.reads;
         let lists = confirming.values_mut().chain(core::iter::once(turn));
@@ -224,6 +246,9 @@ impl Replica {
     fn refuse_reads(&mut self, reads: Vec<Read>, refusal: Refusal, outputs: &mut Vec<Output>) {
         for read in reads {
             self.reads.count -= 1;
+            if let Question::Watch(place, _) = &read.question {
+                self.reads.forget_watch(*place);
+            }
             self.answer(read.asker, Response::Refused(refusal), outputs);
         }
     }

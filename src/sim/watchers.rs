@@ -39,6 +39,7 @@ pub(super) const BOUNDS: Bounds = Bounds {
     stream_bytes_max: 4_000,
     total_bytes_max: 12_000,
     changes_per_turn_max: 40,
+    concerns_per_turn_max: 60,
     stream_watches_max: 4,
     watches_max: 1_000,
     progress_micros: 300_000,

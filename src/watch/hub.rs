@@ -14,8 +14,8 @@ use super::words::{Batch, Notice, Place, WatchRefusal, WatchSpec};
 use crate::ids::{BootMicros, Revision, StreamId, Ticket, WatchId};
 use crate::kv::{Changed, CompactedTo, Moment, Store};
 use crate::limits::{
-    STREAM_WATCHES_MAX, WATCH_BATCH_BYTES_MAX, WATCH_CHANGES_PER_TURN_MAX, WATCH_PROGRESS_MICROS,
-    WATCH_STREAM_BYTES_MAX, WATCH_TOTAL_BYTES_MAX, WATCHES_MAX,
+    STREAM_WATCHES_MAX, WATCH_BATCH_BYTES_MAX, WATCH_CHANGES_PER_TURN_MAX, WATCH_CONCERNS_PER_TURN_MAX,
+    WATCH_PROGRESS_MICROS, WATCH_STREAM_BYTES_MAX, WATCH_TOTAL_BYTES_MAX, WATCHES_MAX,
 };
 use crate::{planted, sometimes};
 use core::ops::Bound;
@@ -32,6 +32,9 @@ pub struct Bounds {
     pub total_bytes_max: usize,
     /// Changes looked at in one turn for watches that are behind.
     pub changes_per_turn_max: usize,
+    /// Changes looked at in one turn for watches that keep up, each counted for every interest that it concerns; beyond
+    /// that everybody is behind.
+    pub concerns_per_turn_max: usize,
     /// Watches of one stream.
     pub stream_watches_max: usize,
     /// Watches of all streams.
@@ -47,6 +50,7 @@ impl Bounds {
         stream_bytes_max: WATCH_STREAM_BYTES_MAX,
         total_bytes_max: WATCH_TOTAL_BYTES_MAX,
         changes_per_turn_max: WATCH_CHANGES_PER_TURN_MAX,
+        concerns_per_turn_max: WATCH_CONCERNS_PER_TURN_MAX,
         stream_watches_max: STREAM_WATCHES_MAX,
         watches_max: WATCHES_MAX,
         progress_micros: WATCH_PROGRESS_MICROS,
@@ -389,15 +393,21 @@ impl Hub {
         notices: &mut Vec<Notice>,
     ) {
         let mut concerned: BTreeMap<CrowdId, Vec<(Moment, Changed<'store>)>> = BTreeMap::new();
+        let mut count = 0;
         for (made, changed) in changes {
-            self.interests.concerned(changed.key(), |crowd| {
-                concerned.entry(crowd).or_default().push((made, changed));
+            self.interests.concerned(changed.key(), |crowd, keeping_up| {
+                if !keeping_up.is_empty() {
+                    concerned.entry(crowd).or_default().push((made, changed));
+                    count += 1;
+                }
             });
+            if count > self.bounds.concerns_per_turn_max {
+                sometimes!(WatchesFellBehindTogether);
+                self.fall_behind(from.revision);
+                return;
+            }
         }
         for (crowd, changes) in concerned {
-            if self.interests.crowd(crowd).is_empty() {
-                continue;
-            }
             let gathered = self.gather(crowd, changes.into_iter(), from, usize::MAX);
             if gathered.batch.events.is_empty() {
                 continue;

@@ -86,7 +86,7 @@ impl<Crowd: Default> Interests<Crowd> {
                     }
                 }
             }
-            KeyRange::Span { .. } | KeyRange::From(_) => self.spans.remove(id),
+            KeyRange::Span { start, .. } | KeyRange::From(start) => self.spans.remove(start.clone(), id),
         }
     }
 
@@ -103,9 +103,15 @@ impl<Crowd: Default> Interests<Crowd> {
     }
 
     /// Calls `visit` with every crowd whose range holds `key`.
-    pub(super) fn concerned(&mut self, key: &[u8], mut visit: impl FnMut(CrowdId)) {
-        self.points.get(key).into_iter().flatten().copied().for_each(&mut visit);
-        self.spans.visit(key, &mut visit);
+    pub(super) fn concerned(&mut self, key: &[u8], mut visit: impl FnMut(CrowdId, &Crowd)) {
+        let crowds = &self.crowds;
+        let mut visit_one = |id: CrowdId| {
+            if let Some(entry) = crowds.get(&id) {
+                visit(id, &entry.crowd);
+            }
+        };
+        self.points.get(key).into_iter().flatten().copied().for_each(&mut visit_one);
+        self.spans.visit(key, &mut visit_one);
     }
 
     fn entry(&self, id: CrowdId) -> &Entry<Crowd> {
@@ -138,31 +144,34 @@ impl End {
     }
 }
 
-/// Ranges, sorted by their starts. The middle one of any part is the root of that part.
+/// Ranges. They come and go one by one, and the tree to look keys up in is made of them when it is needed next.
 #[derive(Debug, Default)]
 struct Spans {
+    ranges: BTreeMap<(Bytes, CrowdId), End>,
+    /// The tree: the ranges by their starts. The middle one of any part is the root of that part.
     sorted: Vec<(Bytes, End, CrowdId)>,
     /// For the root of each part, where the furthest range of that part ends.
     reach: Vec<End>,
-    /// Whether `reach` is of other ranges than these.
+    /// Whether the tree is of other ranges than these.
     is_stale: bool,
 }
 
 impl Spans {
     fn add(&mut self, start: Bytes, end: End, id: CrowdId) {
-        let at = self.sorted.partition_point(|(other, ..)| *other <= start);
-        self.sorted.insert(at, (start, end, id));
+        self.ranges.insert((start, id), end);
         self.is_stale = true;
     }
 
-    fn remove(&mut self, id: CrowdId) {
-        self.sorted.retain(|(_, _, other)| *other != id);
+    fn remove(&mut self, start: Bytes, id: CrowdId) {
+        self.ranges.remove(&(start, id));
         self.is_stale = true;
     }
 
     fn visit(&mut self, key: &[u8], visit: &mut impl FnMut(CrowdId)) {
         if self.is_stale {
             self.is_stale = false;
+            let ranges = self.ranges.iter();
+            self.sorted = ranges.map(|((start, id), end)| (start.clone(), end.clone(), *id)).collect();
             self.reach = self.sorted.iter().map(|(_, end, _)| end.clone()).collect();
             self.measure(0, self.sorted.len());
         }
@@ -246,7 +255,7 @@ mod tests {
                 }
                 let asked = key(random(&mut state, 70));
                 let mut found = Vec::new();
-                interests.concerned(&asked, |id| found.push(id));
+                interests.concerned(&asked, |id, ()| found.push(id));
                 let holders = all.iter().filter(|(_, range)| range.contains(&asked));
                 let mut expected: Vec<CrowdId> = holders.map(|(id, _)| *id).collect();
                 expected.sort_unstable();

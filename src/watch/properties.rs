@@ -18,6 +18,7 @@ const TIGHT: Bounds = Bounds {
     stream_bytes_max: 500,
     total_bytes_max: 1_500,
     changes_per_turn_max: 7,
+    concerns_per_turn_max: 12,
     stream_watches_max: 6,
     watches_max: 20,
     progress_micros: 10,

@@ -26,6 +26,7 @@ const BOUNDS: Bounds = Bounds {
     stream_bytes_max: 400,
     total_bytes_max: 10_000,
     changes_per_turn_max: 100,
+    concerns_per_turn_max: 1_000,
     stream_watches_max: 3,
     watches_max: 10,
     progress_micros: 1_000,
