@@ -684,7 +684,9 @@ fn listeners(config: &ServerConfig) -> Result<[OwnedFd; 2], ServerError> {
 /// Where etcd clients are listened to. `config` is told the address, if it left the choice of a port to the machine.
 fn listen_for_clients(config: &mut ServerConfig) -> Result<TcpListener, ServerError> {
     let address = config.listen_client;
-    let listener = TcpListener::bind(address).map_err(|source| ServerError::Listen { address, source })?;
+    let listener = crate::io::listen(address, CLIENT_VANISHED_MILLIS)
+        .map(TcpListener::from)
+        .map_err(|source| ServerError::Listen { address, source })?;
     config.listen_client = listener.local_addr().map_err(ServerError::Kernel)?;
     Ok(listener)
 }

@@ -4,6 +4,7 @@ use super::proto::etcdserverpb as pb;
 use super::{Standing, event, key_range};
 use crate::ids::Revision;
 use crate::kv::KeyRange;
+use crate::limits::KEY_BYTES_MAX;
 use crate::watch::{Interest, WatchSpec};
 use bytes::Bytes;
 
@@ -14,6 +15,7 @@ pub enum NotWatched {
     EmptyRange,
     DuplicateId,
     Compacted,
+    TooLong,
     TooMany,
 }
 
@@ -24,6 +26,7 @@ impl NotWatched {
             Self::EmptyRange => "mvcc: watcher range is empty",
             Self::DuplicateId => "mvcc: duplicate watch ID provided on the WatchStream",
             Self::Compacted => "mvcc: required revision has been compacted",
+            Self::TooLong => "etcdserver: request is too large",
             Self::TooMany => "mainstay: too many watches",
         }
     }
@@ -36,8 +39,13 @@ impl NotWatched {
 pub fn watch_spec(request: &pb::WatchCreateRequest) -> Result<WatchSpec, NotWatched> {
     use pb::watch_create_request::FilterType;
     // No key is before this one, so an empty key means it (etcd's rule).
-    let key = if request.key.is_empty() { Bytes::from_static(b"\0") } else { request.key.clone() };
-    let range = key_range(key, request.range_end.clone()).map_err(|_| NotWatched::EmptyRange)?;
+    let key = if request.key.is_empty() { &b"\0"[..] } else { &request.key };
+    if key.len().max(request.range_end.len()) > KEY_BYTES_MAX {
+        return Err(NotWatched::TooLong);
+    }
+    // Copies of their own: a watch lives long, and the message that it came in may be large.
+    let (key, range_end) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(&request.range_end));
+    let range = key_range(key, range_end).map_err(|_| NotWatched::EmptyRange)?;
     if matches!(&range, KeyRange::Span { start, end } if start >= end) {
         return Err(NotWatched::EmptyRange);
     }

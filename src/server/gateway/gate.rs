@@ -109,7 +109,10 @@ impl Gate {
         let mut last = Fault::TimedOut;
         let asking = async {
             loop {
-                match self.send(request.clone())?.await {
+                let answer = self.send(request.clone())?;
+                // Until it is answered nobody knows what became of this attempt.
+                last = Fault::TimedOut;
+                match answer.await {
                     Err(_) => return Err(Fault::Stopped),
                     Ok((_, Response::Refused(refusal))) if is_worth_a_retry(refusal) => last = refusal.into(),
                     Ok((_, Response::Refused(refusal))) => return Err(refusal.into()),

@@ -10,7 +10,7 @@ use crate::api::etcd::proto::{etcdserverpb as pb, mvccpb};
 use crate::api::etcd::{self, Fault, NotWatched, Standing};
 use crate::api::{Certainty, Refusal, Response as Answer, WatchAnswer, WatchRequest};
 use crate::ids::{KeyspaceId, Revision, Ticket, WatchId};
-use crate::limits::{GATEWAY_PATIENCE_MILLIS, GATEWAY_RETRY_MILLIS};
+use crate::limits::GATEWAY_RETRY_MILLIS;
 use crate::server::gateway::{Gate, Told, WatchStream};
 use crate::watch::{Batch, WatchSpec};
 use pb::watch_request::RequestUnion;
@@ -88,8 +88,6 @@ struct Creating {
     ticket: Ticket,
     name: WatchId,
     spec: WatchSpec,
-    /// How often it was tried for lack of a leader or a quorum.
-    attempts: u64,
 }
 
 /// A request for progress that is not answered yet.
@@ -174,7 +172,7 @@ impl Conversation {
         let takes_fragments = request.fragment;
         self.watches.insert(name, Watch { id, takes_fragments, held: Vec::new(), cancelling: None });
         self.ids.insert(id, name);
-        self.ask_to_create(name, spec, 1).await
+        self.ask_to_create(name, spec).await
     }
 
     fn unused_id(&mut self) -> i64 {
@@ -185,29 +183,36 @@ impl Conversation {
         self.next_id - 1
     }
 
-    async fn ask_to_create(&mut self, name: WatchId, spec: WatchSpec, attempts: u64) -> Result<(), Ended> {
+    async fn ask_to_create(&mut self, name: WatchId, spec: WatchSpec) -> Result<(), Ended> {
         let request = WatchRequest::Create { keyspace: KeyspaceId::FIRST, spec: spec.clone() };
-        match self.stream.ask(name, request) {
-            Ok(ticket) => {
-                self.creating = Some(Creating { ticket, name, spec, attempts });
-                Ok(())
+        let ticket = self.insist(name, request).await?;
+        self.creating = Some(Creating { ticket, name, spec });
+        Ok(())
+    }
+
+    /// Asks until there is room for the question: a client that loses its stream to that loses all its watches.
+    async fn insist(&mut self, name: WatchId, request: WatchRequest) -> Result<Ticket, Ended> {
+        loop {
+            match self.stream.ask(name, request.clone()) {
+                Ok(ticket) => return Ok(ticket),
+                Err(Fault::TooManyRequests) if !self.sender.is_closed() => {
+                    tokio::time::sleep(Duration::from_millis(GATEWAY_RETRY_MILLIS)).await;
+                }
+                Err(fault) => {
+                    self.end(refused(fault)).await?;
+                }
             }
-            Err(fault) => self.end(refused(fault)).await,
         }
     }
 
     async fn cancel(&mut self, id: i64) -> Result<(), Ended> {
         // There is none of this id: nothing is said (etcd's rule).
         let Some(name) = self.ids.get(&id).copied() else { return Ok(()) };
-        match self.stream.ask(name, WatchRequest::Cancel { watch: name }) {
-            Ok(ticket) => {
-                if let Some(watch) = self.watches.get_mut(&name) {
-                    watch.cancelling = Some(ticket);
-                }
-                Ok(())
-            }
-            Err(fault) => self.end(refused(fault)).await,
+        let ticket = self.insist(name, WatchRequest::Cancel { watch: name }).await?;
+        if let Some(watch) = self.watches.get_mut(&name) {
+            watch.cancelling = Some(ticket);
         }
+        Ok(())
     }
 
     async fn ask_progress(&mut self) -> Result<(), Ended> {
@@ -218,10 +223,7 @@ impl Conversation {
         let names: Vec<WatchId> = self.watches.keys().copied().collect();
         let mut awaited = Vec::with_capacity(names.len());
         for name in names {
-            match self.stream.ask(name, WatchRequest::Progress { watch: name }) {
-                Ok(ticket) => awaited.push(ticket),
-                Err(fault) => return self.end(refused(fault)).await,
-            }
+            awaited.push(self.insist(name, WatchRequest::Progress { watch: name }).await?);
         }
         self.progress = Some(Progress { awaited, reached: None });
         self.tell_progress_if_known().await
@@ -231,8 +233,10 @@ impl Conversation {
         let Some(progress) = self.progress.take_if(|progress| progress.awaited.is_empty()) else {
             return Ok(());
         };
-        let (standing, newest) = self.stream.standing();
-        self.say(etcd::of_watch(standing, progress.reached.unwrap_or(newest), -1)).await
+        // Where all have ended meanwhile there is nothing to be told.
+        let Some(reached) = progress.reached else { return Ok(()) };
+        let (standing, _) = self.stream.standing();
+        self.say(etcd::of_watch(standing, reached, -1)).await
     }
 
     async fn told(&mut self, told: Told) -> Result<(), Ended> {
@@ -284,23 +288,30 @@ impl Conversation {
         standing: Standing,
         response: &Answer,
     ) -> Result<(), Ended> {
-        let Creating { name, spec, attempts, .. } = creating;
+        let Creating { name, spec, .. } = creating;
         match response {
             Answer::Watch(WatchAnswer::Created { revision }) => {
                 let Some(watch) = self.watches.get(&name) else { return Ok(()) };
-                self.say(etcd::watch_created(standing, *revision, watch.id)).await
+                self.say(etcd::watch_created(standing, *revision, watch.id)).await?;
+                // What is told of the whole stream is told of this one, too (etcd #15220).
+                if self.progress.is_some() {
+                    let ticket = self.insist(name, WatchRequest::Progress { watch: name }).await?;
+                    if let Some(progress) = &mut self.progress {
+                        progress.awaited.push(ticket);
+                    }
+                }
+                Ok(())
             }
             Answer::Refused(Refusal::Overloaded) => {
                 self.forget(name);
                 let (_, revision) = self.stream.standing();
                 self.say(etcd::watch_not_created(standing, revision, NotWatched::TooMany)).await
             }
-            Answer::Refused(refusal)
-                if refusal.certainty() == Certainty::NotDone
-                    && attempts < GATEWAY_PATIENCE_MILLIS / GATEWAY_RETRY_MILLIS =>
-            {
+            // Nobody leads just now. The other watches of the stream go on, so this one waits (etcd's clients give a whole
+            // stream up over it).
+            Answer::Refused(refusal) if refusal.certainty() == Certainty::NotDone => {
                 tokio::time::sleep(Duration::from_millis(GATEWAY_RETRY_MILLIS)).await;
-                self.ask_to_create(name, spec, attempts + 1).await
+                self.ask_to_create(name, spec).await
             }
             Answer::Refused(refusal) => self.end(refused((*refusal).into())).await,
             _ => self.end(refused(Fault::Unexpected)).await,
