@@ -6,7 +6,7 @@ use mainstay::api::native::{ClientHello, Features, Receiver, decode_frame, decod
 use mainstay::api::{Refusal, Response};
 use mainstay::cli::cluster::LocalMember;
 use mainstay::ids::{ClusterId, MemberId};
-use mainstay::peer::Greeting;
+use mainstay::peer::{Greeting, PEER_VERSIONS};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -92,13 +92,13 @@ fn garbage_on_any_port_changes_nothing_and_leaves_one_line() {
         ("a hello of another version", member.native, hello(99, None)),
         ("a hello for another cluster", member.native, hello(1, Some(other))),
         ("HTTP to the native port", member.native, b"GET / HTTP/1.1\r\n\r\n".to_vec()),
-        ("a peer's greeting to the native port", member.native, greeting(other, (1, 1), id)),
+        ("a peer's greeting to the native port", member.native, greeting(other, PEER_VERSIONS, id)),
         ("random bytes to the peer port", member.peer, random_bytes(2, 4_096)),
-        ("half a greeting", member.peer, greeting(other, (1, 1), id)[..20].to_vec()),
+        ("half a greeting", member.peer, greeting(other, PEER_VERSIONS, id)[..20].to_vec()),
         ("a client's hello to the peer port", member.peer, hello(1, None)),
-        ("a greeting of another cluster", member.peer, greeting(other, (1, 1), id)),
+        ("a greeting of another cluster", member.peer, greeting(other, PEER_VERSIONS, id)),
         ("a greeting of another version", member.peer, greeting(other, (98, 99), id)),
-        ("a greeting for somebody else", member.peer, greeting(other, (1, 1), MemberId(5))),
+        ("a greeting for somebody else", member.peer, greeting(other, PEER_VERSIONS, MemberId(5))),
     ];
     for (name, address, bytes) in cases {
         let lines_before = log_lines(member).len();
@@ -136,7 +136,7 @@ fn a_member_that_greets_again_is_no_longer_heard_on_its_older_connection() {
     let status = cluster.members[0].status().expect("it answers");
     let greet = || {
         let greeting = Greeting {
-            versions: (1, 1),
+            versions: PEER_VERSIONS,
             cluster: status.cluster,
             from: impersonated,
             to: status.member,
@@ -169,7 +169,7 @@ fn a_running_cluster_serves_while_garbage_rains_on_it() {
             for address in [member.native, member.peer] {
                 let mut stream = TcpStream::connect(address).expect("the port is open");
                 let mut bytes =
-                    if seed % 2 == 0 { hello(1, None) } else { greeting(ClusterId(3), (1, 1), MemberId(1)) };
+                    if seed % 2 == 0 { hello(1, None) } else { greeting(ClusterId(3), PEER_VERSIONS, MemberId(1)) };
                 bytes.extend(random_bytes(seed, 300));
                 let flipped = usize::try_from(seed).expect("small");
                 bytes[flipped] ^= 0x10;

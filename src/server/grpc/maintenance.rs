@@ -50,10 +50,10 @@ impl stubs::maintenance_server::Maintenance for MaintenanceService {
         if let Some(is_raised) = wanted {
             let wish = Wish::Write(Command::SpaceAlarm(SpaceAlarm { is_raised }));
             self.0.wish(wish).await.map_err(refused)?;
-            // Called off, the answer names what was; raised, what is (etcd's rule).
+            // Called off, the answer names what was; raised, what was asked for (etcd's rule).
             if is_raised {
                 let alarm = pb::AlarmType::Nospace.into();
-                alarms = vec![pb::AlarmMember { member_id: status.member.0, alarm }];
+                alarms = vec![pb::AlarmMember { member_id: request.member_id, alarm }];
             }
         } else if request.action == i32::from(AlarmAction::Deactivate) {
             alarms.clear();
