@@ -141,19 +141,15 @@ impl ShardThread {
         }
         let member = member_id(&config.initial_cluster_token, &config.name);
         let files = read_segments(&directory)?;
-        let now = crate::io::now();
         let options = shard_options(&config, member)?;
         let incarnation = options.seed;
         let snapshots = read_snapshots(&directory, incarnation)?;
+        // Reading may have taken seconds, and no timeout is to have passed meanwhile.
+        let now = crate::io::now();
         let shard = Shard::start(options, &files, snapshots, now)?;
         let record = Record::start(&config.name)?;
         let salts = files.iter().map(|file| (file.number, file.salt)).collect();
-        let mut segments = BTreeMap::new();
-        for file in &files {
-            let name = wal_format::SegmentName { shard: 0, number: file.number.0, salt: file.salt };
-            let name = wal_format::segment_file_name(&name);
-            segments.insert(file.number, directory.open_for_writing(&name)?);
-        }
+        let segments = open_segments(&directory, &files)?;
         let wake = Wake::new().map_err(ServerError::Kernel)?;
         let mailbox = Mailbox::new(wake.clone());
         let others = placement.other_cpus.clone();
@@ -726,6 +722,20 @@ fn read_segments(directory: &DataDirectory) -> Result<Vec<SegmentFile>, ServerEr
     }
     files.sort_by_key(|file| file.number);
     Ok(files)
+}
+
+/// Opens every segment for writing.
+fn open_segments(
+    directory: &DataDirectory,
+    files: &[SegmentFile],
+) -> Result<BTreeMap<SegmentNumber, OwnedFd>, ServerError> {
+    let mut segments = BTreeMap::new();
+    for file in files {
+        let name = wal_format::SegmentName { shard: 0, number: file.number.0, salt: file.salt };
+        let name = wal_format::segment_file_name(&name);
+        segments.insert(file.number, directory.open_for_writing(&name)?);
+    }
+    Ok(segments)
 }
 
 /// Reads the newest sound snapshot of each group.
