@@ -52,6 +52,7 @@ impl Run {
             let boot = this.boot;
             self.queue.plan(self.now, Event::WriteDone { member, boot });
             self.queue.plan(self.now, Event::SegmentMade { member, boot });
+            self.queue.plan(self.now, Event::FileDone { member, boot });
         }
         self.watchers.become_calm(self.now, &mut self.queue);
         self.keep_minority_down(trace)?;

@@ -168,8 +168,11 @@ fn a_running_cluster_serves_while_garbage_rains_on_it() {
         for member in &cluster.members {
             for address in [member.native, member.peer] {
                 let mut stream = TcpStream::connect(address).expect("the port is open");
-                let mut bytes =
-                    if seed % 2 == 0 { hello(1, None) } else { greeting(ClusterId(3), PEER_VERSIONS, MemberId(1)) };
+                let mut bytes = if seed % 2 == 0 {
+                    hello(1, None)
+                } else {
+                    greeting(ClusterId(3), PEER_VERSIONS, MemberId(1))
+                };
                 bytes.extend(random_bytes(seed, 300));
                 let flipped = usize::try_from(seed).expect("small");
                 bytes[flipped] ^= 0x10;

@@ -34,7 +34,7 @@ fn random_commands_break_no_truth() {
 #[cfg(feature = "planted")]
 #[test]
 fn random_commands_find_planted_bugs() {
-    for bug in [17, 18, 19, 23, 31, 51] {
+    for bug in [17, 18, 19, 23, 51] {
         crate::planted::switch_on(bug);
         let failure = (0..WALKS).find_map(failure_of);
         crate::planted::switch_on(0);
