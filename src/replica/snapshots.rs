@@ -259,8 +259,12 @@ impl Replica {
         snapshots.generations.retain(|position| *position != verified.position);
         snapshots.generations.push(verified.position);
         snapshots.generations.sort_unstable_by_key(|position| position.index);
-        let replaced = snapshots.damaged.drain(..).filter(|file| file.position != verified.position);
-        snapshots.useless.extend(replaced);
+        // One that reaches further than this may be sound after all, and the only one that does: it stays.
+        let is_replaced = |file: &FileName| file.position.index <= verified.position.index;
+        let (replaced, kept): (Vec<FileName>, Vec<FileName>) =
+            snapshots.damaged.drain(..).partition(is_replaced);
+        snapshots.damaged = kept;
+        snapshots.useless.extend(replaced.into_iter().filter(|file| file.position != verified.position));
         // A file that is being sent stays until it is not.
         let sent: Vec<Position> = self.node.snapshots_sent().map(|snapshot| snapshot.position).collect();
         while snapshots.generations.len() > SNAPSHOT_GENERATIONS
