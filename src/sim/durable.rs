@@ -139,6 +139,11 @@ impl DurableImage {
         self.extend_contiguous();
     }
 
+    /// Up to where a snapshot stands for the entries, whatever the log held there before.
+    pub(super) const fn covered(&self) -> LogIndex {
+        self.covered.index
+    }
+
     /// A segment is gone, and the entries in it.
     ///
     /// # Errors

@@ -577,7 +577,9 @@ impl Run {
             && observed.hard_state.term == reply.term
         {
             let record = leader.record(upto);
-            an_ack_names_what_the_leader_holds(sender.id, upto, sender.image.entry(upto), record.as_ref())?;
+            // An installed snapshot stands for what the log held below its end, which may have been another one's.
+            let durable = sender.image.entry(upto).filter(|_| upto > sender.image.covered());
+            an_ack_names_what_the_leader_holds(sender.id, upto, durable, record.as_ref())?;
         }
         Ok(())
     }
