@@ -139,9 +139,9 @@ impl DurableImage {
         self.extend_contiguous();
     }
 
-    /// Up to where a snapshot stands for the entries, whatever the log held there before.
-    pub(super) const fn covered(&self) -> LogIndex {
-        self.covered.index
+    /// Up to where an installed snapshot stands for the entries, whatever the log held there before.
+    pub(super) const fn reset_upto(&self) -> LogIndex {
+        self.reset.index
     }
 
     /// A segment is gone, and the entries in it.

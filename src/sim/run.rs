@@ -578,7 +578,7 @@ impl Run {
         {
             let record = leader.record(upto);
             // An installed snapshot stands for what the log held below its end, which may have been another one's.
-            let durable = sender.image.entry(upto).filter(|_| upto > sender.image.covered());
+            let durable = sender.image.entry(upto).filter(|_| upto > sender.image.reset_upto());
             an_ack_names_what_the_leader_holds(sender.id, upto, durable, record.as_ref())?;
         }
         Ok(())
