@@ -653,8 +653,9 @@ impl Run {
         let Some(point) = &mut this.dies_after else {
             return false;
         };
+        // Further orders may be under way before the one that was counted to is done.
         if is_under_way {
-            point.completions_left -= 1;
+            point.completions_left = point.completions_left.saturating_sub(1);
         }
         point.completions_left == 0 && point.is_torn == is_under_way
     }
