@@ -463,6 +463,10 @@ pub const SNAPSHOT_STEPS_PER_TURN: usize = 4_096;
 pub const SNAPSHOT_ENTRIES: u64 = 100_000;
 /// See `SNAPSHOT_ENTRIES`.
 pub const SNAPSHOT_LOG_BYTES: u64 = 256 * 1_024 * 1_024;
+/// Bytes of entries at which a large snapshot waits no longer for as many as the last one had.
+///
+/// Chosen: half of what makes one due by itself, so that the log in memory stays well below the store that is cut.
+pub const SNAPSHOT_PATIENCE_BYTES: u64 = SNAPSHOT_LOG_BYTES / 2;
 /// See `SNAPSHOT_ENTRIES`.
 pub const SNAPSHOT_MICROS: u64 = 600 * 1_000_000;
 

@@ -6,8 +6,13 @@ use crate::ids::MemberId;
 use crate::snapshot::{FileKind, FileName};
 
 /// So often, and so little of the log kept, that a few writes suffice.
-const POLICY: SnapshotPolicy =
-    SnapshotPolicy { entries: 10, hot_entries: 2, piece_bytes: 4_096, ..SnapshotPolicy::SERVER };
+const POLICY: SnapshotPolicy = SnapshotPolicy {
+    entries: 10,
+    patience_bytes: 0,
+    hot_entries: 2,
+    piece_bytes: 4_096,
+    ..SnapshotPolicy::SERVER
+};
 
 fn served() -> Cluster {
     let mut cluster = Cluster::with_snapshots(3, POLICY);
@@ -61,6 +66,27 @@ fn every_member_cuts_equal_snapshots_keeps_three_and_trims_up_to_the_second_newe
         .collect();
     assert_eq!(of_each[0], of_each[1]);
     assert_eq!(of_each[0], of_each[2]);
+}
+
+#[test]
+fn a_large_snapshot_waits_until_as_much_was_written_again() {
+    let patient = SnapshotPolicy { patience_bytes: 1_000_000, ..POLICY };
+    let mut cluster = Cluster::with_snapshots(3, patient);
+    cluster.advance(2_000_000);
+    let large: &str = Box::leak("x".repeat(10_000).into_boxed_str());
+    let newest = |cluster: &Cluster| observed(cluster, cluster.leader()).snapshot.index;
+    write_some(&mut cluster, large);
+    cluster.advance(1_000_000);
+    let first = newest(&cluster);
+    assert!(first.0 > 0, "the first has nothing to wait for");
+    for _ in 0..5 {
+        write_some(&mut cluster, "small");
+    }
+    cluster.advance(1_000_000);
+    assert_eq!(newest(&cluster), first, "it would cost far more than what was written since");
+    write_some(&mut cluster, large);
+    cluster.advance(1_000_000);
+    assert!(newest(&cluster) > first, "now the log is as large as the snapshot");
 }
 
 #[test]

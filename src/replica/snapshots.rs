@@ -13,7 +13,8 @@ use super::{FileDone, FileOrder, Output, Shard};
 use crate::ids::{BootMicros, GroupId, LogIndex};
 use crate::limits::{
     HOT_LOG_BYTES_MIN, HOT_LOG_ENTRIES_MIN, SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_ENTRIES,
-    SNAPSHOT_GENERATIONS, SNAPSHOT_LOG_BYTES, SNAPSHOT_MICROS, SNAPSHOT_PIECE_BYTES, SNAPSHOT_RETRY_MICROS,
+    SNAPSHOT_GENERATIONS, SNAPSHOT_LOG_BYTES, SNAPSHOT_MICROS, SNAPSHOT_PATIENCE_BYTES, SNAPSHOT_PIECE_BYTES,
+    SNAPSHOT_RETRY_MICROS,
 };
 use crate::raft::{Position, SnapshotName};
 use crate::snapshot::{FileKind, FileName, Verified};
@@ -28,6 +29,8 @@ pub struct SnapshotPolicy {
     pub entries: u64,
     /// or so many bytes of them,
     pub log_bytes: u64,
+    /// though a large one waits for entries of as many bytes as the last one had, or of so many.
+    pub patience_bytes: u64,
     /// or any, and this time has passed.
     pub micros: u64,
     /// Entries at the end of the log that are kept for followers,
@@ -47,6 +50,7 @@ impl SnapshotPolicy {
     pub const SERVER: Self = Self {
         entries: SNAPSHOT_ENTRIES,
         log_bytes: SNAPSHOT_LOG_BYTES,
+        patience_bytes: SNAPSHOT_PATIENCE_BYTES,
         micros: SNAPSHOT_MICROS,
         hot_entries: HOT_LOG_ENTRIES_MIN,
         hot_bytes: HOT_LOG_BYTES_MIN,
@@ -85,6 +89,8 @@ pub(super) struct Snapshots {
     pub(super) policy: SnapshotPolicy,
     /// Those that count, oldest first.
     generations: Vec<Position>,
+    /// How large the last one was.
+    last_bytes: u64,
     pub(super) cutting: Option<Cutting>,
     pub(super) incoming: Option<Incoming>,
     pub(super) chunks: Chunks,
@@ -117,9 +123,14 @@ impl Snapshots {
     ) -> Self {
         let mut generations = Vec::new();
         let (mut useless, mut damaged) = (Vec::new(), Vec::new());
+        let mut last_bytes = 0;
         for FoundSnapshot { name, content } in found {
             match content {
-                FoundContent::Restored(_) | FoundContent::Unread => generations.push(name.position),
+                FoundContent::Restored(restored) => {
+                    last_bytes = restored.verified.bytes_count;
+                    generations.push(name.position);
+                }
+                FoundContent::Unread => generations.push(name.position),
                 FoundContent::Damaged(_) => {
                     sometimes!(SnapshotFoundDamaged);
                     damaged.push(*name);
@@ -138,6 +149,7 @@ impl Snapshots {
         Self {
             policy,
             generations,
+            last_bytes,
             cutting: None,
             incoming: None,
             chunks: Chunks::default(),
@@ -259,6 +271,9 @@ impl Replica {
         snapshots.generations.retain(|position| *position != verified.position);
         snapshots.generations.push(verified.position);
         snapshots.generations.sort_unstable_by_key(|position| position.index);
+        if snapshots.newest() == verified.position {
+            snapshots.last_bytes = verified.bytes_count;
+        }
         // One that reaches further than this may be sound after all, and the only one that does: it stays.
         let is_replaced = |file: &FileName| file.position.index <= verified.position.index;
         let (replaced, kept): (Vec<FileName>, Vec<FileName>) =
@@ -292,7 +307,10 @@ impl Replica {
         let Snapshots { policy, since, rests_until, .. } = snapshots;
         let entries = self.applied.0.saturating_sub(since.index.0);
         let bytes = self.applied_bytes.saturating_sub(since.bytes);
-        let is_enough = entries >= policy.entries || bytes >= policy.log_bytes || snapshots.is_one_missing;
+        // So writing snapshots costs about as much as writing the log, however large the store is.
+        let is_worth_it = bytes >= snapshots.last_bytes.min(policy.patience_bytes);
+        let is_due = (entries >= policy.entries && is_worth_it) || bytes >= policy.log_bytes;
+        let is_enough = is_due || snapshots.is_one_missing;
         let due = if is_enough { *rests_until } else { since.at.after(policy.micros).max(*rests_until) };
         (entries > 0 || snapshots.is_one_missing).then_some(due)
     }

@@ -293,6 +293,7 @@ fn often(random: &mut Random) -> SnapshotPolicy {
     SnapshotPolicy {
         entries: random.magnitude(5, 500),
         log_bytes: random.magnitude(10_000, 10_000_000),
+        patience_bytes: random.magnitude(1_000, 1_000_000),
         micros: random.magnitude(SECOND / 2, 30 * SECOND),
         hot_entries: random.magnitude(1, 100),
         hot_bytes: random.magnitude(1_000, 1_000_000),
