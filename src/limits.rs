@@ -482,6 +482,21 @@ pub const HOT_LOG_BYTES_MIN: u64 = 100 * 1_024 * 1_024;
 /// Chosen: a gigabyte in eight seconds, and most of a good disk left for the log.
 pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 128 * 1_024 * 1_024;
 
+/// Microseconds for which the file of a snapshot stays for a client that was told of it or read a piece of it.
+///
+/// Chosen: longer than a client that still is there pauses; a file that nobody reads takes space for no longer.
+pub const SNAPSHOT_HOLD_MICROS: u64 = 30 * 1_000_000;
+
+/// Files of snapshots that are kept because clients read them.
+///
+/// Chosen: two people may save at once; more files than this would only fill the disk.
+pub const SNAPSHOTS_HELD_MAX: usize = 2;
+
+/// Clients' requests about snapshots that wait at a member.
+///
+/// Chosen: some for each of a few clients; a piece is 256 KiB once it is read, and one is read at a time.
+pub const SNAPSHOT_SAVES_WAITING_MAX: usize = 64;
+
 /// Microseconds for which a snapshot that could not be cut is not tried again.
 ///
 /// Chosen: soon after somebody has freed space.

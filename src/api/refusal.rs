@@ -70,6 +70,9 @@ pub enum Refusal {
     /// The connection has no watch of that name.
     #[error("there is no such watch on this connection")]
     NoSuchWatch,
+    /// The snapshot is not there any more, or could not be made.
+    #[error("that snapshot is not there any more, or could not be made; ask for a new one")]
+    NoSuchSnapshot,
 }
 
 impl Refusal {
@@ -86,7 +89,8 @@ impl Refusal {
             | Self::SequenceBeyondWindow
             | Self::WrongCluster
             | Self::NoCommonVersion
-            | Self::NoSuchWatch => Certainty::NotDone,
+            | Self::NoSuchWatch
+            | Self::NoSuchSnapshot => Certainty::NotDone,
             Self::SessionUnknown
             | Self::SequenceForgotten
             | Self::LeaderChanged

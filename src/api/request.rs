@@ -85,6 +85,49 @@ pub enum Request {
     Status,
     /// Something about the watches of the connection it comes on.
     Watch(WatchRequest),
+    /// Something about the snapshots of the member asked.
+    Snapshot {
+        /// Of which keyspace.
+        keyspace: KeyspaceId,
+        /// What.
+        request: SnapshotRequest,
+    },
+}
+
+/// What a client asks of a member's snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotRequest {
+    /// One that holds everything that was committed when this was asked. Answered when it is whole, durable and read back.
+    Cut,
+    /// Some of the bytes of one.
+    Read {
+        /// The last entry that is in it.
+        index: LogIndex,
+        /// The term of that entry.
+        term: Term,
+        /// From where; whole blocks.
+        offset: u64,
+        /// How many, at most `SNAPSHOT_PIECE_BYTES`; whole blocks. Fewer come only at the end of the file.
+        bytes_count: u32,
+    },
+}
+
+/// What a member says of its snapshots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotAnswer {
+    /// There is one to be read. It stays for a while after this, and after each piece that is read of it.
+    Cut {
+        /// The last entry that is in it.
+        index: LogIndex,
+        /// The term of that entry.
+        term: Term,
+        /// Bytes of its file.
+        bytes_count: u64,
+        /// The hash that its closing holds.
+        hash: u64,
+    },
+    /// Some of its bytes.
+    Piece(Bytes),
 }
 
 /// What a client asks of the watches on one of its connections. The request that creates a watch gives it its name.
@@ -125,6 +168,8 @@ pub enum Response {
     Status(Box<Status>),
     /// The answer to `Request::Watch`, or something that a watch is told.
     Watch(WatchAnswer),
+    /// The answer to `Request::Snapshot`.
+    Snapshot(SnapshotAnswer),
     /// The request was not served.
     Refused(Refusal),
 }

@@ -355,6 +355,7 @@ impl LocalMember {
             | Response::SessionClosed
             | Response::Applied(_)
             | Response::Watch(_)
+            | Response::Snapshot(_)
             | Response::Refused(_) => None,
         }
     }

@@ -175,8 +175,7 @@ fn report_of<Bytes: Deref<Target = [u8]>>(
     let segments: Vec<Segment> =
         files.iter().map(|(file, name, bytes)| Segment::read(file, name, bytes)).collect();
     // The log need not hold what the newest sound snapshot does.
-    let sound = snapshots.iter().filter(|snapshot| snapshot.is_sound()).map(Snapshot::name);
-    let restorable = sound.map(|name| (name.group, vec![name.position])).collect();
+    let restorable = snapshots::positions(snapshots);
     // A directory holds the log of one shard today; one file of another is refused by the recovery itself.
     let shard = files.first().map_or(0, |(_, name, _)| name.shard);
     let options = WalOptions { shard, segment_bytes: crate::limits::WAL_SEGMENT_BYTES_MIN };

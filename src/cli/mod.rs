@@ -21,6 +21,8 @@ mod lease;
 mod output;
 mod put;
 pub mod sim;
+mod snapshot;
+mod snapshot_file;
 mod start;
 mod status;
 mod txn;
@@ -84,6 +86,8 @@ enum Command {
     Elect(hold::ElectArgs),
     /// Show and call off the alarm that a keyspace is full
     Alarm(alarm::AlarmArgs),
+    /// Save a snapshot of a running cluster, or verify one
+    Snapshot(snapshot::SnapshotArgs),
     /// Show the whole cluster, and what is wrong with it
     Status(status::StatusArgs),
     /// Look at the configuration of a member
@@ -114,6 +118,7 @@ pub fn run() -> ExitCode {
         Command::Lock(arguments) => hold::lock(arguments),
         Command::Elect(arguments) => hold::elect(arguments),
         Command::Alarm(arguments) => alarm::run(&arguments),
+        Command::Snapshot(arguments) => snapshot::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Config(arguments) => config::check::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
@@ -181,6 +186,7 @@ mod tests {
             (super::alarm::EXAMPLES, 2),
             (super::hold::LOCK_EXAMPLES, 3),
             (super::hold::ELECT_EXAMPLES, 3),
+            (super::snapshot::EXAMPLES, 4),
             (super::status::EXAMPLES, 3),
         ] {
             let commands = commands_in(text);

@@ -85,6 +85,7 @@ const fn refusal_code(refusal: Refusal) -> &'static str {
         Refusal::WrongCluster => "wrong-cluster",
         Refusal::NoCommonVersion => "no-common-version",
         Refusal::NoSuchWatch => "no-such-watch",
+        Refusal::NoSuchSnapshot => "no-such-snapshot",
     }
 }
 
@@ -104,6 +105,9 @@ const fn refusal_advice(refusal: Refusal) -> &'static str {
         Refusal::AnswerTooLong => "ask for less: --limit, --keys-only, --count-only",
         Refusal::WrongCluster => "check --endpoints: the address belongs to another cluster",
         Refusal::NoSuchWatch => "create the watch anew, from the revision after the last one it was told",
+        Refusal::NoSuchSnapshot => {
+            "ask for a new snapshot; the log of the member says what went wrong with that one"
+        }
         Refusal::NoCommonVersion => "use a client and a server of versions that know each other",
     }
 }

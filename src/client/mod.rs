@@ -13,12 +13,15 @@
 //! [`Client::hold`] waits for a lock or an election, and gives a fencing token with it. [`Watcher`] is a watch that outlives
 //! its connections: when its member is lost it goes on at another one, where it stood ([`resume`], pure as well).
 //!
+//! [`SnapshotDownload`] has a member cut a snapshot and reads it.
+//!
 //! What it leaves out: TLS, threads of its own.
 #![forbid(unsafe_code)]
 
 mod blocking;
 mod clock;
 mod connection;
+mod download;
 mod failure;
 mod leases;
 mod lock;
@@ -30,6 +33,7 @@ mod watcher;
 
 pub use blocking::{Client, ClientOptions};
 pub use connection::{Connection, Trouble};
+pub use download::{NoSnapshot, SnapshotDownload};
 pub use failure::Failure;
 pub use lock::{Held, NotHeld};
 pub use watcher::{WatchEvent, Watcher};

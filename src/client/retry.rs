@@ -257,7 +257,8 @@ const fn is_passing(refusal: Refusal) -> bool {
         | Refusal::AnswerTooLong
         | Refusal::WrongCluster
         | Refusal::NoCommonVersion
-        | Refusal::NoSuchWatch => false,
+        | Refusal::NoSuchWatch
+        | Refusal::NoSuchSnapshot => false,
     }
 }
 

@@ -72,6 +72,7 @@ impl Fake {
             | Request::Read { .. }
             | Request::KeepAlive { .. }
             | Request::TimeToLive { .. }
+            | Request::Snapshot { .. }
             | Request::Watch(_)
             | Request::Status => None,
         };
@@ -111,6 +112,7 @@ fn serve(mut stream: TcpStream, member: u64, script: &Mutex<Script>) -> Option<(
                 | Request::Read { .. }
                 | Request::KeepAlive { .. }
                 | Request::TimeToLive { .. }
+                | Request::Snapshot { .. }
                 | Request::Watch(_)
                 | Request::Status => script.acts.pop_front(),
             }
@@ -387,6 +389,7 @@ fn revoked(fake: &Fake) -> Vec<LeaseId> {
         | Request::Read { .. }
         | Request::KeepAlive { .. }
         | Request::TimeToLive { .. }
+        | Request::Snapshot { .. }
         | Request::Watch(_)
         | Request::Status => None,
     };

@@ -230,6 +230,7 @@ impl Watcher {
             Response::Watch(_)
             | Response::SessionOpened { .. }
             | Response::SessionClosed
+            | Response::Snapshot(_)
             | Response::Status(_) => Ok(self.lost("it answers what nobody asked")),
         }
     }

@@ -38,6 +38,7 @@ pub(super) fn answer_bytes(response: &Response) -> usize {
         | Response::SessionClosed
         | Response::Status(_)
         | Response::Watch(_)
+        | Response::Snapshot(_)
         | Response::Refused(_) => 0,
     };
     ANSWER_BYTES + more

@@ -195,7 +195,13 @@ impl Replica {
     }
 
     /// What the cutting ordered is done, or has failed.
-    pub(super) fn cutting_done(&mut self, now: BootMicros, ticket: u64, done: &FileDone) {
+    pub(super) fn cutting_done(
+        &mut self,
+        now: BootMicros,
+        ticket: u64,
+        done: &FileDone,
+        outputs: &mut Vec<Output>,
+    ) {
         let Some(cutting) = self.snapshots.cutting.as_mut().filter(|it| it.ticket == Some(ticket)) else {
             return;
         };
@@ -214,6 +220,7 @@ impl Replica {
         {
             self.node.snapshot_taken(name_of(verified));
             self.snapshot_counts(verified);
+            self.tell_savers(now, verified, outputs);
         }
     }
 
@@ -221,6 +228,7 @@ impl Replica {
     pub(super) fn give_up_cutting(&mut self) {
         if let Some(cutting) = self.snapshots.cutting.take() {
             self.store.release();
+            self.snapshots.saves.cut_failed();
             self.snapshots.discard(cutting.file);
         }
     }

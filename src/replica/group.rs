@@ -25,7 +25,8 @@ use crate::kv::Store;
 use crate::limits::{
     FORWARD_BOOTS_MAX, LEASE_ENDS_WAITING_MAX, LEASES_MAX, PROPOSALS_WAITING_BYTES_MAX,
     PROPOSALS_WAITING_MAX, RAFT_VOTERS_MAX, READS_WAITING_MAX, SESSION_ANSWERS_RESERVED,
-    SESSIONS_ANSWERS_SHARED_MAX, SESSIONS_BYTES_MAX, SESSIONS_MAX, TURN_ANSWER_BYTES_MAX, TURN_WALK_KEYS_MAX,
+    SESSIONS_ANSWERS_SHARED_MAX, SESSIONS_BYTES_MAX, SESSIONS_MAX, SNAPSHOT_SAVES_WAITING_MAX,
+    TURN_ANSWER_BYTES_MAX, TURN_WALK_KEYS_MAX,
 };
 use crate::peer::{Body, Frame};
 use crate::raft::{self, Mark, Message, Node, RoleName};
@@ -419,7 +420,7 @@ impl Replica {
         }
     }
 
-    fn queues(&self) -> [Queue; 11] {
+    fn queues(&self) -> [Queue; 12] {
         let remembered_max = SESSIONS_ANSWERS_SHARED_MAX + SESSIONS_MAX * SESSION_ANSWERS_RESERVED;
         [
             ("proposals that wait", self.proposals.len(), PROPOSALS_WAITING_MAX),
@@ -440,6 +441,7 @@ impl Replica {
                 self.countdown.as_ref().map_or(0, Countdown::ends_waiting),
                 LEASE_ENDS_WAITING_MAX,
             ),
+            ("clients that save snapshots", self.snapshots.saves.count(), SNAPSHOT_SAVES_WAITING_MAX),
             ("watches", self.watches.watches_count(), self.setup.watches.watches_max),
         ]
     }

@@ -18,6 +18,7 @@
 //! | `entries` | the encoded records of the log, by index |
 //! | `snapshots` | when a snapshot is cut, which are kept, and what of the log goes |
 //! | `cutting`, `sessions_bytes`, `restore` | from the state to a file, and back |
+//! | `saving` | a snapshot for a client, who keeps it elsewhere |
 //! | `install` | a snapshot from the leader in the place of the own state |
 //! | `bootstrap` | how a cluster is founded, and why a wiped disk does not vote |
 #![forbid(unsafe_code)]
@@ -39,6 +40,7 @@ mod output;
 mod propose;
 mod read;
 mod restore;
+mod saving;
 mod sessions;
 mod sessions_bytes;
 mod shard;

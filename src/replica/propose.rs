@@ -68,6 +68,10 @@ impl Replica {
                 self.ask_lease(now, ticket, LeaseQuestion { lease, is_renewal: false, wants_keys }, outputs);
                 return;
             }
+            Request::Snapshot { request, .. } => {
+                self.snapshot_request(ticket, request, outputs);
+                return;
+            }
             Request::Watch(_) => {
                 // It comes as an input of its own, with the connection that it is about.
                 outputs.push(group::reply(ticket, Response::Refused(Refusal::Malformed)));

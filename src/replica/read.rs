@@ -32,6 +32,8 @@ enum Question {
     Store(Query),
     /// The time of a lease, which only the confirmed leader knows.
     Lease(LeaseQuestion),
+    /// A snapshot that holds whatever was committed when it was asked for.
+    Save,
     /// A watch from now on: it must not begin before whatever was committed when it was asked for.
     Watch(Place, WatchSpec),
 }
@@ -94,6 +96,11 @@ impl Replica {
         outputs: &mut Vec<Output>,
     ) {
         self.gather(Read { asker: Asker::Client(ticket), question: Question::Watch(place, spec) }, outputs);
+    }
+
+    /// Takes in a client's wish for a snapshot; it is told to whoever cuts them when a read would be answered.
+    pub(super) fn gather_save(&mut self, ticket: Ticket, outputs: &mut Vec<Output>) {
+        self.gather(Read { asker: Asker::Client(ticket), question: Question::Save }, outputs);
     }
 
     /// Takes in a question about the time of a lease; it joins the same round. Only for a leader.
@@ -184,6 +191,7 @@ impl Replica {
                     self.answer(read.asker, response, outputs);
                 }
                 Question::Lease(question) => self.answer_question(now, read.asker, question, outputs),
+                Question::Save => self.save(now, read.asker, outputs),
                 Question::Watch(place, spec) => {
                     self.reads.forget_watch(place);
                     self.create_watch(read.asker, place, &spec, outputs);

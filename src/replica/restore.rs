@@ -67,6 +67,26 @@ impl Restored {
         self.opening.group
     }
 
+    /// What its opening says.
+    pub const fn opening(&self) -> &Opening {
+        &self.opening
+    }
+
+    /// The file that it was read from.
+    pub const fn verified(&self) -> Verified {
+        self.verified
+    }
+
+    /// The store in it.
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// How many sessions are in it.
+    pub fn sessions_count(&self) -> usize {
+        self.sessions.count()
+    }
+
     /// The last entry that is in it.
     pub const fn index(&self) -> LogIndex {
         self.verified.position.index
@@ -110,6 +130,11 @@ impl Restorer {
             }
             Ok(())
         })
+    }
+
+    /// What its opening says, once that was read.
+    pub const fn opening(&self) -> Option<&Opening> {
+        self.opening.as_ref()
     }
 
     /// The state, if all of it was read.

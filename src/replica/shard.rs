@@ -516,6 +516,7 @@ impl Shard {
             | Request::Write { keyspace, .. }
             | Request::KeepAlive { keyspace, .. }
             | Request::TimeToLive { keyspace, .. }
+            | Request::Snapshot { keyspace, .. }
             | Request::Read { keyspace, .. } => *keyspace,
             Request::Status | Request::Watch(_) => KeyspaceId::FIRST,
         };

@@ -2,7 +2,9 @@
 
 use super::test_cluster::{Cluster, get, put, value_of};
 use super::{FoundContent, FoundSnapshot, Observation, SnapshotPolicy, restore_newest};
-use crate::ids::MemberId;
+use crate::api::{Refusal, Request, Response, SnapshotAnswer, SnapshotRequest};
+use crate::ids::{KeyspaceId, LogIndex, MemberId, Term};
+use crate::limits::SNAPSHOT_HOLD_MICROS;
 use crate::snapshot::{FileKind, FileName};
 
 /// So often, and so little of the log kept, that a few writes suffice.
@@ -123,4 +125,81 @@ fn a_start_takes_the_newest_snapshot_that_is_sound() {
     newest.expect("it is there")[100] ^= 1;
     let after = found(&cluster, member);
     assert!(matches!(after[0].content, FoundContent::Damaged(_)) && is_restored(&after[1]));
+}
+
+fn snapshot(request: SnapshotRequest) -> Request {
+    Request::Snapshot { keyspace: KeyspaceId::FIRST, request }
+}
+
+/// Has a member cut a snapshot: the last entry that is in it, and the length of its file.
+fn cut(cluster: &mut Cluster, member: MemberId) -> (LogIndex, Term, u64) {
+    let ticket = cluster.submit(member, snapshot(SnapshotRequest::Cut));
+    cluster.advance(2_000_000);
+    match cluster.replies.remove(&ticket) {
+        Some(Response::Snapshot(SnapshotAnswer::Cut { index, term, bytes_count, .. })) => {
+            (index, term, bytes_count)
+        }
+        other => panic!("a snapshot was asked for: {other:?}"),
+    }
+}
+
+fn read(
+    cluster: &mut Cluster,
+    member: MemberId,
+    (index, term): (LogIndex, Term),
+    offset: u64,
+) -> Result<Vec<u8>, Refusal> {
+    let read = SnapshotRequest::Read { index, term, offset, bytes_count: 4_096 };
+    match cluster.ask(member, snapshot(read)) {
+        Response::Snapshot(SnapshotAnswer::Piece(bytes)) => Ok(bytes.to_vec()),
+        Response::Refused(refusal) => Err(refusal),
+        other => panic!("a piece was asked for: {other:?}"),
+    }
+}
+
+#[test]
+fn whoever_asks_any_member_for_a_snapshot_gets_one_with_everything_that_was_committed() {
+    let mut cluster = served();
+    write_some(&mut cluster, "1");
+    let member = cluster.follower();
+    let ticket = cluster.submit(member, snapshot(SnapshotRequest::Cut));
+    let leader = cluster.leader();
+    cluster.ask(leader, put("m", "later", None));
+    let committed = observed(&cluster, leader).commit;
+    cluster.advance(2_000_000);
+    let told = cluster.replies.remove(&ticket);
+    assert!(matches!(told, Some(Response::Snapshot(_))), "{told:?}");
+
+    let (index, term, bytes_count) = cut(&mut cluster, member);
+    assert!(index >= committed, "everything committed is in it");
+    let again = cut(&mut cluster, member);
+    assert_eq!(again, (index, term, bytes_count), "nothing changed, so it is the same one");
+    let mut bytes = Vec::new();
+    while (bytes.len() as u64) < bytes_count {
+        let offset = bytes.len() as u64;
+        bytes.extend(read(&mut cluster, member, (index, term), offset).expect("it is there"));
+    }
+    let name = found(&cluster, member)[0].name;
+    assert_eq!(bytes, cluster.files[&member][&name.text()], "they are the bytes of its file");
+    assert_eq!(read(&mut cluster, member, (index, term), bytes_count), Ok(Vec::new()));
+    assert_eq!(read(&mut cluster, member, (index, term), 7), Err(Refusal::Malformed));
+    assert_eq!(read(&mut cluster, member, (LogIndex(1), term), 0), Err(Refusal::NoSuchSnapshot));
+}
+
+#[test]
+fn a_file_that_is_being_read_stays_and_afterwards_goes() {
+    let mut cluster = served();
+    write_some(&mut cluster, "1");
+    let member = cluster.follower();
+    let (index, term, _) = cut(&mut cluster, member);
+    for value in ["2", "3", "4", "5", "6"] {
+        write_some(&mut cluster, value);
+        assert!(read(&mut cluster, member, (index, term), 0).is_ok(), "it is kept for its reader");
+    }
+    cluster.advance(SNAPSHOT_HOLD_MICROS);
+    for value in ["7", "8", "9", "10"] {
+        write_some(&mut cluster, value);
+    }
+    assert_eq!(read(&mut cluster, member, (index, term), 0), Err(Refusal::NoSuchSnapshot));
+    assert_eq!(found(&cluster, member).len(), 3, "three are kept");
 }

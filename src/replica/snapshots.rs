@@ -9,6 +9,7 @@ use super::cutting::Cutting;
 use super::group::Replica;
 use super::install::{Chunks, Incoming};
 use super::restore::{FoundContent, FoundSnapshot};
+use super::saving::Saves;
 use super::{FileDone, FileOrder, Output, Shard};
 use crate::ids::{BootMicros, GroupId, LogIndex};
 use crate::limits::{
@@ -74,6 +75,8 @@ pub(super) enum OrderedBy {
     Incoming,
     /// A snapshot being sent.
     Chunks,
+    /// A client that keeps it elsewhere.
+    Saving,
 }
 
 /// What was applied up to some moment.
@@ -89,8 +92,9 @@ pub(super) struct Snapshots {
     pub(super) policy: SnapshotPolicy,
     /// Those that count, oldest first.
     generations: Vec<Position>,
-    /// How large the last one was.
-    last_bytes: u64,
+    /// What is known of the newest of those, if it was read in this boot.
+    verified: Option<Verified>,
+    pub(super) saves: Saves,
     pub(super) cutting: Option<Cutting>,
     pub(super) incoming: Option<Incoming>,
     pub(super) chunks: Chunks,
@@ -122,12 +126,12 @@ impl Snapshots {
         now: BootMicros,
     ) -> Self {
         let mut generations = Vec::new();
+        let mut verified = None;
         let (mut useless, mut damaged) = (Vec::new(), Vec::new());
-        let mut last_bytes = 0;
         for FoundSnapshot { name, content } in found {
             match content {
                 FoundContent::Restored(restored) => {
-                    last_bytes = restored.verified.bytes_count;
+                    verified = Some(restored.verified);
                     generations.push(name.position);
                 }
                 FoundContent::Unread => generations.push(name.position),
@@ -149,7 +153,8 @@ impl Snapshots {
         Self {
             policy,
             generations,
-            last_bytes,
+            verified,
+            saves: Saves::default(),
             cutting: None,
             incoming: None,
             chunks: Chunks::default(),
@@ -169,6 +174,16 @@ impl Snapshots {
     /// The newest one that counts.
     pub(super) fn newest(&self) -> Position {
         self.generations.last().copied().unwrap_or(Position::START)
+    }
+
+    /// The newest one that counts, if it is known to be sound.
+    pub(super) fn newest_verified(&self) -> Option<Verified> {
+        self.verified.filter(|verified| verified.position == self.newest())
+    }
+
+    /// Whether that one counts.
+    pub(super) fn has(&self, position: Position) -> bool {
+        self.generations.contains(&position)
     }
 
     /// The one before it.
@@ -246,6 +261,7 @@ impl Replica {
         }
         self.carry_on_cutting(now, outputs);
         self.carry_on_sending(now, outputs);
+        self.carry_on_saving(now, outputs);
         self.trim_log();
     }
 
@@ -258,9 +274,10 @@ impl Replica {
         outputs: &mut Vec<Output>,
     ) {
         match self.snapshots.orders.remove(&ticket) {
-            Some(OrderedBy::Cutting) => self.cutting_done(now, ticket, &done),
+            Some(OrderedBy::Cutting) => self.cutting_done(now, ticket, &done, outputs),
             Some(OrderedBy::Incoming) => self.incoming_done(now, ticket, done, outputs),
             Some(OrderedBy::Chunks) => self.chunk_done(now, ticket, done, outputs),
+            Some(OrderedBy::Saving) => self.piece_done(now, ticket, done, outputs),
             None => {}
         }
     }
@@ -271,19 +288,20 @@ impl Replica {
         snapshots.generations.retain(|position| *position != verified.position);
         snapshots.generations.push(verified.position);
         snapshots.generations.sort_unstable_by_key(|position| position.index);
-        if snapshots.newest() == verified.position {
-            snapshots.last_bytes = verified.bytes_count;
-        }
         // One that reaches further than this may be sound after all, and the only one that does: it stays.
         let is_replaced = |file: &FileName| file.position.index <= verified.position.index;
         let (replaced, kept): (Vec<FileName>, Vec<FileName>) =
             snapshots.damaged.drain(..).partition(is_replaced);
         snapshots.damaged = kept;
         snapshots.useless.extend(replaced.into_iter().filter(|file| file.position != verified.position));
-        // A file that is being sent stays until it is not.
+        if snapshots.newest() == verified.position {
+            snapshots.verified = Some(verified);
+        }
+        // A file that is being sent or read stays until it is not.
         let sent: Vec<Position> = self.node.snapshots_sent().map(|snapshot| snapshot.position).collect();
+        let is_read = |position: &Position| sent.contains(position) || snapshots.saves.is_held(*position);
         while snapshots.generations.len() > SNAPSHOT_GENERATIONS
-            && let Some(at) = snapshots.generations.iter().position(|position| !sent.contains(position))
+            && let Some(at) = snapshots.generations.iter().position(|position| !is_read(position))
             && at + SNAPSHOT_GENERATIONS <= snapshots.generations.len()
         {
             let oldest = snapshots.generations.remove(at);
@@ -308,17 +326,19 @@ impl Replica {
         let entries = self.applied.0.saturating_sub(since.index.0);
         let bytes = self.applied_bytes.saturating_sub(since.bytes);
         // So writing snapshots costs about as much as writing the log, however large the store is.
-        let is_worth_it = bytes >= snapshots.last_bytes.min(policy.patience_bytes);
+        let last_bytes = snapshots.verified.map_or(0, |last| last.bytes_count);
+        let is_worth_it = bytes >= last_bytes.min(policy.patience_bytes);
         let is_due = (entries >= policy.entries && is_worth_it) || bytes >= policy.log_bytes;
-        let is_enough = is_due || snapshots.is_one_missing;
+        let is_enough = is_due || snapshots.is_one_missing || snapshots.saves.wants_cut();
         let due = if is_enough { *rests_until } else { since.at.after(policy.micros).max(*rests_until) };
-        (entries > 0 || snapshots.is_one_missing).then_some(due)
+        let is_wanted = snapshots.is_one_missing || snapshots.saves.wants_cut();
+        (entries > 0 || is_wanted).then_some(due)
     }
 
     /// When something about snapshots is to be done at the latest.
     pub(super) fn snapshots_deadline(&self) -> BootMicros {
         let snapshots = &self.snapshots;
-        let sending = snapshots.chunks.deadline();
+        let sending = snapshots.chunks.deadline().min(snapshots.saves.deadline());
         let cutting = match &snapshots.cutting {
             Some(cutting) => cutting.deadline(),
             // What is not durable yet will be, and that makes a turn.

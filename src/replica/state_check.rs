@@ -169,6 +169,7 @@ impl Replica {
         self.abandon_proposals(self.node.hard_state().term, outputs);
         self.lose_forwards(outputs);
         self.refuse_all_reads(Refusal::NotReady, outputs);
+        self.refuse_savers(Refusal::NotReady, outputs);
     }
 }
 

@@ -100,7 +100,7 @@ impl ShardThread {
         if matches!(request, Request::Write { .. }) {
             self.stages.write_arrived(self.now);
         }
-        let is_read = matches!(request, Request::Read { .. });
+        let is_read = matches!(request, Request::Read { .. } | Request::Snapshot { .. });
         let asked = Asked { connection: tag, request: frame.request, is_read };
         match request {
             Request::Watch(request) => self.watch_request(asked, request),
@@ -110,6 +110,7 @@ impl ShardThread {
             | Request::Read { .. }
             | Request::KeepAlive { .. }
             | Request::TimeToLive { .. }
+            | Request::Snapshot { .. }
             | Request::Status => {
                 let ticket = self.ticket(Some(asked));
                 self.inputs.push(Input::Client { ticket, request });
@@ -137,6 +138,7 @@ impl ShardThread {
             | Response::SessionClosed
             | Response::Applied(_)
             | Response::Watch(_)
+            | Response::Snapshot(_)
             | Response::Status(_) => encode_response_frame(asked.request, response),
         };
         if asked.is_read && frame.len() > room {

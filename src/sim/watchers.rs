@@ -265,6 +265,7 @@ impl Watchers {
             | Response::SessionOpened { .. }
             | Response::SessionClosed
             | Response::Applied(_)
+            | Response::Snapshot(_)
             | Response::Status(_) => Frame::Refused,
         };
         self.send(now, stream, frame, queue);

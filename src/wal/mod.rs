@@ -38,7 +38,7 @@ mod segments;
 mod words;
 mod writer;
 
-pub use recovery::{FoundSegment, Note, Recovered, RecoveredGroup, RecoveryFailed, recover};
+pub use recovery::{FoundSegment, Note, Recovered, RecoveredGroup, RecoveryFailed, Restorable, recover};
 pub use segments::{NextFrame, SpareSegment, WantedSegment};
 pub use wal_format::{Configuration, Identity, Member, MemberKind};
 pub use writer::{GroupOpening, GroupWrite, Wal, WalOptions, WalWrite};

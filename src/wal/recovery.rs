@@ -156,6 +156,9 @@ impl RecoveredGroup {
     }
 }
 
+/// Of each group, the snapshots that its state can be restored from.
+pub type Restorable = BTreeMap<GroupId, Vec<Position>>;
+
 /// Reads a log back from all the segments found, in any order; none in a new directory. `snapshots`: of each group those
 /// that can be restored. The log that comes out begins at or below the newest of them.
 ///
@@ -166,7 +169,7 @@ impl RecoveredGroup {
 pub fn recover(
     options: WalOptions,
     segments: &[FoundSegment<'_>],
-    snapshots: &BTreeMap<GroupId, Vec<Position>>,
+    snapshots: &Restorable,
 ) -> Result<Recovered, RecoveryFailed> {
     let mut segments = segments.to_vec();
     segments.sort_by_key(|segment| segment.number);

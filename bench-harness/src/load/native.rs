@@ -138,6 +138,7 @@ impl NativeConversation {
             Response::SessionOpened { .. }
             | Response::SessionClosed
             | Response::Status(_)
+            | Response::Snapshot(_)
             | Response::Watch(_) => Err(Cow::from("an answer of another kind")),
         };
         Ok(Answer { number: frame.request, result })

@@ -143,7 +143,8 @@ impl From<Refusal> for Fault {
             | Refusal::SequenceBeyondWindow
             | Refusal::WrongCluster
             | Refusal::NoCommonVersion
-            | Refusal::NoSuchWatch => Self::Unexpected,
+            | Refusal::NoSuchWatch
+            | Refusal::NoSuchSnapshot => Self::Unexpected,
         };
         debug_assert!(
             refusal.certainty() == Certainty::NotDone

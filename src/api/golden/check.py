@@ -188,6 +188,10 @@ class Reader:
             0x06: lambda: {},
             0x20: lambda: self.struct(keyspace=self.u32, lease=self.u64),
             0x21: lambda: self.struct(keyspace=self.u32, lease=self.u64, wants_keys=self.bool),
+            0x48: lambda: self.struct(keyspace=self.u32),
+            0x49: lambda: self.struct(keyspace=self.u32, index=self.u64, term=self.u64, offset=self.u64, bytes=self.u32),
+            0xC8: lambda: self.struct(index=self.u64, term=self.u64, bytes=self.u64, hash=self.u64),
+            0xC9: lambda: self.struct(piece=self.bytes),
             0x10: lambda: self.struct(
                 keyspace=self.u32, keys=self.key_range, start=self.u64, skips_puts=self.bool,
                 skips_deletions=self.bool, wants_previous=self.bool, wants_progress=self.bool),

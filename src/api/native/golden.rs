@@ -5,8 +5,8 @@ use super::{
     encode_request_frame, encode_response_frame, kind,
 };
 use crate::api::{
-    Counter, EncodedCommand, MemberView, ReadMode, Refusal, Request, Response, Role, Stage, Stamp, Status,
-    WatchAnswer, WatchRequest,
+    Counter, EncodedCommand, MemberView, ReadMode, Refusal, Request, Response, Role, SnapshotAnswer,
+    SnapshotRequest, Stage, Stamp, Status, WatchAnswer, WatchRequest,
 };
 use crate::ids::{ClusterId, KeyspaceId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term, WatchId};
 use crate::kv::{
@@ -43,6 +43,7 @@ fn all() -> Vec<Golden> {
     all.extend(space_alarm());
     all.extend(refusals());
     all.extend(watches());
+    all.extend(snapshots());
     all
 }
 
@@ -409,6 +410,35 @@ fn space_alarm() -> Vec<Golden> {
     ]
 }
 
+fn snapshots() -> Vec<Golden> {
+    let (keyspace, index, term) = (KEYSPACE, LogIndex(118), Term(5));
+    let read = SnapshotRequest::Read { index, term, offset: 262_144, bytes_count: 8_192 };
+    let cut = SnapshotAnswer::Cut { index, term, bytes_count: 270_336, hash: 0x1234_5678_9abc_def0 };
+    let piece = SnapshotAnswer::Piece(Bytes::from_static(b"some bytes"));
+    vec![
+        golden(
+            "snapshot-cut",
+            "Request 22 asks for a snapshot that holds everything.",
+            encode_request_frame(22, &Request::Snapshot { keyspace, request: SnapshotRequest::Cut }),
+        ),
+        golden(
+            "snapshot-is-cut",
+            "It is there, up to entry 118 of term 5.",
+            encode_response_frame(22, &Response::Snapshot(cut)),
+        ),
+        golden(
+            "snapshot-read",
+            "Request 23 asks for two blocks of it.",
+            encode_request_frame(23, &Request::Snapshot { keyspace, request: read }),
+        ),
+        golden(
+            "snapshot-piece",
+            "Some bytes of it; a real piece is whole blocks.",
+            encode_response_frame(23, &Response::Snapshot(piece)),
+        ),
+    ]
+}
+
 fn encoded(command: &Command) -> Bytes {
     EncodedCommand::encode(command).unwrap().bytes().clone()
 }
@@ -508,6 +538,10 @@ fn every_kind_of_frame_has_a_golden_one() {
         kind::STATUS,
         kind::LEASE_KEEP_ALIVE,
         kind::LEASE_TIME_TO_LIVE,
+        kind::CUT_SNAPSHOT,
+        kind::READ_SNAPSHOT,
+        kind::SNAPSHOT_CUT,
+        kind::SNAPSHOT_PIECE,
         kind::SERVER_HELLO,
         kind::SESSION_OPENED,
         kind::SESSION_CLOSED,

@@ -22,8 +22,16 @@ impl Features {
     pub const LEASES: Self = Self(4);
     /// The space alarm.
     pub const SPACE_ALARM: Self = Self(8);
+    /// Snapshots, to be saved.
+    pub const SNAPSHOTS: Self = Self(32);
     /// All that this build understands.
-    pub const KNOWN: Self = Self(Self::STORE.0 | Self::WATCHES.0 | Self::LEASES.0 | Self::SPACE_ALARM.0);
+    pub const KNOWN: Self =
+        Self(Self::STORE.0 | Self::WATCHES.0 | Self::LEASES.0 | Self::SPACE_ALARM.0 | Self::SNAPSHOTS.0);
+
+    /// Whether all of `other` are in the set.
+    pub const fn have(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
 
     /// The features that are in both sets.
     #[must_use]

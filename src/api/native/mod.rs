@@ -58,6 +58,10 @@ pub mod kind {
     pub const LEASE_KEEP_ALIVE: u8 = 0x20;
     /// Asks how a lease stands.
     pub const LEASE_TIME_TO_LIVE: u8 = 0x21;
+    /// Asks for a snapshot that holds everything.
+    pub const CUT_SNAPSHOT: u8 = 0x48;
+    /// Asks for some bytes of a snapshot.
+    pub const READ_SNAPSHOT: u8 = 0x49;
     /// The server's first frame.
     pub const SERVER_HELLO: u8 = 0x81;
     /// The session is open.
@@ -78,6 +82,10 @@ pub mod kind {
     pub const WATCH_TOLD: u8 = 0x93;
     /// A watch has ended by itself.
     pub const WATCH_ENDED: u8 = 0x94;
+    /// A snapshot is there to be read.
+    pub const SNAPSHOT_CUT: u8 = 0xC8;
+    /// Some bytes of a snapshot.
+    pub const SNAPSHOT_PIECE: u8 = 0xC9;
     /// The request was not served.
     pub const REFUSED: u8 = 0xFF;
 }

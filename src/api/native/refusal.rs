@@ -80,6 +80,7 @@ const fn code(refusal: Refusal) -> u16 {
         Refusal::WrongCluster => 14,
         Refusal::NoCommonVersion => 15,
         Refusal::NoSuchWatch => 16,
+        Refusal::NoSuchSnapshot => 17,
     }
 }
 
@@ -101,6 +102,7 @@ const fn refusal_of(code: u16, leader: Option<MemberId>) -> Option<Refusal> {
         14 => Refusal::WrongCluster,
         15 => Refusal::NoCommonVersion,
         16 => Refusal::NoSuchWatch,
+        17 => Refusal::NoSuchSnapshot,
         _ => return None,
     })
 }

@@ -4,9 +4,9 @@ use super::command::{put_query, query};
 use super::cursor::{Cursor, Fault, Malformed};
 use super::frame::{Frame, begin_frame, finish_frame};
 use super::{kind, watch};
-use crate::api::{EncodedCommand, ReadMode, Request, Stamp};
-use crate::ids::{KeyspaceId, LeaseId, SessionId};
-use crate::limits::WRITE_HEAD_BYTES_MAX;
+use crate::api::{EncodedCommand, ReadMode, Request, SnapshotRequest, Stamp};
+use crate::ids::{KeyspaceId, LeaseId, LogIndex, SessionId, Term};
+use crate::limits::{SNAPSHOT_PIECE_BYTES, WRITE_HEAD_BYTES_MAX};
 use bytes::{BufMut, Bytes};
 
 /// The whole frame of a request. `id` is not 0 and not one that is still unanswered.
@@ -60,6 +60,18 @@ pub fn encode_request_frame(id: u64, request: &Request) -> Bytes {
             finish_frame(out, kind::LEASE_TIME_TO_LIVE, id)
         }
         Request::Status => finish_frame(begin_frame(0), kind::STATUS, id),
+        Request::Snapshot { keyspace, request } => {
+            let mut out = begin_frame(32);
+            out.put_u32_le(keyspace.0);
+            let SnapshotRequest::Read { index, term, offset, bytes_count } = request else {
+                return finish_frame(out, kind::CUT_SNAPSHOT, id);
+            };
+            out.put_u64_le(index.0);
+            out.put_u64_le(term.0);
+            out.put_u64_le(*offset);
+            out.put_u32_le(*bytes_count);
+            finish_frame(out, kind::READ_SNAPSHOT, id)
+        }
         Request::Watch(asked) => {
             let mut out = begin_frame(64);
             let kind = watch::put_request(&mut out, asked);
@@ -94,6 +106,10 @@ pub fn decode_request(frame: &Frame) -> Result<Request, Malformed> {
             lease: LeaseId(cursor.u64("lease")?),
             wants_keys: cursor.bool("wants_keys")?,
         },
+        kind::CUT_SNAPSHOT => {
+            Request::Snapshot { keyspace: keyspace(&mut cursor)?, request: SnapshotRequest::Cut }
+        }
+        kind::READ_SNAPSHOT => read_snapshot(&mut cursor)?,
         other => Request::Watch(watch::request(other, &mut cursor)?),
     };
     cursor.finish()?;
@@ -119,6 +135,18 @@ fn write(cursor: &mut Cursor<'_>) -> Result<Request, Malformed> {
     let command = EncodedCommand::decode_from(cursor.remainder())
         .map_err(|malformed| Malformed { offset: command_offset + malformed.offset, ..malformed })?;
     Ok(Request::Write { keyspace, stamp, command })
+}
+
+fn read_snapshot(cursor: &mut Cursor<'_>) -> Result<Request, Malformed> {
+    let keyspace = keyspace(cursor)?;
+    let (index, term) = (LogIndex(cursor.u64("index")?), Term(cursor.u64("term")?));
+    let offset = cursor.u64("offset")?;
+    let (limit, bytes_count) = (SNAPSHOT_PIECE_BYTES, cursor.u32("bytes")?);
+    let found = usize::try_from(bytes_count).unwrap_or(usize::MAX);
+    if found > limit {
+        return Err(cursor.fault(Fault::TooMany { what: "bytes of a snapshot", limit, found }));
+    }
+    Ok(Request::Snapshot { keyspace, request: SnapshotRequest::Read { index, term, offset, bytes_count } })
 }
 
 fn read(cursor: &mut Cursor<'_>) -> Result<Request, Malformed> {

@@ -6,15 +6,16 @@ use super::frame::{Frame, begin_frame, finish_frame};
 use super::kind;
 use super::refusal::{put_refusal, refusal, store_code, store_refusal};
 use super::watch;
-use crate::api::{Counter, MemberView, Refusal, Response, Role, Stage, Status, WatchAnswer};
+use crate::api::{Counter, MemberView, Refusal, Response, Role, SnapshotAnswer, Stage, Status, WatchAnswer};
 use crate::ids::{ClusterId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term};
 use crate::kv::{
     Applied, DeleteRangeResult, KeyValue, LeaseOutcome, OperationResult, Outcome, PutResult, RangeResult,
     Renewed, SpaceAlarm, TimeToLive, TxnResult,
 };
 use crate::limits::{
-    KEY_BYTES_MAX, LEASES_MAX, RESPONSE_BYTES_MAX, STATUS_MEASURES_MAX, STATUS_MEMBERS_MAX,
-    STATUS_NAME_BYTES_MAX, STATUS_WORDS_BYTES_MAX, TXN_DEPTH_MAX, TXN_OPERATIONS_MAX, VALUE_BYTES_MAX,
+    KEY_BYTES_MAX, LEASES_MAX, RESPONSE_BYTES_MAX, SNAPSHOT_PIECE_BYTES, STATUS_MEASURES_MAX,
+    STATUS_MEMBERS_MAX, STATUS_NAME_BYTES_MAX, STATUS_WORDS_BYTES_MAX, TXN_DEPTH_MAX, TXN_OPERATIONS_MAX,
+    VALUE_BYTES_MAX,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -86,6 +87,15 @@ fn response(kind: u8, cursor: &mut Cursor<'_>) -> Result<Response, Malformed> {
         }),
         kind::STATUS_ANSWER => Response::Status(Box::new(status(cursor)?)),
         kind::REFUSED => Response::Refused(refusal(cursor)?),
+        kind::SNAPSHOT_CUT => Response::Snapshot(SnapshotAnswer::Cut {
+            index: LogIndex(cursor.u64("index")?),
+            term: Term(cursor.u64("term")?),
+            bytes_count: cursor.u64("bytes")?,
+            hash: cursor.u64("hash")?,
+        }),
+        kind::SNAPSHOT_PIECE => {
+            Response::Snapshot(SnapshotAnswer::Piece(cursor.bytes("piece", SNAPSHOT_PIECE_BYTES)?))
+        }
         other => Response::Watch(watch::answer(other, cursor)?),
     };
     cursor.finish()?;
@@ -265,10 +275,12 @@ pub fn response_bytes_expected(response: &Response) -> usize {
             Outcome::Compacted | Outcome::Lease(_) | Outcome::SpaceAlarm(_) | Outcome::Refused(_) => 0,
         },
         Response::Watch(WatchAnswer::Told(batch)) => watch::batch_bytes_expected(batch),
+        Response::Snapshot(SnapshotAnswer::Piece(bytes)) => bytes.len(),
         Response::SessionOpened { .. }
         | Response::SessionClosed
         | Response::Status(_)
         | Response::Watch(_)
+        | Response::Snapshot(_)
         | Response::Refused(_) => 0,
     };
     BODY_BYTES_EXPECTED + pairs_bytes
@@ -312,6 +324,16 @@ fn put_response(out: &mut BytesMut, response: &Response) -> u8 {
             kind::STATUS_ANSWER
         }
         Response::Watch(answer) => watch::put_answer(out, answer),
+        Response::Snapshot(SnapshotAnswer::Cut { index, term, bytes_count, hash }) => {
+            for number in [index.0, term.0, *bytes_count, *hash] {
+                out.put_u64_le(number);
+            }
+            kind::SNAPSHOT_CUT
+        }
+        Response::Snapshot(SnapshotAnswer::Piece(bytes)) => {
+            put_bytes(out, bytes);
+            kind::SNAPSHOT_PIECE
+        }
         Response::Refused(refused) => {
             put_refusal(out, *refused, &refused.to_string());
             kind::REFUSED

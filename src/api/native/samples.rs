@@ -1,8 +1,8 @@
 //! Random but repeatable values of everything a client can say or hear, for the tests of this room.
 
 use crate::api::{
-    Counter, EncodedCommand, MemberView, ReadMode, Refusal, Request, Response, Role, Stage, Stamp, Status,
-    WatchAnswer, WatchRequest,
+    Counter, EncodedCommand, MemberView, ReadMode, Refusal, Request, Response, Role, SnapshotAnswer,
+    SnapshotRequest, Stage, Stamp, Status, WatchAnswer, WatchRequest,
 };
 use crate::ids::{ClusterId, KeyspaceId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term, WatchId};
 use crate::kv::{
@@ -11,6 +11,7 @@ use crate::kv::{
     OperationResult, Outcome, Put, PutResult, Query, Range, RangeResult, Remaining, Renewed, Revoke, Sort,
     SortBy, SortOrder, SpaceAlarm, StoreRefusal, TimeToLive, Txn, TxnResult,
 };
+use crate::limits::SNAPSHOT_PIECE_BYTES;
 use crate::watch::{Batch, Interest, WatchSpec};
 use bytes::Bytes;
 
@@ -52,7 +53,7 @@ impl Random {
 }
 
 /// Every refusal there is.
-pub(super) const REFUSALS: [Refusal; 17] = [
+pub(super) const REFUSALS: [Refusal; 18] = [
     Refusal::NotLeader { leader: None },
     Refusal::NotLeader { leader: Some(MemberId(3)) },
     Refusal::NoQuorum,
@@ -70,6 +71,7 @@ pub(super) const REFUSALS: [Refusal; 17] = [
     Refusal::WrongCluster,
     Refusal::NoCommonVersion,
     Refusal::NoSuchWatch,
+    Refusal::NoSuchSnapshot,
 ];
 
 const STORE_REFUSALS: [StoreRefusal; 16] = [
@@ -93,7 +95,8 @@ const STORE_REFUSALS: [StoreRefusal; 16] = [
 
 pub(super) fn request(random: &mut Random) -> Request {
     let keyspace = KeyspaceId(u32::from(random.byte()));
-    match random.below(11) {
+    match random.below(12) {
+        11 => Request::Snapshot { keyspace, request: snapshot_request(random) },
         7 => Request::Watch(watch_request(random)),
         9 => Request::KeepAlive { keyspace, lease: LeaseId(random.number()) },
         10 => Request::TimeToLive { keyspace, lease: LeaseId(random.number()), wants_keys: random.flag() },
@@ -114,6 +117,30 @@ pub(super) fn request(random: &mut Random) -> Request {
             mode: random.one_of(&[ReadMode::Linearizable, ReadMode::Serializable]),
         },
         _ => Request::Status,
+    }
+}
+
+fn snapshot_request(random: &mut Random) -> SnapshotRequest {
+    if random.flag() {
+        return SnapshotRequest::Cut;
+    }
+    SnapshotRequest::Read {
+        index: LogIndex(random.number()),
+        term: Term(random.number()),
+        offset: random.number(),
+        bytes_count: u32::try_from(random.below(SNAPSHOT_PIECE_BYTES + 1)).unwrap(),
+    }
+}
+
+fn snapshot_answer(random: &mut Random) -> SnapshotAnswer {
+    if random.flag() {
+        return SnapshotAnswer::Piece(random.bytes(40));
+    }
+    SnapshotAnswer::Cut {
+        index: LogIndex(random.number()),
+        term: Term(random.number()),
+        bytes_count: random.number(),
+        hash: random.number(),
     }
 }
 
@@ -294,7 +321,8 @@ fn compare(random: &mut Random) -> Compare {
 }
 
 pub(super) fn response(random: &mut Random) -> Response {
-    match random.below(10) {
+    match random.below(11) {
+        10 => Response::Snapshot(snapshot_answer(random)),
         0 => Response::SessionOpened { session: SessionId(random.number()) },
         1 => Response::SessionClosed,
         2..=5 => Response::Applied(Applied { revision: Revision(random.number()), outcome: outcome(random) }),
