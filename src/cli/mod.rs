@@ -20,6 +20,7 @@ mod inspect;
 mod lease;
 mod output;
 mod put;
+mod recover;
 pub mod sim;
 mod snapshot;
 mod snapshot_file;
@@ -96,6 +97,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Look into the files of a member that is not running
     Inspect(inspect::InspectArgs),
+    /// The last resort: cut the end off the log of a member that is not running
+    Recover(recover::RecoverArgs),
     /// One member, on loopback only, to try things with
     Dev(dev::DevArgs),
     /// One member of a cluster, until it is told to stop
@@ -123,6 +126,7 @@ pub fn run() -> ExitCode {
         Command::Config(arguments) => config::check::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Recover(arguments) => recover::run(&arguments),
         Command::Dev(arguments) => dev::run(arguments),
         Command::Start(arguments) => start::run(*arguments),
         Command::Sim(arguments) => sim::run(arguments),
@@ -187,6 +191,7 @@ mod tests {
             (super::hold::LOCK_EXAMPLES, 3),
             (super::hold::ELECT_EXAMPLES, 3),
             (super::snapshot::EXAMPLES, 4),
+            (super::recover::EXAMPLES, 3),
             (super::status::EXAMPLES, 3),
         ] {
             let commands = commands_in(text);

@@ -218,6 +218,18 @@ impl DataDirectory {
     /// `File`, among them that the disk is full.
     pub fn write_at(&self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let made = if offset == 0 { OFlags::CREATE | OFlags::TRUNC } else { OFlags::empty() };
+        self.write_into(name, made, offset, bytes)
+    }
+
+    /// Writes over some bytes of a file that is there, durably. Offset and length are whole blocks.
+    ///
+    /// # Errors
+    /// `File`.
+    pub fn overwrite_at(&self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        self.write_into(name, OFlags::empty(), offset, bytes)
+    }
+
+    fn write_into(&self, name: &str, made: OFlags, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let write = || {
             let file = openat(&self.directory, name, self.flags() | made, Mode::RUSR | Mode::WUSR)?;
             let mut buffer = AlignedBuffer::zeroed(bytes.len());

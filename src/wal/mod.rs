@@ -29,6 +29,7 @@
 //! What this room leaves out: files. It says what to write and is told what was found.
 #![forbid(unsafe_code)]
 
+mod cut;
 mod group_log;
 mod recovery;
 mod scan;
@@ -38,6 +39,7 @@ mod segments;
 mod words;
 mod writer;
 
+pub use cut::{CannotCut, Cut, cut};
 pub use recovery::{FoundSegment, Note, Recovered, RecoveredGroup, RecoveryFailed, Restorable, recover};
 pub use segments::{NextFrame, SpareSegment, WantedSegment};
 pub use wal_format::{Configuration, Identity, Member, MemberKind};

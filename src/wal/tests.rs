@@ -833,3 +833,42 @@ fn senseless_section(state: &mut u64, frame: &mut FrameWriter) {
     }
     frame.batch(&tail, Some(&run), records.iter().map(Bytes::as_ref));
 }
+
+#[test]
+fn one_write_cuts_the_end_off_a_log_and_leaves_term_and_vote() {
+    let mut rig = eventful();
+    let last = rig.truth[&ONE].last().index.0;
+    for stop_before in (1..=last).rev() {
+        let recovered = rig.recover();
+        let cut = cut(&recovered, ONE, LogIndex(stop_before)).expect("it can end there");
+        assert_eq!(cut.dropped.keys().map(|index| index.0).collect::<Vec<_>>(), [stop_before]);
+        rig.boot += 1;
+        rig.wal = Wal::resume(OPTIONS, &recovered, rig.boot);
+        rig.write(&[cut.write]);
+        let truth = rig.truth.get_mut(&ONE).unwrap();
+        truth.terms.truncate(usize::try_from(stop_before - 1).unwrap());
+        truth.hard_state.commit = truth.hard_state.commit.min(LogIndex(stop_before - 1));
+        rig.assert_whole(&rig.recover());
+    }
+    rig.reopen();
+    rig.append(ONE, 0, &[4, 4], 50);
+    rig.assert_whole(&rig.recover());
+}
+
+#[test]
+fn nothing_is_cut_that_a_snapshot_holds_or_that_is_not_there() {
+    let mut rig = eventful();
+    let (last, snapshot) = (rig.truth[&ONE].last().index, rig.truth[&ONE].at(2));
+    rig.snapshots.insert(ONE, vec![snapshot]);
+    let recovered = rig.recover();
+    let (stop_before, snapshot) = (LogIndex(2), snapshot.index);
+    assert_eq!(cut(&recovered, ONE, stop_before), Err(CannotCut::InSnapshot { stop_before, snapshot }));
+    assert!(cut(&recovered, ONE, LogIndex(3)).is_ok());
+    let stop_before = last.next();
+    assert_eq!(cut(&recovered, ONE, stop_before), Err(CannotCut::BeyondTheEnd { stop_before, last }));
+    let group = GroupId(9);
+    assert_eq!(cut(&recovered, group, last), Err(CannotCut::NoSuchGroup { group }));
+    rig.snapshots.clear();
+    rig.flip(1, 100);
+    assert_eq!(cut(&rig.recover(), ONE, last), Err(CannotCut::NotWhole));
+}

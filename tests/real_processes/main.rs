@@ -13,6 +13,7 @@ mod leases;
 mod loads;
 mod mistakes;
 mod programs;
+mod recovery;
 mod snapshots;
 mod space;
 mod support;

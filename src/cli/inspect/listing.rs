@@ -10,7 +10,7 @@ use serde::Serialize;
 use std::io::{self, Write};
 use wal_format::{
     BLOCK_BYTES, Batch, Damage, EntryKind, Frame, FrameKind, GroupTail, Record, RunKind, Section,
-    SegmentName, starts_like_a_frame,
+    SegmentName, decode_entry, starts_like_a_frame,
 };
 
 /// Bytes of a key that are shown.
@@ -46,7 +46,7 @@ struct SectionReport {
 }
 
 #[derive(Debug, Serialize)]
-struct EntryReport {
+pub(in crate::cli) struct EntryReport {
     group: u32,
     index: u64,
     term: u64,
@@ -229,6 +229,18 @@ impl EntryReport {
             sequence: header.sequence,
             what: if header.kind == EntryKind::Command { command_words(record.body) } else { String::new() },
         }
+    }
+
+    /// A line about an encoded entry.
+    pub(in crate::cli) fn text_of(record: &[u8]) -> String {
+        let told = decode_entry(record).map_or_else(
+            |damage| Ok(format!("      an entry that cannot be read: {damage}\n").into_bytes()),
+            |(header, body)| {
+                let mut text = Vec::new();
+                Self::of(&Record { header, bytes: record, body }).tell(&mut text).map(|()| text)
+            },
+        );
+        told.map_or_else(|_| String::new(), |text| String::from_utf8_lossy(&text).into_owned())
     }
 
     fn tell(&self, out: &mut impl Write) -> io::Result<()> {

@@ -36,6 +36,14 @@ pub(super) fn read_all(directory: &Path) -> io::Result<Vec<Snapshot>> {
     Ok(snapshots)
 }
 
+/// Of each group in a directory, the snapshots that a member would restore.
+///
+/// # Errors
+/// As `read_all`.
+pub(in crate::cli) fn restorable(directory: &Path) -> io::Result<Restorable> {
+    read_all(directory).map(|snapshots| positions(&snapshots))
+}
+
 /// Of each group, those of some snapshots that a member would restore.
 pub(super) fn positions(snapshots: &[Snapshot]) -> Restorable {
     let mut positions = Restorable::new();
