@@ -15,6 +15,7 @@ mod observer;
 mod plots;
 mod program;
 mod raw_dsync;
+mod snapshots;
 mod target;
 
 use clap::{Parser, Subcommand};
@@ -47,6 +48,8 @@ enum Command {
     Load(Box<load::Options>),
     /// Kill, pause and end members of a cluster under load, round after round, and judge what its clients saw
     Nemesis(nemesis::Options),
+    /// Fill a store, and measure memory, restarts and snapshots while clients write
+    Snapshots(snapshots::Options),
     /// Time durable writes as a write-ahead log makes them: `O_DIRECT`, `RWF_DSYNC`, into zero-filled files
     RawDsync(raw_dsync::Options),
 }
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::JudgeHistory(options) => judge_history::run(&options),
         Command::Load(options) => load::run(&options),
         Command::Nemesis(options) => nemesis::run(&options),
+        Command::Snapshots(options) => snapshots::run(&options),
         Command::RawDsync(options) => raw_dsync::run(&options),
     }
 }

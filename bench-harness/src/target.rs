@@ -154,7 +154,7 @@ impl Target {
 }
 
 /// Removes a directory when dropped.
-struct Removed(PathBuf);
+pub(crate) struct Removed(pub(crate) PathBuf);
 
 impl Drop for Removed {
     fn drop(&mut self) {

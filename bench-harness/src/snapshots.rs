@@ -1,0 +1,345 @@
+//! What a large keyspace costs: memory, restarts, snapshots while clients write, and a follower that needs one.
+//!
+//! ```text
+//!   fill ─> memory ─> writes alone ─> writes while the leader cuts ─> a member restarts
+//!        ─> a follower is away until the log is trimmed beyond it ─> writes while it comes back
+//! ```
+//!
+//! What always holds: latencies are of one cluster in one run, so their ratios mean something; snapshots are cut when this asks
+//! for one, and otherwise hardly. What it leaves out: judging what clients see.
+
+use crate::load::options::LoadArgs;
+use crate::load::report::Measured;
+use crate::load::{self, LoadError};
+use crate::target::System;
+use crate::{machine, program};
+use clap::{Args, Parser};
+use mainstay::cli::cluster::{ClusterError, ClusterOptions, LocalCluster, LocalMember};
+use mainstay::client::{NoSnapshot, SnapshotDownload};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Longer than anything here takes on a machine that is not broken.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// Before anything of a load is counted.
+const WARM_UP_SECONDS: u64 = 2;
+
+/// Entries written while a follower is away: more than a log is kept for one (`HOT_LOG_ENTRIES_MIN`).
+const MISSED_ENTRIES: u64 = 20_000;
+
+const EXAMPLES: &str = "\
+Examples:
+  bench-harness snapshots                                 a million keys of 1 KiB, 20,000 writes a second
+  bench-harness snapshots --value-bytes 256 --json        of 256 B; one line of JSON
+  bench-harness snapshots --keys 50000 --seconds 3        a quick look
+
+Exit code 1 when something did not come about.";
+
+/// The arguments of `bench-harness snapshots`.
+#[derive(Args, Debug)]
+#[command(after_long_help = EXAMPLES)]
+pub(crate) struct Options {
+    /// Keys in the store
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
+    keys: u64,
+    /// Bytes of each value
+    #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
+    value_bytes: u32,
+    /// Writes a second while something is measured
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    rate: u64,
+    /// Seconds of each load
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Where the members' data goes [default: the system's temporary directory]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// This binary of mainstay instead of the one built from this tree
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Machine(#[from] std::io::Error),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("no snapshot: {0}")]
+    Snapshot(#[from] NoSnapshot),
+    #[error("{0}")]
+    NotThere(&'static str),
+}
+
+/// Runs `bench-harness snapshots`.
+pub(crate) fn run(options: &Options) -> ExitCode {
+    match measure(options) {
+        Ok(report) if options.json => println!("{report}"),
+        Ok(report) => println!("{report:#}"),
+        Err(error) => {
+            eprintln!("bench-harness snapshots: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// A cluster, and how it is put under load.
+struct Rig<'a> {
+    options: &'a Options,
+    cluster: LocalCluster,
+    is_interrupted: Arc<AtomicBool>,
+}
+
+fn measure(options: &Options) -> Result<Value, Failed> {
+    let mut cluster_options = ClusterOptions::new(program::find(options.program.as_deref())?, 3);
+    cluster_options.directory =
+        options.data.as_ref().map(|place| place.join(format!("bench-snapshots-{}", std::process::id())));
+    let removed = cluster_options.directory.clone().map(crate::target::Removed);
+    // Cut when this asks for it, so that what is measured is what is said to be measured.
+    cluster_options.arguments = vec!["--snapshot-entries".to_owned(), "100000000".to_owned()];
+    let disk = cluster_options.directory.clone().unwrap_or_else(std::env::temp_dir);
+    std::fs::create_dir_all(&disk)?;
+    let is_interrupted = load::watch_for_interrupts()?;
+    let mut rig = Rig { options, cluster: LocalCluster::start(cluster_options, PATIENCE)?, is_interrupted };
+    eprintln!("snapshots: writing {} keys of {} B", options.keys, options.value_bytes);
+    let filling = now();
+    rig.load(&["--op", "get", "--seconds", "1", "--warmup", "0", "--depth", "16"])?;
+    let fill_seconds = filling.elapsed().as_secs_f64();
+    let memory = rig.memory();
+    let (bytes, first_cut) = rig.cut(rig.leader()?)?;
+    eprintln!("snapshots: a snapshot of {} MiB in {first_cut:.1} s; writes alone", bytes >> 20);
+    let before = rig.writes()?;
+    let (cutting, during) = rig.writes_while_cutting()?;
+    let restart = rig.restart()?;
+    let (catching_up, caught_up_in) = rig.writes_while_a_follower_comes_back()?;
+    let report = json!({
+        "keys": options.keys,
+        "value_bytes": options.value_bytes,
+        "rate": options.rate,
+        "fill_s": fill_seconds,
+        "members": memory,
+        "snapshot_bytes": bytes,
+        "cut_alone_s": first_cut,
+        "alone": latencies(&before, &before),
+        "while_cutting": latencies(&cutting, &before),
+        "cuts_s": during,
+        "restart_s": restart,
+        "while_a_follower_comes_back": latencies(&catching_up, &before),
+        "follower_back_s": caught_up_in,
+        "machine": machine::describe(&disk),
+        "commit": machine::commit(),
+    });
+    drop(rig);
+    drop(removed);
+    Ok(report)
+}
+
+fn latencies(measured: &Measured, before: &Measured) -> Value {
+    let p99 = measured.latency_ms(0.99);
+    json!({
+        "ops_per_s": measured.ops_per_s(),
+        "errors": measured.tally.errors_count(),
+        "p50_ms": measured.latency_ms(0.5),
+        "p99_ms": p99,
+        "max_ms": measured.latency_ms(1.0),
+        "p99_of_alone": p99 / before.latency_ms(0.99).max(0.001),
+        "raw_dsync_p99_us": measured.raw_dsync.as_ref().map(|raw| raw.value_at_quantile(0.99) / 1_000),
+    })
+}
+
+/// A line of arguments of a load.
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    load: LoadArgs,
+}
+
+impl Rig<'_> {
+    /// The native addresses of all members, the leader's first.
+    fn endpoints(&self) -> Result<Vec<String>, Failed> {
+        let mut endpoints: Vec<String> = self.cluster.endpoints().iter().map(ToString::to_string).collect();
+        endpoints.rotate_left(self.leader()?);
+        Ok(endpoints)
+    }
+
+    fn leader(&self) -> Result<usize, Failed> {
+        let leader = self.cluster.leader(PATIENCE).map(|(position, _)| position);
+        leader.ok_or(Failed::NotThere("nobody leads"))
+    }
+
+    /// Puts the cluster under load.
+    fn load(&self, arguments: &[&str]) -> Result<Measured, Failed> {
+        self.loader(arguments)?().map_err(Failed::from)
+    }
+
+    /// What does so, also on another thread.
+    fn loader(
+        &self,
+        arguments: &[&str],
+    ) -> Result<impl FnOnce() -> Result<Measured, LoadError> + Send + use<>, Failed> {
+        let (keys, bytes) = (self.options.keys.to_string(), self.options.value_bytes.to_string());
+        let line = [&["load", "--keys", &keys, "--value-bytes", &bytes], arguments].concat();
+        let args = Line::parse_from(line).load;
+        let (endpoints, is_interrupted) = (self.endpoints()?, Arc::clone(&self.is_interrupted));
+        Ok(move || load::measure(&args, System::Mainstay, &endpoints, &is_interrupted))
+    }
+
+    /// Writes at the rate, on a thread of their own.
+    fn writer(&self) -> Result<impl FnOnce() -> Result<Measured, LoadError> + Send + use<>, Failed> {
+        let [rate, seconds, warm_up] =
+            [self.options.rate, self.options.seconds, WARM_UP_SECONDS].map(|number| number.to_string());
+        let flags = ["--op", "put", "--connections", "64", "--depth", "16", "--rate", &rate];
+        self.loader(&[flags.as_slice(), &["--seconds", &seconds, "--warmup", &warm_up]].concat())
+    }
+
+    fn writes(&self) -> Result<Measured, Failed> {
+        Ok(self.writer()?()?)
+    }
+
+    /// Memory of each member, and what it says that its keys take.
+    fn memory(&self) -> Vec<Value> {
+        let members = self.cluster.members.iter();
+        members
+            .map(|member| {
+                let resident = member.pid().and_then(resident_bytes);
+                json!({
+                    "name": member.name,
+                    "rss_bytes": resident,
+                    "keyspace_bytes": counter(member, "keyspace_bytes"),
+                    "log_bytes": counter(member, "log_bytes"),
+                })
+            })
+            .collect()
+    }
+
+    /// Has a member cut a snapshot: its bytes, and how long it took.
+    fn cut(&self, position: usize) -> Result<(u64, f64), Failed> {
+        cut(&self.cluster.members[position].native.to_string())
+    }
+
+    /// Writes, and snapshots that the leader cuts all the while.
+    fn writes_while_cutting(&self) -> Result<(Measured, Vec<f64>), Failed> {
+        let address = self.endpoints()?.swap_remove(0);
+        let write = self.writer()?;
+        let until = now() + Duration::from_secs(WARM_UP_SECONDS + self.options.seconds);
+        eprintln!("snapshots: writes while the leader cuts");
+        thread::scope(|scope| {
+            let writes = scope.spawn(write);
+            let mut took = Vec::new();
+            while now() < until {
+                took.push(cut(&address)?.1);
+            }
+            let measured = writes.join().expect("a load does not panic")?;
+            Ok((measured, took))
+        })
+    }
+
+    /// Ends a follower in good order and starts it: how long that takes until it serves, in seconds.
+    fn restart(&mut self) -> Result<f64, Failed> {
+        let follower = (self.leader()? + 1) % self.cluster.members.len();
+        eprintln!("snapshots: a member restarts");
+        self.cluster.members[follower].signal(Signal::TERM);
+        self.cluster.members[follower].wait_end(PATIENCE).ok_or(Failed::NotThere("a member does not end"))?;
+        let began = now();
+        self.cluster.restart(follower, PATIENCE)?;
+        Ok(began.elapsed().as_secs_f64())
+    }
+
+    /// A follower is away until what it needs is trimmed; then it comes back, while clients write.
+    fn writes_while_a_follower_comes_back(&mut self) -> Result<(Measured, f64), Failed> {
+        let leader = self.leader()?;
+        let follower = (leader + 1) % self.cluster.members.len();
+        let had = last_index(&self.cluster.members[follower]).unwrap_or(0);
+        self.cluster.members[follower].kill();
+        let seconds = (MISSED_ENTRIES / 10_000).to_string();
+        eprintln!("snapshots: a follower is away");
+        self.load(&["--op", "put", "--connections", "16", "--depth", "64", "--seconds", &seconds])?;
+        // The log is trimmed up to the second-newest snapshot.
+        for _ in 0..2 {
+            self.load(&["--op", "put", "--seconds", "1", "--warmup", "0"])?;
+            self.cut(leader)?;
+        }
+        let until = now() + PATIENCE;
+        while counter(&self.cluster.members[leader], "log_base_index").is_none_or(|base| base <= had) {
+            if now() > until {
+                return Err(Failed::NotThere("the log is not trimmed beyond what the follower has"));
+            }
+            self.load(&["--op", "put", "--seconds", "1", "--warmup", "0"])?;
+        }
+        eprintln!("snapshots: it comes back, while clients write");
+        let write = self.writer()?;
+        let Self { cluster, .. } = self;
+        thread::scope(|scope| {
+            let writes = scope.spawn(write);
+            thread::park_timeout(Duration::from_secs(WARM_UP_SECONDS));
+            let target = last_index(&cluster.members[leader]).unwrap_or(0);
+            let began = now();
+            cluster.launch(follower)?;
+            while applied_index(&cluster.members[follower]).is_none_or(|applied| applied < target) {
+                if began.elapsed() > PATIENCE {
+                    return Err(Failed::NotThere("the follower is not back"));
+                }
+                thread::park_timeout(Duration::from_millis(20));
+            }
+            let took = began.elapsed().as_secs_f64();
+            let measured = writes.join().expect("a load does not panic")?;
+            Ok((measured, took))
+        })
+    }
+}
+
+/// Has the member at `address` cut a snapshot: its bytes, and how long it took.
+fn cut(address: &str) -> Result<(u64, f64), Failed> {
+    let began = now();
+    let download = SnapshotDownload::begin(address, None, PATIENCE, || ())?;
+    Ok((download.bytes_count, began.elapsed().as_secs_f64()))
+}
+
+fn last_index(member: &LocalMember) -> Option<u64> {
+    member.status().map(|status| status.last_index.0)
+}
+
+fn applied_index(member: &LocalMember) -> Option<u64> {
+    member.status().map(|status| status.applied_index.0)
+}
+
+fn counter(member: &LocalMember, name: &str) -> Option<u64> {
+    let counters = member.status()?.counters;
+    counters.iter().find(|counter| counter.name == name).map(|counter| counter.value)
+}
+
+/// Memory of a process that is not swapped out.
+fn resident_bytes(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1_024)
+}
+
+#[allow(clippy::disallowed_methods)] // measures how long real members take
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::resident_bytes;
+
+    #[test]
+    fn the_memory_of_this_process_is_found() {
+        assert!(resident_bytes(std::process::id()).is_some_and(|bytes| bytes > 100_000));
+        assert_eq!(resident_bytes(u32::MAX), None);
+    }
+}
