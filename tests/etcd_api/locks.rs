@@ -51,6 +51,36 @@ fn a_lock_goes_to_one_at_a_time_in_the_order_of_asking() {
 }
 
 #[test]
+fn who_waits_twice_with_one_lease_and_gives_up_once_still_waits() {
+    let cluster = mainstay(1);
+    block_on(async {
+        let client = Client::connect(cluster.members[0].client).await;
+        for lease in 1..=2 {
+            grant(&client, lease).await;
+        }
+        let lock = async |lease| {
+            let lock = v3lockpb::LockRequest { name: "l".into(), lease };
+            client.call::<_, v3lockpb::LockResponse>("/v3lockpb.Lock/Lock", lock).await
+        };
+        let held = lock(1).await.expect("it is free").key;
+        assert_eq!(lock(1).await.expect("it is its own").key, held, "the same lease has the same key");
+        let waits = lock(2);
+        tokio::pin!(waits);
+        let short = std::time::Duration::from_millis(300);
+        assert!(tokio::time::timeout(short, &mut waits).await.is_err(), "it is held");
+        assert!(tokio::time::timeout(short, lock(2)).await.is_err(), "it is held, and this one gives up");
+        // What was given up has been heard of by the time that the next call is answered, or soon after.
+        for _ in 0..20 {
+            assert_eq!(client.get("l/2").await.expect("a get is served").count, 1, "the first still waits");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let unlock = v3lockpb::UnlockRequest { key: held };
+        client.call::<_, v3lockpb::UnlockResponse>("/v3lockpb.Lock/Unlock", unlock).await.expect("let go");
+        assert_eq!(waits.await.expect("it is free again").key, "l/2");
+    });
+}
+
+#[test]
 fn an_election_has_one_leader_and_who_observes_it_is_told() {
     let cluster = mainstay(1);
     block_on(async {

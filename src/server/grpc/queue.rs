@@ -57,25 +57,49 @@ pub(super) async fn session_lease(gate: &Gate, lease: i64) -> Result<LeaseId, St
     }
 }
 
-/// Takes the key away again if it is not said that it is to be kept.
-struct Leaving<'gate> {
-    gate: &'gate Arc<Gate>,
+/// Takes the key that a call made away again if it is not said that it is to be kept. What an earlier call of the same
+/// lease made is that call's, which may hold it by now.
+struct Leaving {
+    gate: Arc<Gate>,
     key: Bytes,
-    is_kept: bool,
+    /// The revision at which this call created the key; None if it found it there.
+    made_at: Option<Revision>,
 }
 
-impl Drop for Leaving<'_> {
+impl Drop for Leaving {
     fn drop(&mut self) {
-        if self.is_kept {
-            return;
-        }
-        let (gate, range) = (Arc::clone(self.gate), KeyRange::Key(self.key.clone()));
+        let Some(made_at) = self.made_at else { return };
+        let (gate, key) = (Arc::clone(&self.gate), self.key.clone());
         tokio::spawn(async move {
-            let delete = DeleteRange { range, wants_previous: false };
+            let delete = DeleteRange { range: KeyRange::Key(key.clone()), wants_previous: false };
             // If it is not done, the lease does it.
-            let _ = gate.wish(Wish::Write(Command::DeleteRange(delete))).await;
+            let _ = if_created_at(&gate, &key, made_at, Operation::DeleteRange(delete)).await;
         });
     }
+}
+
+/// Where a call stands in line.
+struct Entered {
+    /// The revision that created the key.
+    revision: Revision,
+    /// Whether the key was there, with another value.
+    is_other: bool,
+    leaving: Leaving,
+}
+
+/// Gets in line. A client that goes away meanwhile leaves nothing behind, so the call is finished without it.
+async fn enter_line(gate: &Arc<Gate>, key: &Bytes, lease: LeaseId, value: &Bytes) -> Result<Entered, Status> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let (gate, key, value) = (Arc::clone(gate), key.clone(), value.clone());
+    tokio::spawn(async move {
+        let entered = enter(&gate, &key, lease, &value).await.map(|(revision, is_made, is_other)| {
+            let leaving = Leaving { gate: Arc::clone(&gate), key, made_at: is_made.then_some(revision) };
+            Entered { revision, is_other, leaving }
+        });
+        // Nobody may be there any more: then it leaves.
+        let _ = sender.send(entered);
+    });
+    receiver.await.map_err(|_| refused(Fault::Stopped))?
 }
 
 /// Gets in line under `name` with a key that holds `value` and goes with `lease`, and waits until it is the first.
@@ -86,8 +110,7 @@ pub(super) async fn in_line(
     value: Bytes,
 ) -> Result<Place, Status> {
     let key = key_of(name, lease);
-    let (revision, is_other) = enter(gate, &key, lease, &value).await?;
-    let mut leaving = Leaving { gate, key: key.clone(), is_kept: false };
+    let Entered { revision, is_other, mut leaving } = enter_line(gate, &key, lease, &value).await?;
     if is_other {
         put_if_created_at(gate, &key, revision, lease, value).await?;
     }
@@ -97,15 +120,21 @@ pub(super) async fn in_line(
     let (standing, applied) = read(gate, Range::new(KeyRange::Key(key.clone()))).await?;
     let Outcome::Range(found) = applied.outcome else { return Err(refused(Fault::Unexpected)) };
     let is_there = found.pairs.first().is_some_and(|pair| pair.create_revision == revision);
-    leaving.is_kept = true;
+    leaving.made_at = None;
     if !is_there {
         return Err(Status::unknown("mutex: session is expired"));
     }
     Ok(Place { header: standing.header(applied.revision), key, revision })
 }
 
-/// Puts the key unless it is there: the revision that created it, and whether it is there with another value.
-async fn enter(gate: &Gate, key: &Bytes, lease: LeaseId, value: &Bytes) -> Result<(Revision, bool), Status> {
+/// Puts the key unless it is there: the revision that created it, whether that was this call, and whether it is there
+/// with another value.
+async fn enter(
+    gate: &Gate,
+    key: &Bytes,
+    lease: LeaseId,
+    value: &Bytes,
+) -> Result<(Revision, bool, bool), Status> {
     let is_missing = Compare {
         range: KeyRange::Key(key.clone()),
         operator: CompareOperator::Equal,
@@ -121,10 +150,10 @@ async fn enter(gate: &Gate, key: &Bytes, lease: LeaseId, value: &Bytes) -> Resul
     match gate.wish(Wish::Write(Command::Txn(txn))).await.map_err(refused)? {
         (_, Applied { outcome: Outcome::Refused(refusal), .. }) => Err(refused(refusal.into())),
         (_, Applied { revision, outcome: Outcome::Txn(result) }) => match result.results.first() {
-            Some(OperationResult::Put(_)) => Ok((revision, false)),
+            Some(OperationResult::Put(_)) => Ok((revision, true, false)),
             Some(OperationResult::Range(found)) => {
                 let pair = found.pairs.first().ok_or_else(|| refused(Fault::Unexpected))?;
-                Ok((pair.create_revision, pair.value != value))
+                Ok((pair.create_revision, false, pair.value != value))
             }
             _ => Err(refused(Fault::Unexpected)),
         },
