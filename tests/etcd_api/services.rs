@@ -112,6 +112,24 @@ fn a_full_keyspace_says_so_until_there_is_room() {
 }
 
 #[test]
+fn an_alarm_is_told_done_only_if_it_was() {
+    let cluster = mainstay(3);
+    block_on(async {
+        let client = Client::connect(cluster.members[1].client).await;
+        let alarm = |action, alarm| {
+            let request = pb::AlarmRequest { action, member_id: 0, alarm };
+            client.call::<_, pb::AlarmResponse>("/etcdserverpb.Maintenance/Alarm", request)
+        };
+        let corrupt = alarm(1, 2).await.expect_err("there is no such alarm here");
+        assert_eq!(corrupt.code(), tonic::Code::Unimplemented);
+        alarm(0, 7).await.expect_err("there is no such kind at all");
+        assert_eq!(alarm(2, 1).await.expect("nothing is to be called off").alarms.len(), 0);
+        let raised = alarm(1, 1).await.expect("it is raised");
+        assert_eq!(raised.alarms.len(), 1, "{raised:?}");
+    });
+}
+
+#[test]
 fn a_message_that_is_too_large_is_refused_and_a_large_one_is_not() {
     let cluster = mainstay(1);
     block_on(async {

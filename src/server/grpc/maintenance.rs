@@ -33,32 +33,64 @@ impl MaintenanceService {
     }
 }
 
+impl MaintenanceService {
+    /// Waits until this member has everything that was committed.
+    async fn read(&self, range: Range) -> Result<(), Status> {
+        let wish = Wish::Read(Query::Range(range), ReadMode::Linearizable);
+        self.0.wish(wish).await.map(|_| ()).map_err(refused)
+    }
+
+    /// Raises the alarm, or calls it off.
+    async fn space_alarm(&self, is_raised: bool) -> Result<(), Status> {
+        let wish = Wish::Write(Command::SpaceAlarm(SpaceAlarm { is_raised }));
+        match self.0.wish(wish).await.map_err(refused)? {
+            (_, Applied { outcome: Outcome::SpaceAlarm(_), .. }) => Ok(()),
+            (_, Applied { outcome: Outcome::Refused(refusal), .. }) => Err(refused(refusal.into())),
+            _ => Err(refused(Fault::Unexpected)),
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl stubs::maintenance_server::Maintenance for MaintenanceService {
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
         use pb::alarm_request::AlarmAction;
         let request = request.into_inner();
-        let (standing, status) = self.0.status().await.map_err(refused)?;
-        let mut alarms = etcd::alarms(&status);
-        let is_of_space = request.alarm == i32::from(pb::AlarmType::Nospace);
-        let wanted = match AlarmAction::try_from(request.action) {
-            Ok(AlarmAction::Get) => None,
-            Ok(AlarmAction::Activate) => is_of_space.then_some(true),
-            Ok(AlarmAction::Deactivate) => (is_of_space && !alarms.is_empty()).then_some(false),
-            Err(_) => return Err(refused(Fault::UnknownEnumeration)),
+        let Ok(action) = AlarmAction::try_from(request.action) else {
+            return Err(refused(Fault::UnknownEnumeration));
         };
-        if let Some(is_raised) = wanted {
-            let wish = Wish::Write(Command::SpaceAlarm(SpaceAlarm { is_raised }));
-            self.0.wish(wish).await.map_err(refused)?;
-            // Called off, the answer names what was; raised, what was asked for (etcd's rule).
-            if is_raised {
-                let alarm = pb::AlarmType::Nospace.into();
-                alarms = vec![pb::AlarmMember { member_id: request.member_id, alarm }];
-            }
-        } else if request.action == i32::from(AlarmAction::Deactivate) {
-            alarms.clear();
-        }
+        let Ok(kind) = pb::AlarmType::try_from(request.alarm) else {
+            return Err(refused(Fault::UnknownEnumeration));
+        };
+        // Alarms are told of as they are, not as this member may have seen them some time ago.
+        self.read(Range {
+            limit: 1,
+            count_only: true,
+            ..Range::new(KeyRange::Key(Bytes::from_static(b"\0")))
+        })
+        .await?;
+        let (standing, status) = self.0.status().await.map_err(refused)?;
         let header = Some(standing.header(status.revision));
+        let raised = etcd::alarms(&status);
+        let alarms = match (action, kind) {
+            (AlarmAction::Get, pb::AlarmType::None | pb::AlarmType::Nospace) => raised,
+            (AlarmAction::Activate, pb::AlarmType::Nospace) => {
+                self.space_alarm(true).await?;
+                vec![pb::AlarmMember { member_id: request.member_id, alarm: request.alarm }]
+            }
+            // Called off, the answer names what was (etcd's rule).
+            (AlarmAction::Deactivate, pb::AlarmType::Nospace) if !raised.is_empty() => {
+                self.space_alarm(false).await?;
+                raised
+            }
+            (AlarmAction::Activate, pb::AlarmType::Corrupt) => {
+                return Err(refused(Fault::NotBuilt("mainstay: only the alarm NOSPACE can be raised")));
+            }
+            // There is none of that kind.
+            (AlarmAction::Get, pb::AlarmType::Corrupt)
+            | (AlarmAction::Activate, pb::AlarmType::None)
+            | (AlarmAction::Deactivate, _) => Vec::new(),
+        };
         Ok(Response::new(pb::AlarmResponse { header, alarms }))
     }
 
