@@ -610,3 +610,42 @@ pub const GATEWAY_PATIENCE_MILLIS: u64 = 5_000;
 ///
 /// Chosen: a heartbeat; an election is noticed soon and not asked about more than ten times.
 pub const GATEWAY_RETRY_MILLIS: u64 = 50;
+
+/// Sessions under which one gateway writes.
+///
+/// Derived: all requests that it may have under way fit in their windows.
+pub const GATEWAY_SESSIONS_MAX: usize = 16;
+
+const _: () = assert!(
+    GATEWAY_SESSIONS_MAX as u64 * SESSION_WINDOW >= GATEWAY_REQUESTS_MAX as u64,
+    "whatever a gateway has under way can be stamped"
+);
+const _: () =
+    assert!(9 * GATEWAY_SESSIONS_MAX < SESSIONS_MAX, "gateways leave room for native clients' sessions");
+
+/// Bytes of messages of etcd clients that have begun and not ended, on all connections of a gateway.
+///
+/// Chosen: a hundred of the largest messages; whoever begins more is told to come back.
+pub const GATEWAY_INBOUND_BYTES_MAX: usize = 256 * 1_024 * 1_024;
+
+/// Milliseconds within which an etcd client must end a message that it has begun, and the body of a call of one message.
+///
+/// Chosen: the largest message in this time is a megabit a second.
+pub const GATEWAY_MESSAGE_MILLIS_MAX: u64 = 20_000;
+
+/// Bytes of long answers to etcd clients that are made and have not left, on all connections of a gateway.
+///
+/// Chosen: sixteen of the longest answers of the native protocol; whoever asks for more while others take nothing is told
+/// to come back. One answer of any length is let through when nothing else waits.
+pub const GATEWAY_OUTBOUND_BYTES_MAX: usize = 256 * 1_024 * 1_024;
+
+/// Bytes of an answer that are handed to HTTP at once, and so much of one stream waits there for its client.
+///
+/// Chosen: one frame of HTTP/2 as clients take them unasked; four of them wait.
+pub const GATEWAY_PIECE_BYTES: usize = 16 * 1_024;
+
+/// Streams that an etcd client has opened and broken off again, or that were broken off for its mistakes, and that are not
+/// put away yet. Beyond it its connection ends.
+///
+/// Chosen: nobody who means well breaks off more in the time of a turn.
+pub const GATEWAY_STREAMS_RESET_MAX: usize = 256;

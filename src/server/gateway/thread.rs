@@ -6,8 +6,8 @@
 
 use super::Gate;
 use crate::limits::{
-    GATEWAY_CONNECTIONS_MAX, GATEWAY_HEADER_LIST_BYTES_MAX, GATEWAY_KEEPALIVE_MILLIS,
-    GATEWAY_STREAMS_PER_CONNECTION_MAX, GATEWAY_WINDOW_BYTES,
+    GATEWAY_CONNECTIONS_MAX, GATEWAY_HEADER_LIST_BYTES_MAX, GATEWAY_KEEPALIVE_MILLIS, GATEWAY_PIECE_BYTES,
+    GATEWAY_STREAMS_PER_CONNECTION_MAX, GATEWAY_STREAMS_RESET_MAX, GATEWAY_WINDOW_BYTES,
 };
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -95,6 +95,9 @@ async fn converse(socket: TcpStream, router: Router) -> Result<(), Box<dyn std::
         .timer(TokioTimer::new())
         .max_concurrent_streams(GATEWAY_STREAMS_PER_CONNECTION_MAX)
         .max_header_list_size(GATEWAY_HEADER_LIST_BYTES_MAX)
+        .max_pending_accept_reset_streams(GATEWAY_STREAMS_RESET_MAX)
+        .max_local_error_reset_streams(GATEWAY_STREAMS_RESET_MAX)
+        .max_send_buf_size(4 * GATEWAY_PIECE_BYTES)
         .initial_connection_window_size(connection_bytes)
         .initial_stream_window_size(stream_bytes)
         .keep_alive_interval(Duration::from_millis(silence))

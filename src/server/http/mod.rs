@@ -4,6 +4,7 @@
 //! are those of the messages, 64-bit numbers are strings, bytes are base64, what is empty is left out, and an item of a
 //! stream is one line (etcd's gateway). Left out: websockets.
 
+mod flow;
 mod metrics;
 mod monitoring;
 mod streams;
@@ -28,10 +29,11 @@ use tonic::{Code, Status};
 /// Derived: the largest message with all of its bytes in base64.
 const BODY_BYTES_MAX: usize = GRPC_MESSAGE_BYTES_MAX / 3 * 4 + 4;
 
-/// What serves gRPC, and JSON beside it.
+/// What serves gRPC, and JSON beside it; what flows in and out is bounded.
 pub(super) fn beside(grpc: Router, gate: &Arc<Gate>) -> Router {
     let json = router(gate).layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
-    grpc.merge(json).fallback(nothing_here)
+    let flow = axum::middleware::from_fn_with_state(flow::Flow::new(), flow::bounded);
+    grpc.merge(json).fallback(nothing_here).layer(flow)
 }
 
 /// What serves JSON, by paths.
