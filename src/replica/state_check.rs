@@ -170,6 +170,7 @@ impl Replica {
         self.lose_forwards(outputs);
         self.refuse_all_reads(Refusal::NotReady, outputs);
         self.refuse_savers(Refusal::NotReady, outputs);
+        self.end_all_watches(outputs);
     }
 }
 

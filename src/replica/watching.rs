@@ -74,6 +74,13 @@ impl Replica {
         self.pass_on_notices(outputs);
     }
 
+    /// Nothing is told here any more, and whoever asked how far a watch is learns that there is none. Whoever owns the
+    /// connections ends them.
+    pub(super) fn end_all_watches(&mut self, outputs: &mut Vec<Output>) {
+        self.watches.close_all(&mut self.notices);
+        self.pass_on_notices(outputs);
+    }
+
     /// Tells the hub how far the store is. Whoever keeps up is told of it at the end of the turn.
     pub(super) fn watch_advance(&mut self) {
         self.watches.advance(&self.store, &mut self.notices);

@@ -167,6 +167,16 @@ impl Connections {
         late
     }
 
+    /// Those of which something holds.
+    pub(super) fn tags_of(&self, is_meant: impl Fn(&Connection) -> bool) -> Vec<Tag> {
+        let meant =
+            self.places.iter().enumerate().filter_map(|(place, Place { generation, connection, .. })| {
+                let is_meant = connection.as_ref().is_some_and(&is_meant);
+                is_meant.then_some((generation << PLACE_BITS) + place as u64 + TAG_CONNECTIONS)
+            });
+        meant.collect()
+    }
+
     /// Whether nothing waits to be sent on any.
     pub(super) fn are_drained(&self) -> bool {
         self.places.iter().flat_map(|place| &place.connection).all(Connection::is_drained)

@@ -6,7 +6,9 @@
 //! the order in which the shard said it, answers included. Left out: HTTP, and what questions mean.
 
 mod gate;
+mod stamps;
 pub(super) mod thread;
+mod writing;
 
 pub(super) use gate::{Gate, Told, WatchStream};
 
@@ -20,7 +22,8 @@ use crossbeam::queue::ArrayQueue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::Notify;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
 
 /// The bit that tells a gateway's tickets and streams from the shard's own.
 const GATEWAY_BIT: u64 = 1 << 63;
@@ -95,9 +98,20 @@ enum Question {
 /// What a shard has for a gateway.
 #[derive(Debug)]
 enum Answer {
-    Reply { ticket: Ticket, response: Response },
-    Told { to: Vec<Place>, batch: Arc<Batch> },
-    Ended { to: Place, compacted: Revision },
+    Reply {
+        ticket: Ticket,
+        response: Response,
+    },
+    Told {
+        to: Vec<Place>,
+        batch: Arc<Batch>,
+    },
+    Ended {
+        to: Place,
+        compacted: Revision,
+    },
+    /// Nothing is told to any watch any more.
+    StreamsEnded,
 }
 
 /// All answers of one turn, or of several if there was no room.
@@ -119,17 +133,30 @@ pub(super) struct GatewayPort {
     owed_count: usize,
     /// Bytes told on each stream since it was opened.
     told_bytes: BTreeMap<StreamId, u64>,
+    /// Whether this member knows a leader.
+    led: watch::Sender<bool>,
+    is_led: bool,
 }
 
 impl GatewayPort {
-    /// Two ends; `wake` rings the shard.
-    pub(super) fn new(member: MemberId, wake: Wake) -> (Self, Arc<Gate>) {
-        // Beside each request there may be a word about its stream.
-        let questions = Arc::new(Lane::new(2 * GATEWAY_REQUESTS_MAX, Bell::Ring(wake)));
+    /// Two ends; `wake` rings the shard. A stream that wants a leader goes on without for three times `election_millis`.
+    pub(super) fn new(member: MemberId, wake: Wake, election_millis: u64) -> (Self, Arc<Gate>) {
+        // Requests, what is asked about watches, and a word about the stream of each of those.
+        let questions = Arc::new(Lane::new(3 * GATEWAY_REQUESTS_MAX, Bell::Ring(wake)));
         let deliveries = Arc::new(Lane::new(GATEWAY_DELIVERIES_MAX, Bell::Task(Notify::new())));
-        let gate = Arc::new(Gate::new(member, Arc::clone(&questions), Arc::clone(&deliveries)));
-        let told_bytes = BTreeMap::new();
-        (Self { questions, deliveries, gathered: Vec::new(), owed_count: 0, told_bytes }, gate)
+        let (led, is_led) = watch::channel(false);
+        let leaderless_max = Duration::from_millis(3 * election_millis);
+        let (asked, told) = (Arc::clone(&questions), Arc::clone(&deliveries));
+        let gate = Arc::new(Gate::new(member, asked, told, is_led, leaderless_max));
+        let (gathered, told_bytes) = (Vec::new(), BTreeMap::new());
+        (Self { questions, deliveries, gathered, owed_count: 0, told_bytes, led, is_led: false }, gate)
+    }
+
+    /// Whether this member knows a leader as of this turn.
+    pub(super) fn lead(&mut self, is_led: bool) {
+        if std::mem::replace(&mut self.is_led, is_led) != is_led {
+            self.led.send_replace(is_led);
+        }
     }
 
     /// Whether a ticket is of a gateway's request.
@@ -181,6 +208,11 @@ impl GatewayPort {
 
     pub(super) fn end_watch(&mut self, to: Place, compacted: Revision) {
         self.gathered.push(Answer::Ended { to, compacted });
+    }
+
+    /// This member tells nothing to watches any more.
+    pub(super) fn end_streams(&mut self) {
+        self.gathered.push(Answer::StreamsEnded);
     }
 
     /// Hands over what was gathered, at the end of a turn.
@@ -239,7 +271,7 @@ mod tests {
 
     #[test]
     fn answers_that_find_no_room_are_kept_and_handed_over_later() {
-        let (mut port, gate) = GatewayPort::new(MemberId(1), Wake::new().expect("a bell"));
+        let (mut port, gate) = GatewayPort::new(MemberId(1), Wake::new().expect("a bell"), 100);
         let mut stream = gate.open_stream();
         let mut inputs = Vec::new();
         for _ in 0..=GATEWAY_DELIVERIES_MAX {
@@ -257,7 +289,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_stream_is_heard_of() {
-        let (mut port, gate) = GatewayPort::new(MemberId(1), Wake::new().expect("a bell"));
+        let (mut port, gate) = GatewayPort::new(MemberId(1), Wake::new().expect("a bell"), 100);
         drop(gate.open_stream());
         let mut inputs = Vec::new();
         port.take(&mut inputs);

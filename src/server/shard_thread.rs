@@ -160,7 +160,7 @@ impl ShardThread {
         stop.notify(mailbox.clone());
         let listeners = listeners(&config)?;
         let clients = listen_for_clients(&mut config)?;
-        let (gateway, gate) = GatewayPort::new(member, wake.clone());
+        let (gateway, gate) = GatewayPort::new(member, wake.clone(), config.election_ms);
         let others = placement.other_cpus.clone();
         let gateway_thread =
             super::gateway::thread::start(clients, gate, others).map_err(ServerError::Kernel)?;
@@ -226,13 +226,18 @@ impl ShardThread {
             self.connect_peers();
             self.try_to_be_ready();
             let was_serving = self.shard.waiting_for().is_none();
+            let mut serves_no_more = false;
             self.shard.turn(self.now, &mut self.inputs, &mut outputs);
             if was_serving && let Some(waiting_for) = self.shard.waiting_for() {
                 error!(waiting_for, "this member serves no more");
+                serves_no_more = true;
             }
             let took_micros = crate::io::now().since(self.now);
             for output in outputs.drain(..) {
                 self.obey(output)?;
+            }
+            if serves_no_more {
+                self.end_watching();
             }
             self.hand_to_gateway();
             self.send_and_expire();
@@ -621,6 +626,7 @@ impl ShardThread {
     }
 
     fn hand_to_gateway(&mut self) {
+        self.gateway.lead(self.shard.observe().any(|replica| replica.leader.is_some()));
         if !self.gateway.is_waiting() {
             return;
         }

@@ -76,6 +76,14 @@ impl ShardThread {
         self.queue(to.stream.0, encode_response_frame(to.watch.0, &Response::Watch(ended)));
     }
 
+    /// This member serves no more: whoever watches here finds another member.
+    pub(super) fn end_watching(&mut self) {
+        self.gateway.end_streams();
+        for tag in self.connections.tags_of(|connection| connection.is_watching) {
+            self.close(tag, Some("its watches are not served here any more"));
+        }
+    }
+
     /// Some of what waited on a connection has left.
     pub(super) fn stream_sent(&mut self, tag: Tag) {
         if let Some(connection) = self.connections.get(tag).filter(|connection| connection.is_watching) {

@@ -198,6 +198,14 @@ impl Hub {
         }
     }
 
+    /// No stream is served any more.
+    pub fn close_all(&mut self, notices: &mut Vec<Notice>) {
+        let streams: Vec<StreamId> = self.streams.keys().copied().collect();
+        for stream in streams {
+            self.close(stream, notices);
+        }
+    }
+
     /// A client asks how far one of its watches is; it is answered as soon as the watch keeps up.
     pub fn ask(&mut self, place: Place, ticket: Ticket, notices: &mut Vec<Notice>) {
         let upto = self.upto;

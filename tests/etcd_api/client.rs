@@ -15,13 +15,28 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     channel: Channel,
+    /// Whether it wants a member that knows a leader.
+    wants_leader: bool,
 }
 
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address is a URI");
         let channel = endpoint.timeout(PATIENCE).connect().await.expect("the server listens");
-        Self { channel }
+        Self { channel, wants_leader: false }
+    }
+
+    /// The same, of a client that wants a member that knows a leader.
+    pub(crate) fn led(&self) -> Self {
+        Self { wants_leader: true, ..self.clone() }
+    }
+
+    fn request<M>(&self, message: M) -> Request<M> {
+        let mut request = Request::new(message);
+        if self.wants_leader {
+            request.metadata_mut().insert("hasleader", "true".parse().expect("a word"));
+        }
+        request
     }
 
     /// Calls `path` ("etcdserverpb.KV/Put").
@@ -34,7 +49,7 @@ impl Client {
         grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let path = PathAndQuery::from_static(path);
         let codec = tonic_prost::ProstCodec::<Q, A>::default();
-        grpc.unary(Request::new(request), path, codec).await.map(tonic::Response::into_inner)
+        grpc.unary(self.request(request), path, codec).await.map(tonic::Response::into_inner)
     }
 
     /// Calls `path` with a stream of messages, and gives back the stream of answers.
@@ -51,7 +66,7 @@ impl Client {
         grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let path = PathAndQuery::from_static(path);
         let codec = tonic_prost::ProstCodec::<Q, A>::default();
-        grpc.streaming(Request::new(requests), path, codec).await.map(tonic::Response::into_inner)
+        grpc.streaming(self.request(requests), path, codec).await.map(tonic::Response::into_inner)
     }
 
     pub(crate) async fn put(&self, key: &str, value: &str) -> Result<pb::PutResponse, Status> {

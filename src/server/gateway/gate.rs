@@ -1,8 +1,9 @@
 //! The gateway's end of the lanes: questions are asked here, and answers find who waits for them.
 //!
-//! Always: a request is tried again only if the refusal is certain that nothing was done, and only for lack of a leader
-//! or a quorum; whoever gives up waiting costs a place until the answer comes, and no more. Left out: the shard's end.
+//! Always: a read is tried again only for lack of a leader or a quorum; whoever gives up waiting costs a place until the
+//! answer comes, and no more. Left out: the shard's end, and how a write is made sure of (`writing`).
 
+use super::stamps::Stamps;
 use super::{Answer, Bell, Delivery, GATEWAY_BIT, Lane, Question, Watches, batch_bytes};
 use crate::api::etcd::{Fault, Standing, Wish};
 use crate::api::{Certainty, EncodedCommand, Refusal, Request, Response, WatchRequest};
@@ -15,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// How long what found no room on the lane waits before it is tried again.
 const OWED_PAUSE: Duration = Duration::from_millis(5);
@@ -42,6 +43,9 @@ pub(in super::super) enum Told {
 struct State {
     next: u64,
     waiting: BTreeMap<u64, Waiter>,
+    /// How many of them are requests, and how many are asked about watches, which may wait for long.
+    ones_waiting: usize,
+    streams_waiting: usize,
     streams: BTreeMap<StreamId, mpsc::UnboundedSender<Told>>,
     /// What must reach the shard and found no room.
     owed: VecDeque<Question>,
@@ -57,6 +61,13 @@ pub(in super::super) struct Gate {
     questions: Arc<Lane<Question>>,
     deliveries: Arc<Lane<Delivery>>,
     state: Mutex<State>,
+    stamps: Mutex<Stamps>,
+    /// Rung when a session was opened, or could not be.
+    pub(super) stamps_changed: Notify,
+    /// Whether this member knows a leader.
+    led: watch::Receiver<bool>,
+    /// How long a stream that wants a leader goes on without.
+    leaderless_max: Duration,
 }
 
 impl Gate {
@@ -64,9 +75,37 @@ impl Gate {
         member: MemberId,
         questions: Arc<Lane<Question>>,
         deliveries: Arc<Lane<Delivery>>,
+        led: watch::Receiver<bool>,
+        leaderless_max: Duration,
     ) -> Self {
         let standing = Standing { member, ..Standing::default() };
-        Self { questions, deliveries, state: Mutex::new(State { standing, ..State::default() }) }
+        let state = Mutex::new(State { standing, ..State::default() });
+        let (stamps, stamps_changed) = (Mutex::default(), Notify::new());
+        Self { questions, deliveries, state, stamps, stamps_changed, led, leaderless_max }
+    }
+
+    pub(super) fn stamps(&self) -> MutexGuard<'_, Stamps> {
+        self.stamps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this member knows a leader.
+    pub(in super::super) fn is_led(&self) -> bool {
+        *self.led.borrow()
+    }
+
+    /// Ends when this member has known no leader for three election timeouts (etcd's rule).
+    pub(in super::super) async fn leader_lost(self: Arc<Self>) {
+        let mut led = self.led.clone();
+        loop {
+            if led.wait_for(|is_led| !is_led).await.is_err() {
+                // The shard has ended, and with it everything that asks.
+                std::future::pending::<()>().await;
+            }
+            let found = tokio::time::timeout(self.leaderless_max, led.wait_for(|is_led| *is_led)).await;
+            if found.is_err() {
+                return;
+            }
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -76,14 +115,16 @@ impl Gate {
     /// What the store says to a request of the etcd API.
     pub(in super::super) async fn wish(&self, wish: Wish) -> Result<(Standing, Applied), Fault> {
         let keyspace = KeyspaceId::FIRST;
-        let request = match wish {
+        match wish {
             Wish::Write(command) => {
                 let command = EncodedCommand::encode(&command).map_err(|_| Fault::TooLarge)?;
-                Request::Write { keyspace, stamp: None, command }
+                match self.write(keyspace, command).await? {
+                    (standing, Response::Applied(applied)) => Ok((standing, applied)),
+                    _ => Err(Fault::Unexpected),
+                }
             }
-            Wish::Read(query, mode) => Request::Read { keyspace, query, mode },
-        };
-        self.applied(request).await
+            Wish::Read(query, mode) => self.applied(Request::Read { keyspace, query, mode }).await,
+        }
     }
 
     /// What the store says to a request.
@@ -125,7 +166,8 @@ impl Gate {
         ended.unwrap_or(Err(last))
     }
 
-    fn send(&self, request: Request) -> Result<oneshot::Receiver<(Standing, Response)>, Fault> {
+    /// Asks once.
+    pub(super) fn send(&self, request: Request) -> Result<oneshot::Receiver<(Standing, Response)>, Fault> {
         let (sender, receiver) = oneshot::channel();
         let ticket = self.admit(Waiter::One(sender))?;
         self.put(ticket, Input::Client { ticket, request })?;
@@ -138,9 +180,14 @@ impl Gate {
         if state.is_closed {
             return Err(Fault::Stopped);
         }
-        if state.waiting.len() >= GATEWAY_REQUESTS_MAX {
+        let count = match waiter {
+            Waiter::One(_) => &mut state.ones_waiting,
+            Waiter::Stream(_) => &mut state.streams_waiting,
+        };
+        if *count >= GATEWAY_REQUESTS_MAX {
             return Err(Fault::TooManyRequests);
         }
+        *count += 1;
         state.next += 1;
         let number = state.next;
         state.waiting.insert(number, waiter);
@@ -149,7 +196,7 @@ impl Gate {
 
     fn put(&self, ticket: Ticket, input: Input) -> Result<(), Fault> {
         self.questions.put(Question::Input(input)).map_err(|_| {
-            self.state().waiting.remove(&(ticket.0 & !GATEWAY_BIT));
+            self.state().take_waiter(ticket);
             Fault::TooManyRequests
         })
     }
@@ -202,6 +249,7 @@ impl Gate {
                 let mut state = self.state();
                 state.is_closed = true;
                 state.waiting.clear();
+                (state.ones_waiting, state.streams_waiting) = (0, 0);
                 state.streams.clear();
                 return;
             }
@@ -222,6 +270,8 @@ impl Gate {
             match answer {
                 Answer::Reply { ticket, response } => state.answer(ticket, response),
                 Answer::Told { to, batch } => state.tell_all(&to, &batch),
+                // Whoever listens on one finds that it has ended, and its client finds another member.
+                Answer::StreamsEnded => state.streams.clear(),
                 Answer::Ended { to, compacted } => {
                     state.tell(to.stream, Told::Ended { watch: to.watch, standing, compacted });
                 }
@@ -231,9 +281,18 @@ impl Gate {
 }
 
 impl State {
+    fn take_waiter(&mut self, ticket: Ticket) -> Option<Waiter> {
+        let waiter = self.waiting.remove(&(ticket.0 & !GATEWAY_BIT))?;
+        match waiter {
+            Waiter::One(_) => self.ones_waiting -= 1,
+            Waiter::Stream(_) => self.streams_waiting -= 1,
+        }
+        Some(waiter)
+    }
+
     fn answer(&mut self, ticket: Ticket, response: Response) {
         let standing = self.standing;
-        match self.waiting.remove(&(ticket.0 & !GATEWAY_BIT)) {
+        match self.take_waiter(ticket) {
             Some(Waiter::One(sender)) => {
                 // Whoever asked may have given up.
                 let _ = sender.send((standing, response));
@@ -261,7 +320,7 @@ impl State {
 }
 
 /// Whether a refusal says that nothing was done and nobody could, for the moment.
-fn is_worth_a_retry(refusal: Refusal) -> bool {
+pub(super) fn is_worth_a_retry(refusal: Refusal) -> bool {
     let is_for_lack_of_others =
         matches!(refusal, Refusal::NotLeader { .. } | Refusal::NoQuorum | Refusal::NotReady);
     is_for_lack_of_others && refusal.certainty() == Certainty::NotDone
@@ -323,7 +382,7 @@ mod tests {
 
     #[test]
     fn a_gateway_that_has_asked_as_much_as_it_may_refuses_until_something_is_answered() {
-        let (mut port, gate) = GatewayPort::new(MemberId(1), Wake::new().expect("a bell"));
+        let (mut port, gate) = GatewayPort::new(MemberId(1), Wake::new().expect("a bell"), 100);
         let mut asked = Vec::new();
         for _ in 0..GATEWAY_REQUESTS_MAX {
             asked.push(gate.send(Request::Status).expect("there is room"));
@@ -334,6 +393,18 @@ mod tests {
         let Some(Input::Client { ticket, .. }) = inputs.first() else { panic!("a request was asked") };
         gate.state().answer(*ticket, Response::Refused(Refusal::Overloaded));
         assert!(gate.send(Request::Status).is_ok(), "one was answered");
+    }
+
+    #[test]
+    fn what_is_asked_about_watches_takes_no_place_of_requests() {
+        let (_port, gate) = GatewayPort::new(MemberId(1), Wake::new().expect("a bell"), 100);
+        let mut stream = gate.open_stream();
+        let progress = || WatchRequest::Progress { watch: WatchId(1) };
+        for _ in 0..GATEWAY_REQUESTS_MAX {
+            stream.ask(WatchId(1), progress()).expect("there is room");
+        }
+        assert_eq!(stream.ask(WatchId(1), progress()).err(), Some(Fault::TooManyRequests));
+        assert!(gate.send(Request::Status).is_ok(), "others are served");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Elections by name: who is first in line leads, and what its key holds is what it proclaims (etcd's `v3election`).
 
+use super::leader::{Answers, while_led};
 use super::queue::{Place, first, if_created_at, in_line, put_if_created_at, session_lease, under};
 use super::refused;
 use super::services::election::election_server::{Election, ElectionServer};
@@ -10,9 +11,7 @@ use crate::ids::{KeyspaceId, LeaseId, Revision, WatchId};
 use crate::kv::{DeleteRange, KeyRange, Operation};
 use crate::server::gateway::{Gate, Told};
 use crate::watch::{Interest, WatchSpec};
-use std::pin::Pin;
 use std::sync::Arc;
-use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 /// The service.
@@ -67,14 +66,15 @@ impl Election for ElectionService {
         Ok(Response::new(pb::LeaderResponse { header: Some(header), kv: Some(key_value(leader)) }))
     }
 
-    type ObserveStream = Pin<Box<dyn Stream<Item = Result<pb::LeaderResponse, Status>> + Send>>;
+    type ObserveStream = Answers<pb::LeaderResponse>;
 
     async fn observe(
         &self,
         request: Request<pb::LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
         let (sender, receiver) = tokio::sync::mpsc::channel(1);
-        let (gate, name) = (Arc::clone(&self.0), request.into_inner().name);
+        let (metadata, _, request) = request.into_parts();
+        let (gate, name) = (Arc::clone(&self.0), request.name);
         tokio::spawn(async move {
             tokio::select! {
                 () = sender.closed() => {}
@@ -86,7 +86,8 @@ impl Election for ElectionService {
                 }
             }
         });
-        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver))))
+        let answers = Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver));
+        Ok(Response::new(while_led(&self.0, &metadata, answers)))
     }
 
     async fn resign(

@@ -1,5 +1,6 @@
 //! The service `Lease`.
 
+use super::leader::{Answers, while_led};
 use super::{refused, stubs};
 use crate::api::etcd::proto::etcdserverpb as pb;
 use crate::api::etcd::{self, Wish, lease_id};
@@ -7,9 +8,7 @@ use crate::api::{ReadMode, Request as Asked};
 use crate::ids::KeyspaceId;
 use crate::kv::Query;
 use crate::server::gateway::Gate;
-use std::pin::Pin;
 use std::sync::Arc;
-use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 /// The service.
@@ -41,15 +40,15 @@ impl stubs::lease_server::Lease for LeaseService {
         etcd::revoke_answer(standing, applied).map(Response::new).map_err(refused)
     }
 
-    type LeaseKeepAliveStream =
-        Pin<Box<dyn Stream<Item = Result<pb::LeaseKeepAliveResponse, Status>> + Send>>;
+    type LeaseKeepAliveStream = Answers<pb::LeaseKeepAliveResponse>;
 
     async fn lease_keep_alive(
         &self,
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let (sender, receiver) = tokio::sync::mpsc::channel(RENEWALS_WAITING_MAX);
-        let (gate, mut requests) = (Arc::clone(&self.0), request.into_inner());
+        let (metadata, _, mut requests) = request.into_parts();
+        let gate = Arc::clone(&self.0);
         tokio::spawn(async move {
             while let Ok(Some(request)) = requests.message().await {
                 let answer = renew(&gate, request.id).await;
@@ -59,7 +58,8 @@ impl stubs::lease_server::Lease for LeaseService {
                 }
             }
         });
-        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver))))
+        let answers = Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver));
+        Ok(Response::new(while_led(&self.0, &metadata, answers)))
     }
 
     async fn lease_time_to_live(

@@ -8,6 +8,7 @@ mod cluster;
 mod election;
 mod health;
 mod kv;
+mod leader;
 mod lease;
 mod lock;
 mod maintenance;
@@ -76,6 +77,7 @@ pub(super) fn router(gate: &Arc<Gate>) -> axum::Router {
         .add_service(health::service(gate))
         .prepare()
         .into_axum_router()
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(gate), leader::only_if_led))
 }
 
 /// A fault as gRPC tells it.

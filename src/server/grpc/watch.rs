@@ -5,12 +5,13 @@
 //! answered when every watch of the stream was told everything up to the revision that is named. A client that takes
 //! nothing is told nothing more: then the hub falls back to history. Left out: who is told what (`watch`).
 
+use super::leader::{Answers, while_led};
 use super::{refused, stubs};
-use crate::api::etcd::proto::{etcdserverpb as pb, mvccpb};
+use crate::api::etcd::proto::etcdserverpb as pb;
 use crate::api::etcd::{self, Fault, NotWatched, Standing};
 use crate::api::{Certainty, Refusal, Response as Answer, WatchAnswer, WatchRequest};
 use crate::ids::{KeyspaceId, Revision, Ticket, WatchId};
-use crate::limits::GATEWAY_RETRY_MILLIS;
+use crate::limits::{GATEWAY_PATIENCE_MILLIS, GATEWAY_RETRY_MILLIS};
 use crate::server::gateway::{Gate, Told, WatchStream};
 use crate::watch::{Batch, WatchSpec};
 use pb::watch_request::RequestUnion;
@@ -19,6 +20,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
+use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -27,23 +29,30 @@ use tonic::{Request, Response, Status, Streaming};
 /// Chosen: one is being sent and one is ready; what waits beyond that waits where it is counted, at the hub.
 const ANSWERS_WAITING_MAX: usize = 2;
 
+/// How long a watch may be on its way to be created on a member that serves nothing.
+const PATIENCE: Duration = Duration::from_millis(GATEWAY_PATIENCE_MILLIS);
+
+/// Watches of one stream that are asked at once how far they are.
+///
+/// Chosen: few streams have more; one with thousands of watches must not take the places of others' requests.
+const PROGRESS_ASKED_MAX: usize = 8;
+
 /// The service.
 #[derive(Debug)]
 pub(super) struct WatchService(pub(super) Arc<Gate>);
 
-type Answers = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
-
 #[tonic::async_trait]
 impl stubs::watch_server::Watch for WatchService {
-    type WatchStream = Answers;
+    type WatchStream = Answers<pb::WatchResponse>;
 
     async fn watch(
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        let (metadata, _, requests) = request.into_parts();
         // Whoever breaks its stream off is heard of when answers are not taken any more.
-        let requests = request.into_inner().map_while(Result::ok);
-        Ok(Response::new(converse(&self.0, requests)))
+        let requests = requests.map_while(Result::ok);
+        Ok(Response::new(while_led(&self.0, &metadata, converse(&self.0, requests))))
     }
 }
 
@@ -51,7 +60,7 @@ impl stubs::watch_server::Watch for WatchService {
 pub(in super::super) fn converse(
     gate: &Arc<Gate>,
     requests: impl Stream<Item = pb::WatchRequest> + Send + 'static,
-) -> Answers {
+) -> Answers<pb::WatchResponse> {
     let (sender, receiver) = tokio::sync::mpsc::channel(ANSWERS_WAITING_MAX);
     let conversation = Conversation {
         stream: gate.open_stream(),
@@ -76,8 +85,8 @@ struct Ended;
 struct Watch {
     id: i64,
     takes_fragments: bool,
-    /// Changes of a revision of which more follows.
-    held: Vec<mvccpb::Event>,
+    /// Changes of a revision of which more follows. They are shared by all watches that are told them.
+    held: Vec<Arc<Batch>>,
     /// The client wants it to end, by this request.
     cancelling: Option<Ticket>,
 }
@@ -88,11 +97,16 @@ struct Creating {
     ticket: Ticket,
     name: WatchId,
     spec: WatchSpec,
+    /// Since when.
+    since: Instant,
 }
 
-/// A request for progress that is not answered yet.
+/// A request for progress that is not answered yet. Watches are asked one after the other: what the least of them had
+/// reached when it was asked, all have reached.
 #[derive(Debug)]
 struct Progress {
+    /// Watches that are yet to be asked.
+    left: Vec<WatchId>,
     awaited: Vec<Ticket>,
     reached: Option<Revision>,
 }
@@ -172,7 +186,7 @@ impl Conversation {
         let takes_fragments = request.fragment;
         self.watches.insert(name, Watch { id, takes_fragments, held: Vec::new(), cancelling: None });
         self.ids.insert(id, name);
-        self.ask_to_create(name, spec).await
+        self.ask_to_create(name, spec, Instant::now()).await
     }
 
     fn unused_id(&mut self) -> i64 {
@@ -183,10 +197,10 @@ impl Conversation {
         self.next_id - 1
     }
 
-    async fn ask_to_create(&mut self, name: WatchId, spec: WatchSpec) -> Result<(), Ended> {
+    async fn ask_to_create(&mut self, name: WatchId, spec: WatchSpec, since: Instant) -> Result<(), Ended> {
         let request = WatchRequest::Create { keyspace: KeyspaceId::FIRST, spec: spec.clone() };
         let ticket = self.insist(name, request).await?;
-        self.creating = Some(Creating { ticket, name, spec });
+        self.creating = Some(Creating { ticket, name, spec, since });
         Ok(())
     }
 
@@ -220,19 +234,27 @@ impl Conversation {
             // The answer that is on its way is of now or later.
             return Ok(());
         }
-        let names: Vec<WatchId> = self.watches.keys().copied().collect();
-        let mut awaited = Vec::with_capacity(names.len());
-        for name in names {
-            awaited.push(self.insist(name, WatchRequest::Progress { watch: name }).await?);
-        }
-        self.progress = Some(Progress { awaited, reached: None });
-        self.tell_progress_if_known().await
+        let left = self.watches.keys().copied().collect();
+        self.progress = Some(Progress { left, awaited: Vec::new(), reached: None });
+        self.go_on_with_progress().await
     }
 
-    async fn tell_progress_if_known(&mut self) -> Result<(), Ended> {
-        let Some(progress) = self.progress.take_if(|progress| progress.awaited.is_empty()) else {
-            return Ok(());
-        };
+    /// Asks further watches how far they are, and tells the client when all have answered.
+    async fn go_on_with_progress(&mut self) -> Result<(), Ended> {
+        while let Some(progress) = &mut self.progress
+            && progress.awaited.len() < PROGRESS_ASKED_MAX
+            && let Some(name) = progress.left.pop()
+        {
+            if !self.watches.contains_key(&name) {
+                continue;
+            }
+            let ticket = self.insist(name, WatchRequest::Progress { watch: name }).await?;
+            if let Some(progress) = &mut self.progress {
+                progress.awaited.push(ticket);
+            }
+        }
+        let is_answered = |progress: &mut Progress| progress.awaited.is_empty() && progress.left.is_empty();
+        let Some(progress) = self.progress.take_if(is_answered) else { return Ok(()) };
         // Where all have ended meanwhile there is nothing to be told.
         let Some(reached) = progress.reached else { return Ok(()) };
         let (standing, _) = self.stream.standing();
@@ -270,7 +292,7 @@ impl Conversation {
                 let least = progress.reached.map_or(revision, |reached| reached.min(revision));
                 progress.reached = Some(least);
             }
-            return self.tell_progress_if_known().await;
+            return self.go_on_with_progress().await;
         }
         let mut cancelled = self.watches.iter().filter(|(_, watch)| watch.cancelling == Some(ticket));
         if let Some((name, _)) = cancelled.next() {
@@ -288,47 +310,53 @@ impl Conversation {
         standing: Standing,
         response: &Answer,
     ) -> Result<(), Ended> {
-        let Creating { name, spec, .. } = creating;
+        let Creating { name, spec, since, .. } = creating;
         match response {
             Answer::Watch(WatchAnswer::Created { revision }) => {
                 let Some(watch) = self.watches.get(&name) else { return Ok(()) };
                 self.say(etcd::watch_created(standing, *revision, watch.id)).await?;
                 // What is told of the whole stream is told of this one, too (etcd #15220).
-                if self.progress.is_some() {
-                    let ticket = self.insist(name, WatchRequest::Progress { watch: name }).await?;
-                    if let Some(progress) = &mut self.progress {
-                        progress.awaited.push(ticket);
-                    }
+                if let Some(progress) = &mut self.progress {
+                    progress.left.push(name);
                 }
-                Ok(())
+                self.go_on_with_progress().await
             }
             Answer::Refused(Refusal::Overloaded) => {
                 self.forget(name);
                 let (_, revision) = self.stream.standing();
                 self.say(etcd::watch_not_created(standing, revision, NotWatched::TooMany)).await
             }
+            // This member serves nothing: its client finds another.
+            Answer::Refused(Refusal::NotReady) if since.elapsed() > PATIENCE => {
+                self.end(refused(Fault::Stopped)).await
+            }
             // Nobody leads just now. The other watches of the stream go on, so this one waits (etcd's clients give a whole
             // stream up over it).
             Answer::Refused(refusal) if refusal.certainty() == Certainty::NotDone => {
                 tokio::time::sleep(Duration::from_millis(GATEWAY_RETRY_MILLIS)).await;
-                self.ask_to_create(name, spec).await
+                self.ask_to_create(name, spec, since).await
             }
             Answer::Refused(refusal) => self.end(refused((*refusal).into())).await,
             _ => self.end(refused(Fault::Unexpected)).await,
         }
     }
 
-    async fn batch(&mut self, names: &[WatchId], standing: Standing, batch: &Batch) -> Result<(), Ended> {
-        let events = etcd::events(&batch.events);
+    async fn batch(
+        &mut self,
+        names: &[WatchId],
+        standing: Standing,
+        batch: &Arc<Batch>,
+    ) -> Result<(), Ended> {
         for name in names {
             let Some(watch) = self.watches.get_mut(name) else { continue };
             let is_cut = batch.is_partial && watch.takes_fragments;
             if batch.is_partial && !is_cut {
-                watch.held.extend(events.iter().cloned());
+                watch.held.push(Arc::clone(batch));
                 continue;
             }
-            let mut told = std::mem::take(&mut watch.held);
-            told.extend(events.iter().cloned());
+            let mut parts = std::mem::take(&mut watch.held);
+            parts.push(Arc::clone(batch));
+            let told = parts.iter().flat_map(|part| etcd::events(&part.events)).collect();
             let revision = if is_cut { batch.revision.next() } else { batch.revision };
             let answer = pb::WatchResponse {
                 events: told,
