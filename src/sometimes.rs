@@ -97,6 +97,7 @@ markers! {
     ResponseTooLongToRemember "response_too_long_to_remember",
     ProposalAbandoned "proposal_abandoned",
     ForwardAnswered "forward_answered",
+    ForwardAnsweredEarly "forward_answered_early",
     ForwardLostWithLeader "forward_lost_with_leader",
     ForwardTimedOut "forward_timed_out",
     ForwardDoubled "forward_doubled",

@@ -63,6 +63,7 @@ impl Replica {
             self.settle(index, term, response, outputs);
         }
         if self.divergence().is_none() {
+            self.pass_early_answers_on(outputs);
             self.serve_ready_reads(now, outputs);
         }
     }

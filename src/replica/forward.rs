@@ -4,8 +4,9 @@
 //! delivers twice is proposed once, because each forward of one boot has a number higher than all before it, and
 //! because it is proposed only in the term in which it was sent: a leader that restarts has forgotten the numbers,
 //! but never leads that term again.
-//! When the answer does not come, the outcome is unknown, and is called so. Left out: reads, which ask the leader for
-//! an index only and are answered here (`read`).
+//! When the answer does not come, the outcome is unknown, and is called so. An answer is passed on when this member has
+//! applied what it is of, so that whoever got it finds it in a local read here (etcd's rule). Left out: reads, which ask
+//! the leader for an index only and are answered here (`read`).
 
 use super::apply::Asker;
 use super::bootstrap::mix;
@@ -13,12 +14,13 @@ use super::group::Replica;
 use super::propose::{self, Proposal};
 use super::{Output, group};
 use crate::api::{Refusal, Response, Stamp};
-use crate::ids::{BootMicros, KeyspaceId, MemberId, Term, Ticket};
+use crate::ids::{BootMicros, KeyspaceId, MemberId, Revision, Term, Ticket};
+use crate::kv::{LeaseOutcome, Outcome};
 use crate::limits::{FORWARD_BOOTS_MAX, PROPOSALS_WAITING_MAX};
 use crate::peer::{Body, ForwardStamp};
 use crate::sometimes;
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use wal_format::EntryKind;
 
 /// What this member has forwarded and not heard of since.
@@ -30,12 +32,14 @@ pub(super) struct Forwards {
     count: u32,
     /// By request number, hence in the order of their deadlines.
     waiting: BTreeMap<u64, (Ticket, BootMicros)>,
+    /// Answers of a revision that this member has not reached, by that and by request number. Those stay in `waiting`.
+    early: BTreeMap<(Revision, u64), Response>,
 }
 
 impl Forwards {
     pub(super) fn new(seed: u64) -> Self {
         let boot = u32::try_from(mix(seed ^ 0x666f_7277) >> 32).expect("32 bits are left");
-        Self { boot, count: 0, waiting: BTreeMap::new() }
+        Self { boot, count: 0, waiting: BTreeMap::new(), early: BTreeMap::new() }
     }
 
     /// How many were not heard of yet.
@@ -206,31 +210,84 @@ impl Replica {
 
     /// The leader answered a forward.
     pub(super) fn forward_answered(&mut self, request: u64, response: &Bytes, outputs: &mut Vec<Output>) {
+        if !self.forwards.waiting.contains_key(&request) {
+            return;
+        }
+        sometimes!(ForwardAnswered);
+        let response =
+            crate::api::decode_response(response).unwrap_or(Response::Refused(Refusal::ForwardLost));
+        match &response {
+            Response::Applied(applied)
+                if applied.revision > self.store.revision() && !is_of_time(&applied.outcome) =>
+            {
+                sometimes!(ForwardAnsweredEarly);
+                self.forwards.early.entry((applied.revision, request)).or_insert(response);
+            }
+            Response::Applied(_)
+            | Response::SessionOpened { .. }
+            | Response::SessionClosed
+            | Response::Status(_)
+            | Response::Watch(_)
+            | Response::Refused(_) => self.pass_answer_on(request, response, outputs),
+        }
+    }
+
+    fn pass_answer_on(&mut self, request: u64, response: Response, outputs: &mut Vec<Output>) {
         if let Some((ticket, _)) = self.forwards.waiting.remove(&request) {
-            sometimes!(ForwardAnswered);
-            let response =
-                crate::api::decode_response(response).unwrap_or(Response::Refused(Refusal::ForwardLost));
             outputs.push(group::reply(ticket, response));
+        }
+    }
+
+    /// The store may have come to revisions that answers wait for.
+    pub(super) fn pass_early_answers_on(&mut self, outputs: &mut Vec<Output>) {
+        let newest = self.store.revision();
+        while let Some(entry) = self.forwards.early.first_entry()
+            && entry.key().0 <= newest
+        {
+            let ((_, request), response) = entry.remove_entry();
+            self.pass_answer_on(request, response, outputs);
         }
     }
 
     /// Forwards whose answer did not come in time have an unknown outcome.
     pub(super) fn give_up_forwards(&mut self, now: BootMicros, outputs: &mut Vec<Output>) {
+        let mut given_up = BTreeSet::new();
         while self.forwards.deadline().is_some_and(|deadline| deadline <= now) {
             sometimes!(ForwardTimedOut);
-            let (_, (ticket, _)) =
+            let (request, (ticket, _)) =
                 self.forwards.waiting.pop_first().expect("a deadline belongs to a forward");
+            given_up.insert(request);
             outputs.push(group::reply(ticket, Response::Refused(Refusal::ForwardLost)));
+        }
+        if !given_up.is_empty() {
+            self.forwards.early.retain(|(_, request), _| !given_up.contains(request));
         }
     }
 
-    /// The leader is another, or none: what was forwarded to the old one has an unknown outcome.
+    /// Nothing is applied here any more.
+    pub(super) fn abandon_forwards(&mut self, outputs: &mut Vec<Output>) {
+        self.forwards.early.clear();
+        self.lose_forwards(outputs);
+    }
+
+    /// The leader is another, or none: what was forwarded to the old one and not answered has an unknown outcome.
     pub(super) fn lose_forwards(&mut self, outputs: &mut Vec<Output>) {
-        for (_, (ticket, _)) in std::mem::take(&mut self.forwards.waiting) {
+        let answered: BTreeSet<u64> = self.forwards.early.keys().map(|(_, request)| *request).collect();
+        let (kept, lost) = std::mem::take(&mut self.forwards.waiting)
+            .into_iter()
+            .partition(|(request, _)| answered.contains(request));
+        self.forwards.waiting = kept;
+        let lost: BTreeMap<u64, (Ticket, BootMicros)> = lost;
+        for (_, (ticket, _)) in lost {
             sometimes!(ForwardLostWithLeader);
             outputs.push(group::reply(ticket, Response::Refused(Refusal::ForwardLost)));
         }
     }
+}
+
+/// Whether an answer is of a lease's time, which is the leader's alone: no local read shows it.
+const fn is_of_time(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Lease(LeaseOutcome::Renewed(_) | LeaseOutcome::TimeToLive(_)))
 }
 
 #[cfg(test)]

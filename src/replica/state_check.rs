@@ -167,7 +167,7 @@ impl Replica {
     pub(super) fn retire(&mut self, outputs: &mut Vec<Output>) {
         sometimes!(MemberMuted);
         self.abandon_proposals(self.node.hard_state().term, outputs);
-        self.lose_forwards(outputs);
+        self.abandon_forwards(outputs);
         self.refuse_all_reads(Refusal::NotReady, outputs);
         self.refuse_savers(Refusal::NotReady, outputs);
         self.end_all_watches(outputs);

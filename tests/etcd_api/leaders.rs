@@ -37,6 +37,24 @@ fn writes_go_on_over_the_loss_of_the_leader_and_each_is_done_once() {
 }
 
 #[test]
+fn a_member_that_answered_a_put_shows_it_to_local_reads() {
+    let cluster = mainstay(3);
+    let (_, other) = leader_and_another(&cluster);
+    block_on(async {
+        let client = Client::connect(cluster.members[other].client).await;
+        for number in 0..50 {
+            let value = number.to_string();
+            let put = client.put("a", &value).await.expect("a put is served");
+            let range = pb::RangeRequest { key: "a".into(), serializable: true, ..Default::default() };
+            let got: pb::RangeResponse =
+                client.call("/etcdserverpb.KV/Range", range).await.expect("a get is served");
+            assert_eq!(got.header.expect("a header").revision, put.header.expect("a header").revision);
+            assert_eq!(got.kvs[0].value, value);
+        }
+    });
+}
+
+#[test]
 fn who_wants_a_leader_is_not_served_where_none_is_known() {
     let mut cluster = mainstay(3);
     let (leader, other) = leader_and_another(&cluster);
