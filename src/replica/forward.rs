@@ -228,6 +228,7 @@ impl Replica {
             | Response::SessionClosed
             | Response::Status(_)
             | Response::Watch(_)
+            | Response::Snapshot(_)
             | Response::Refused(_) => self.pass_answer_on(request, response, outputs),
         }
     }
