@@ -133,6 +133,7 @@ markers! {
     SnapshotGivenUp "snapshot_given_up",
     SnapshotFoundDamaged "snapshot_found_damaged",
     SnapshotUnreadable "snapshot_unreadable",
+    SnapshotDistrusted "snapshot_distrusted",
     LogTrimmed "log_trimmed",
     StartedFromSnapshot "started_from_snapshot",
     StartedFromOlderSnapshot "started_from_older_snapshot",

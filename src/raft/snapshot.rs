@@ -64,6 +64,11 @@ impl Node {
         }
     }
 
+    /// The snapshot that followers get.
+    pub fn snapshot_offered(&self) -> Option<SnapshotName> {
+        self.snapshots.newest()
+    }
+
     /// Forgets the entries at and below `upto`, as far as the newest snapshot has them and they are durable here.
     /// Returns the position just below the first entry left, whose term is still known.
     pub fn trim(&mut self, upto: LogIndex) -> Position {

@@ -11,7 +11,7 @@
 
 use super::group::Replica;
 use super::sessions_bytes::SessionsCut;
-use super::snapshots::{OrderedBy, file_of, name_of};
+use super::snapshots::{OrderedBy, file_of};
 use super::{FileDone, FileOrder, Output};
 use crate::ids::BootMicros;
 use crate::kv::{Cut, Store};
@@ -55,6 +55,11 @@ enum Stage {
 }
 
 impl Cutting {
+    /// The last entry that is in it, if its file may have its final name already.
+    pub(super) fn being_named(&self) -> Option<Position> {
+        matches!(self.stage, Stage::Naming).then_some(self.file.position)
+    }
+
     /// When it wants to go on.
     pub(super) fn deadline(&self) -> BootMicros {
         if self.ticket.is_none() {
@@ -218,7 +223,7 @@ impl Replica {
         } else if *done == FileDone::Kept
             && let Some(Cutting { expected: Some(verified), .. }) = self.snapshots.cutting.take()
         {
-            self.node.snapshot_taken(name_of(verified));
+            self.snapshots.was_cut(verified);
             self.snapshot_counts(verified);
             self.tell_savers(now, verified, outputs);
         }

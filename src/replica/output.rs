@@ -36,7 +36,7 @@ pub enum Output {
         /// Always true; a planted bug makes it false, and then nothing promises durability.
         is_synced: bool,
     },
-    /// Do something with a snapshot's file. Orders about one file are done in their order, and answered but for removals.
+    /// Do something with a snapshot's file. Orders about one file are done in their order, and answered but for the last two.
     SnapshotFile {
         /// For the answer.
         ticket: u64,
@@ -96,4 +96,6 @@ pub enum FileOrder {
     Keep,
     /// Remove it; it may not be there.
     Remove,
+    /// Give it the name of one that nobody trusts; it may not be there.
+    Distrust,
 }

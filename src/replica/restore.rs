@@ -185,7 +185,9 @@ pub fn restore_newest(
     files: &[FileName],
     mut read: impl FnMut(FileName, u64, usize) -> Option<Vec<u8>>,
 ) -> Vec<FoundSnapshot> {
-    let mut files = files.to_vec();
+    // What is distrusted is there for people only.
+    let mut files: Vec<FileName> =
+        files.iter().copied().filter(|name| name.kind != FileKind::Distrusted).collect();
     files.sort_unstable_by_key(|name| {
         core::cmp::Reverse((name.group, name.position.index, name.position.term))
     });

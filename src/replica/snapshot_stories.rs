@@ -1,10 +1,10 @@
 //! Snapshots in a whole cluster: cut, trimmed up to, sent, installed, found again.
 
-use super::test_cluster::{Cluster, get, put, value_of};
+use super::test_cluster::{Cluster, ELECTION_MICROS, get, put, value_of};
 use super::{FoundContent, FoundSnapshot, Observation, SnapshotPolicy, restore_newest};
 use crate::api::{Refusal, Request, Response, SnapshotAnswer, SnapshotRequest};
 use crate::ids::{KeyspaceId, LogIndex, MemberId, Term};
-use crate::limits::SNAPSHOT_HOLD_MICROS;
+use crate::limits::{SNAPSHOT_HOLD_MICROS, STATE_CHECK_ENTRIES};
 use crate::snapshot::{FileKind, FileName};
 
 /// So often, and so little of the log kept, that a few writes suffice.
@@ -202,4 +202,63 @@ fn a_file_that_is_being_read_stays_and_afterwards_goes() {
     }
     assert_eq!(read(&mut cluster, member, (index, term), 0), Err(Refusal::NoSuchSnapshot));
     assert_eq!(found(&cluster, member).len(), 3, "three are kept");
+}
+
+/// Writes so many entries, a batch at a time.
+fn write_entries(cluster: &mut Cluster, count: u64) {
+    for _ in 0..count / 64 {
+        let leader = cluster.leader();
+        for _ in 0..64 {
+            cluster.submit(leader, put("key", "value", None));
+        }
+        cluster.advance(10_000);
+    }
+}
+
+/// ```text
+///   entry   1024              1200        1300           1400       2048 …
+///           all three agree   the leader's             it cuts a   all say what they have:
+///                             state changes            snapshot    the leader stops
+///                             follower away ─────────────── back: which snapshot is it sent?
+/// ```
+/// Were it the one of entry 1400, leader and follower would be most members, and the one that is right would stop. And the
+/// leader itself would begin with it again.
+#[test]
+fn what_a_leader_cut_since_its_state_was_last_compared_is_sent_to_nobody_and_not_what_it_starts_from() {
+    let policy = SnapshotPolicy { entries: 300, hot_entries: 2, ..SnapshotPolicy::SERVER };
+    let mut cluster = Cluster::with_snapshots(3, policy);
+    cluster.advance(2_000_000);
+    write_entries(&mut cluster, STATE_CHECK_ENTRIES + 64);
+    cluster.advance(1_000_000);
+    let (leader, away) = (cluster.leader(), cluster.follower());
+    let right = *cluster.shards.keys().find(|member| **member != leader && **member != away).expect("three");
+    let shard = cluster.shards.remove(&away).expect("it is there");
+    let had = shard.observe().next().expect("it serves").last.index;
+    let wrong_from = observed(&cluster, leader).applied;
+    cluster.shards.get_mut(&leader).expect("it is there").corrupt();
+    write_entries(&mut cluster, 700);
+    assert_eq!(cluster.leader(), leader, "nobody has found out yet");
+    let cut = observed(&cluster, leader).snapshot.index;
+    assert!(cut > wrong_from, "the leader cut a snapshot of the wrong state");
+    cluster.inputs.insert(away, Vec::new());
+    cluster.shards.insert(away, shard);
+    cluster.advance(1_000_000);
+    assert!(observed(&cluster, away).applied > had, "it has caught up");
+    let mut writes = 0;
+    while cluster.shards[&leader].waiting_for().is_none() {
+        write_entries(&mut cluster, 64);
+        writes += 1;
+        assert!(writes < 100, "the leader is found out");
+    }
+    cluster.advance(3 * ELECTION_MICROS);
+    assert!(cluster.shards[&right].waiting_for().is_none(), "whoever is right goes on");
+    let (one, other) = (observed(&cluster, right), observed(&cluster, away));
+    assert_eq!((one.applied, one.state_hash), (other.applied, other.state_hash));
+
+    let found = found(&cluster, leader);
+    assert!(!found.is_empty(), "what it cut before is trusted");
+    assert!(found.iter().all(|found| found.name.position.index <= wrong_from), "{found:?}");
+    let names = cluster.files[&leader].keys();
+    let set_aside = names.filter(|name| name.ends_with(".distrusted")).count();
+    assert!(set_aside > 0, "the others are kept for whoever looks for the cause");
 }

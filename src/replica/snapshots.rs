@@ -92,6 +92,8 @@ pub(super) struct Snapshots {
     pub(super) policy: SnapshotPolicy,
     /// Those that count, oldest first.
     generations: Vec<Position>,
+    /// Cut here, and not offered to followers yet, oldest first.
+    unoffered: Vec<Verified>,
     /// What is known of the newest of those, if it was read in this boot.
     verified: Option<Verified>,
     pub(super) saves: Saves,
@@ -153,6 +155,7 @@ impl Snapshots {
         Self {
             policy,
             generations,
+            unoffered: Vec::new(),
             verified,
             saves: Saves::default(),
             cutting: None,
@@ -174,6 +177,11 @@ impl Snapshots {
     /// The newest one that counts.
     pub(super) fn newest(&self) -> Position {
         self.generations.last().copied().unwrap_or(Position::START)
+    }
+
+    /// One was cut here. Followers are offered it when it can be trusted.
+    pub(super) fn was_cut(&mut self, verified: Verified) {
+        self.unoffered.push(verified);
     }
 
     /// The newest one that counts, if it is known to be sound.
@@ -202,7 +210,7 @@ impl Snapshots {
     ) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        if order != FileOrder::Remove {
+        if !matches!(order, FileOrder::Remove | FileOrder::Distrust) {
             self.orders.insert(ticket, by);
         }
         outputs.push(Output::SnapshotFile { ticket, file, order });
@@ -262,6 +270,7 @@ impl Replica {
         self.carry_on_cutting(now, outputs);
         self.carry_on_sending(now, outputs);
         self.carry_on_saving(now, outputs);
+        self.offer_trusted();
         self.trim_log();
     }
 
@@ -297,8 +306,9 @@ impl Replica {
         if snapshots.newest() == verified.position {
             snapshots.verified = Some(verified);
         }
-        // A file that is being sent or read stays until it is not.
-        let sent: Vec<Position> = self.node.snapshots_sent().map(|snapshot| snapshot.position).collect();
+        // A file that is being sent or read stays until it is not, and the one that is offered until another is.
+        let sent = self.node.snapshots_sent().chain(self.node.snapshot_offered());
+        let sent: Vec<Position> = sent.map(|snapshot| snapshot.position).collect();
         let is_read = |position: &Position| sent.contains(position) || snapshots.saves.is_held(*position);
         while snapshots.generations.len() > SNAPSHOT_GENERATIONS
             && let Some(at) = snapshots.generations.iter().position(|position| !is_read(position))
@@ -347,6 +357,46 @@ impl Replica {
         };
         let useless = if snapshots.useless.is_empty() { BootMicros(u64::MAX) } else { BootMicros(0) };
         cutting.min(sending).min(useless)
+    }
+
+    /// Offers the newest snapshot that can be trusted to whoever needs one, which is also how far the log may be trimmed.
+    ///
+    /// One that was cut after the last entry at which this member's state was most members' may hold another state, and a
+    /// follower that got it would make most members of few (catalogue 49). So it waits, as long as the log has room for
+    /// what is not trimmed meanwhile; and before the first comparison of this boot there is nothing to go by.
+    fn offer_trusted(&mut self) {
+        let snapshots = &mut self.snapshots;
+        if snapshots.unoffered.is_empty() {
+            return;
+        }
+        let is_alone = self.setup.directories.len() == 1;
+        let is_long = self.entries.bytes() > snapshots.policy.log_bytes.saturating_mul(4);
+        let agreed = self.state_check.agreed().filter(|_| !is_alone && !is_long);
+        let waits = |verified: &Verified| agreed.is_some_and(|agreed| verified.position.index > agreed);
+        let trusted: Vec<Verified> =
+            snapshots.unoffered.extract_if(.., |verified| !waits(verified)).collect();
+        for verified in trusted {
+            // What was removed or found damaged meanwhile is offered to nobody.
+            if !snapshots.generations.contains(&verified.position) {
+                continue;
+            }
+            self.node.snapshot_taken(name_of(verified));
+            snapshots.is_trim_due = true;
+        }
+    }
+
+    /// What this member cut since its state was last found to be most members' holds another state, perhaps. It is not what
+    /// the next start begins with.
+    pub(super) fn distrust_snapshots(&mut self, outputs: &mut Vec<Output>) {
+        let agreed = self.state_check.agreed().unwrap_or_default();
+        let generations = std::mem::take(&mut self.snapshots.generations);
+        let cutting = self.snapshots.cutting.as_ref().and_then(Cutting::being_named);
+        let doubtful = generations.into_iter().chain(cutting).filter(|position| position.index > agreed);
+        for position in doubtful {
+            sometimes!(SnapshotDistrusted);
+            let file = file_of(self.setup.group, position, FileKind::Whole);
+            self.snapshots.order(OrderedBy::Cutting, file, FileOrder::Distrust, outputs);
+        }
     }
 
     /// Forgets what of the log nobody needs any more.

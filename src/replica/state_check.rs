@@ -12,7 +12,8 @@
 //! said in an entry, the leader at once and a follower by handing it to the leader; what is lost on the way is not said again.
 //! Always: a verdict takes a majority of the voters, so no single member, were it the leader, can stop the others; a
 //! member is judged by what it noted itself, never by what others hold of it. What was said is no part of the state: no
-//! answer depends on it, and a member that has not noted an index passes that verdict over. What was said before this
+//! answer depends on it; a snapshot that a member cut since it last had what most have is offered to nobody and, once it
+//! is found to differ, is what no start begins with; and a member that has not noted an index passes that verdict over. What was said before this
 //! process began is not listened to, because an earlier build may have said it.
 //!
 //! Left out: why states differ. A member that is alone in its cluster has nobody to ask.
@@ -52,7 +53,7 @@ impl Divergence {
         format!(
             "a person: what this member made of the log up to entry {index} is not what most members made of it (the \
              hash of its state is {ours:016x}, theirs {theirs:016x}), so it serves nothing. Start it again: it then \
-             makes its state anew. If it says this again, keep its data directory and replace the member"
+             makes its state anew, of what it had when it was last like theirs, or of theirs. If it says this again, keep its data directory and replace the member"
         )
     }
 }
@@ -66,6 +67,8 @@ pub(super) struct StateCheck {
     spoken: LogIndex,
     /// The end of the log with which this process began.
     since: LogIndex,
+    /// The newest index at which most members had what this one noted.
+    agreed: Option<LogIndex>,
     /// Once it is there, nothing is applied any more.
     divergence: Option<Divergence>,
 }
@@ -74,6 +77,11 @@ impl StateCheck {
     /// Nothing noted yet, by a process that begins with a log up to `since`.
     pub(super) fn new(since: LogIndex) -> Self {
         Self { since, ..Self::default() }
+    }
+
+    /// The newest index at which this member's state was found to be most members', in this boot.
+    pub(super) const fn agreed(&self) -> Option<LogIndex> {
+        self.agreed
     }
 
     /// The entry at `index` is applied, and this is the hash after it.
@@ -107,7 +115,9 @@ impl StateCheck {
             // What was said of older states can tell nothing more.
             self.said = self.said.split_off(&index);
             sometimes!(StatesCompared);
-            if ours != hash {
+            if ours == hash {
+                self.agreed = self.agreed.max(Some(index));
+            } else {
                 self.divergence = Some(Divergence { index, ours, theirs: hash });
             }
         }
@@ -171,6 +181,7 @@ impl Replica {
         self.refuse_all_reads(Refusal::NotReady, outputs);
         self.refuse_savers(Refusal::NotReady, outputs);
         self.end_all_watches(outputs);
+        self.distrust_snapshots(outputs);
     }
 }
 

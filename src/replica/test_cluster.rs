@@ -237,6 +237,12 @@ fn perform(files: &mut BTreeMap<String, Vec<u8>>, file: FileName, order: FileOrd
             }
             None => FileDone::Failed,
         },
+        FileOrder::Distrust => {
+            if let Some(content) = files.remove(&name) {
+                files.insert(FileName { kind: FileKind::Distrusted, ..file }.text(), content);
+            }
+            return None;
+        }
         FileOrder::Remove => {
             files.remove(&name);
             return None;

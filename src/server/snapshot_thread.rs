@@ -71,6 +71,14 @@ fn perform(
             tracing::info!(index = file.position.index.0, term = file.position.term.0, "a snapshot counts");
             Some(FileDone::Kept)
         }
+        FileOrder::Distrust => {
+            directory.rename(&name, &FileName { kind: FileKind::Distrusted, ..file }.text())?;
+            tracing::error!(
+                index = file.position.index.0,
+                "a snapshot of a state that most members do not have"
+            );
+            None
+        }
         FileOrder::Remove => {
             directory.remove(&name)?;
             None

@@ -81,6 +81,12 @@ impl SnapshotFiles {
                 }
                 None => FileDone::Failed,
             },
+            FileOrder::Distrust => {
+                if let Some(content) = self.files.remove(&name) {
+                    self.files.insert(FileName { kind: FileKind::Distrusted, ..file }.text(), content);
+                }
+                return None;
+            }
             FileOrder::Remove => {
                 self.files.remove(&name);
                 self.harmed.remove(&name);
@@ -166,7 +172,7 @@ impl Run {
         let fails = match order {
             FileOrder::Write { .. } => is_full || is_sick,
             FileOrder::Read { .. } | FileOrder::Keep => is_sick,
-            FileOrder::Remove => false,
+            FileOrder::Remove | FileOrder::Distrust => false,
         };
         let done = if fails { Some(FileDone::Failed) } else { files.perform(file, &order) };
         if fails {
@@ -251,6 +257,7 @@ fn words(order: &FileOrder, done: Option<&FileDone>) -> String {
         FileOrder::Read { offset, bytes_count } => format!("read {bytes_count} at {offset}"),
         FileOrder::Keep => "keep".to_owned(),
         FileOrder::Remove => "remove".to_owned(),
+        FileOrder::Distrust => "distrust".to_owned(),
     };
     if done == Some(&FileDone::Failed) { format!("{ordered}: failed") } else { ordered }
 }

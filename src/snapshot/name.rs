@@ -12,6 +12,8 @@ pub enum FileKind {
     Incoming,
     /// Whole, durable and read back.
     Whole,
+    /// Cut of a state that most members do not have: used by nobody, kept for whoever looks for the cause.
+    Distrusted,
 }
 
 /// The name of a snapshot's file.
@@ -31,6 +33,7 @@ impl FileKind {
             Self::Part => "part",
             Self::Incoming => "incoming",
             Self::Whole => "snap",
+            Self::Distrusted => "distrusted",
         }
     }
 }
@@ -45,7 +48,7 @@ impl FileName {
     /// Reads a text; None if it is not exactly one that `text` gives.
     pub fn parse(text: &str) -> Option<Self> {
         let (stem, ending) = text.strip_prefix("snap-")?.split_once('.')?;
-        let kinds = [FileKind::Part, FileKind::Incoming, FileKind::Whole];
+        let kinds = [FileKind::Part, FileKind::Incoming, FileKind::Whole, FileKind::Distrusted];
         let kind = kinds.into_iter().find(|kind| kind.ending() == ending)?;
         let mut numbers = stem.split('-');
         let mut number = || u64::from_str_radix(numbers.next()?, 16).ok();

@@ -131,7 +131,7 @@ fn parts_of_two_snapshots_of_one_entry_make_none() {
 #[test]
 fn a_file_name_reads_back_as_itself_and_no_other_spelling_does() {
     let position = Position { index: LogIndex(0x2a), term: Term(3) };
-    for kind in [FileKind::Part, FileKind::Incoming, FileKind::Whole] {
+    for kind in [FileKind::Part, FileKind::Incoming, FileKind::Whole, FileKind::Distrusted] {
         let name = FileName { group: GroupId(1), position, kind };
         assert_eq!(FileName::parse(&name.text()), Some(name));
     }

@@ -78,6 +78,9 @@ impl Snapshot {
                 writeln!(out, "  damaged: it is another one than its name says")
             }
             FileKind::Whole => self.contents.tell_verdict(out),
+            FileKind::Distrusted => {
+                writeln!(out, "  distrusted: most members had another state; no member uses it")
+            }
             FileKind::Part | FileKind::Incoming => {
                 writeln!(out, "  unfinished: removed when the member starts")
             }
