@@ -18,6 +18,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
     let descriptors = protox::compile(FILES, [PROTO])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    // For whoever asks a server what it can do.
+    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     let messages = out.join("messages");
     std::fs::create_dir_all(&messages)?;
     prost_build::Config::new().bytes(["."]).out_dir(&messages).compile_fds(descriptors.clone())?;

@@ -611,6 +611,11 @@ pub const GATEWAY_PATIENCE_MILLIS: u64 = 5_000;
 /// Chosen: a heartbeat; an election is noticed soon and not asked about more than ten times.
 pub const GATEWAY_RETRY_MILLIS: u64 = 50;
 
+/// Bytes of the pairs that are read at once where a range is read part after part.
+///
+/// Chosen: some hundred microseconds of a turn, and few enough that any number of clients may read so.
+pub const RANGE_PART_BYTES: usize = 256 * 1_024;
+
 /// Sessions under which one gateway writes.
 ///
 /// Derived: all requests that it may have under way fit in their windows.

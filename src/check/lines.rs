@@ -138,9 +138,9 @@ fn variant(value: &Value) -> Result<(&str, &Value), String> {
         .ok_or_else(|| format!("expected an object with one name, found {value}"))
 }
 
-/// A struct is an object with its fields.
+/// A struct is an object with its fields, but for one behind a semicolon, which no client can name.
 macro_rules! fields {
-    ($($type:ident { $($field:ident),+ })+) => {$(
+    ($($type:ident { $($field:ident),+ $(; $absent:ident)? })+) => {$(
         impl Json for $type {
             fn to_json(&self) -> Value {
                 let mut object = Map::new();
@@ -148,7 +148,7 @@ macro_rules! fields {
                 Value::Object(object)
             }
             fn from_json(value: &Value) -> Result<Self, String> {
-                Ok(Self { $($field: field(value, stringify!($field))?),+ })
+                Ok(Self { $($field: field(value, stringify!($field))?,)+ $($absent: None)? })
             }
         }
     )+};
@@ -157,7 +157,7 @@ macro_rules! fields {
 fields! {
     Put { key, value, lease, wants_previous, keeps_value, keeps_lease }
     DeleteRange { range, wants_previous }
-    Range { range, limit, revision, sort, filter, keys_only, count_only }
+    Range { range, limit, revision, sort, filter, keys_only, count_only; part_bytes_max }
     Sort { by, order }
     Filter { mod_min, mod_max, create_min, create_max }
     Compact { revision }

@@ -157,6 +157,7 @@ impl GetWords {
             revision: Revision(self.rev),
             keys_only: self.keys_only,
             count_only: self.count_only,
+            part_bytes_max: None,
         }
     }
 

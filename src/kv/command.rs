@@ -98,6 +98,9 @@ pub struct Range {
     pub keys_only: bool,
     /// Answer with the count alone.
     pub count_only: bool,
+    /// Answer with the first part alone, which ends when its pairs take so many bytes, and do not look further: `count` is
+    /// of the pairs answered with. Only for a read by itself, without a sort; it is not spoken of in the native protocol.
+    pub part_bytes_max: Option<usize>,
 }
 
 impl Range {
@@ -111,6 +114,7 @@ impl Range {
             filter: Filter::default(),
             keys_only: false,
             count_only: false,
+            part_bytes_max: None,
         }
     }
 }

@@ -109,6 +109,7 @@ impl Random {
             filter: if self.one_in(4) { self.filter() } else { Filter::default() },
             keys_only: self.one_in(4),
             count_only: self.one_in(4),
+            part_bytes_max: None,
         }
     }
 

@@ -9,6 +9,7 @@ use super::leases::Leases;
 use crate::ids::Revision;
 use bytes::Bytes;
 use core::cmp::Ordering;
+use core::ops::ControlFlow;
 
 /// What can be read: the keys, and between which revisions.
 #[derive(Clone, Copy, Debug)]
@@ -77,8 +78,14 @@ impl<'range, 'index> Selection<'range, 'index> {
     }
 }
 
+/// Bytes that a pair counts in a part, beside its key and value.
+const PAIR_BYTES: usize = 64;
+
 /// Reads. `newest` is the revision that a read which names none sees.
 pub(super) fn read(keys: &Keys, range: &Range, newest: Revision) -> RangeResult {
+    if let Some(bytes_max) = range.part_bytes_max {
+        return read_part(keys, range, newest, bytes_max);
+    }
     let mut count = 0;
     let mut selection = Selection::of(range);
     // The count is of the whole range whatever the limit and the filter (etcd's rule): the walk goes to its end.
@@ -95,6 +102,29 @@ pub(super) fn read(keys: &Keys, range: &Range, newest: Revision) -> RangeResult 
         pair
     });
     RangeResult { pairs: pairs.collect(), more, count }
+}
+
+/// Reads the first pairs until they take `bytes_max`, one at least.
+fn read_part(keys: &Keys, range: &Range, newest: Revision, bytes_max: usize) -> RangeResult {
+    let limit = if range.limit == 0 { u64::MAX } else { range.limit };
+    let (mut pairs, mut bytes, mut more) = (Vec::new(), 0, false);
+    keys.visit_while(&range.range, revision_of(range, newest), |seen| {
+        more = bytes >= bytes_max || pairs.len() as u64 >= limit;
+        if more {
+            return ControlFlow::Break(());
+        }
+        if passes(&range.filter, seen) {
+            let mut pair = seen.to_key_value();
+            if range.keys_only {
+                pair.value = Bytes::new();
+            }
+            bytes += pair.key.len() + pair.value.len() + PAIR_BYTES;
+            pairs.push(pair);
+        }
+        ControlFlow::Continue(())
+    });
+    let count = pairs.len() as u64;
+    RangeResult { pairs, more, count }
 }
 
 fn passes(filter: &Filter, seen: Seen<'_>) -> bool {

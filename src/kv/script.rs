@@ -177,6 +177,7 @@ fn operation(line: &str) -> Operation {
             },
             keys_only: has("keys"),
             count_only: has("count"),
+            part_bytes_max: None,
         }),
         other => panic!("no operation is called {other}"),
     }

@@ -13,4 +13,5 @@ mod leaders;
 mod locks;
 mod servers;
 mod services;
+mod streams;
 mod watches;

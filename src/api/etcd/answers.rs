@@ -231,9 +231,9 @@ pub fn event(event: Event) -> mvccpb::Event {
     }
 }
 
-/// A hash of pairs, equal wherever the same pairs are.
-pub fn pairs_hash(pairs: &[KeyValue]) -> u32 {
-    pairs.iter().fold(0, |hash, pair| {
+/// A hash of pairs, equal wherever the same pairs are; `hash` is that of the pairs before them, 0 for none.
+pub fn pairs_hash(hash: u32, pairs: &[KeyValue]) -> u32 {
+    pairs.iter().fold(hash, |hash, pair| {
         let hash = crc32c::crc32c_append(hash, &pair.key);
         let hash = crc32c::crc32c_append(hash, &[0]);
         let hash = crc32c::crc32c_append(hash, &pair.value);

@@ -42,6 +42,8 @@ pub enum Fault {
     NoLeader,
     NotLeader,
     LeaderChanged,
+    BadTransferee,
+    TransferTimedOut,
     TimedOut,
     ConnectionLost,
     Stopped,
@@ -85,6 +87,10 @@ impl Fault {
             Self::NoLeader => ("etcdserver: no leader", Unavailable),
             Self::NotLeader => ("etcdserver: not leader", FailedPrecondition),
             Self::LeaderChanged => ("etcdserver: leader changed", Unavailable),
+            Self::BadTransferee => ("etcdserver: bad leader transferee", FailedPrecondition),
+            Self::TransferTimedOut => {
+                ("etcdserver: request timed out, leader transfer took too long", Unavailable)
+            }
             Self::TimedOut => ("etcdserver: request timed out", Unavailable),
             Self::ConnectionLost => {
                 ("etcdserver: request timed out, possibly due to connection lost", Unavailable)

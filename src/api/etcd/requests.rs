@@ -34,6 +34,21 @@ pub fn range(request: pb::RangeRequest) -> Result<Wish, Fault> {
     Ok(Wish::Read(Query::Range(range_of(request)?), mode))
 }
 
+/// What to read for a `RangeStream`: what for a `Range`, in the order of keys and all of it.
+#[allow(clippy::missing_errors_doc)]
+pub fn range_stream(request: pb::RangeRequest) -> Result<(Range, ReadMode), Fault> {
+    match range(request)? {
+        Wish::Read(Query::Range(range), mode)
+            if range.sort.is_none() && range.filter == Filter::default() =>
+        {
+            Ok((range, mode))
+        }
+        Wish::Read(..) | Wish::Write(_) => {
+            Err(Fault::NotBuilt("etcdserver: a range that is sorted or filtered is not streamed; use Range"))
+        }
+    }
+}
+
 /// What to do for a `Put`.
 #[allow(missing_docs, clippy::missing_errors_doc)]
 pub fn put(request: pb::PutRequest) -> Result<Wish, Fault> {
@@ -116,6 +131,7 @@ fn range_of(request: pb::RangeRequest) -> Result<Range, Fault> {
         },
         keys_only: request.keys_only,
         count_only: request.count_only,
+        part_bytes_max: None,
     })
 }
 

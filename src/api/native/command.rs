@@ -158,6 +158,7 @@ fn range(cursor: &mut Cursor<'_>) -> Result<Range, Malformed> {
         filter: Filter::default(),
         keys_only: cursor.bool("keys_only")?,
         count_only: cursor.bool("count_only")?,
+        part_bytes_max: None,
     })
 }
 

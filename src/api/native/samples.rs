@@ -271,6 +271,7 @@ fn range(random: &mut Random) -> Range {
         },
         keys_only: random.flag(),
         count_only: random.flag(),
+        part_bytes_max: None,
     }
 }
 

@@ -21,6 +21,9 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 /// How long what found no room on the lane waits before it is tried again.
 const OWED_PAUSE: Duration = Duration::from_millis(5);
 
+/// How often it is looked whether leadership was handed over.
+const HAND_OVER_PAUSE: Duration = Duration::from_millis(10);
+
 /// Who waits for the answer of a ticket.
 #[derive(Debug)]
 enum Waiter {
@@ -141,6 +144,23 @@ impl Gate {
             (standing, Response::Status(status)) => Ok((standing, *status)),
             _ => Err(Fault::Unexpected),
         }
+    }
+
+    /// Hands leadership over, and waits until this member knows that it was.
+    pub(in super::super) async fn hand_over(&self, to: MemberId) -> Result<(), Fault> {
+        let order = Question::Input(Input::HandOver { to: Some(to) });
+        self.questions.put(order).map_err(|_| Fault::TooManyRequests)?;
+        let watching = async {
+            loop {
+                tokio::time::sleep(HAND_OVER_PAUSE).await;
+                let (_, status) = self.status().await?;
+                if status.leader == Some(to) {
+                    return Ok(());
+                }
+            }
+        };
+        let patience = Duration::from_millis(GATEWAY_PATIENCE_MILLIS);
+        tokio::time::timeout(patience, watching).await.unwrap_or(Err(Fault::TransferTimedOut))
     }
 
     /// Asks until there is an answer other than that nobody leads just now, or patience ends.

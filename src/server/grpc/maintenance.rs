@@ -1,35 +1,45 @@
 //! The service `Maintenance`: how a member is, and what little there is to do about it.
 
-use super::{refused, stubs};
+use super::leader::{Answers, while_led};
+use super::parts::Parts;
+use super::{dump, refused, stubs};
 use crate::api::ReadMode;
 use crate::api::etcd::proto::etcdserverpb as pb;
 use crate::api::etcd::{self, Fault, Wish};
-use crate::ids::Revision;
-use crate::kv::{Applied, Command, KeyRange, Outcome, Query, Range, RangeResult, SpaceAlarm};
+use crate::ids::{MemberId, Revision};
+use crate::kv::{Applied, Command, KeyRange, Outcome, Query, Range, SpaceAlarm};
 use crate::server::gateway::Gate;
 use bytes::Bytes;
-use std::pin::Pin;
 use std::sync::Arc;
-use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 /// The service.
 #[derive(Debug)]
 pub(in super::super) struct MaintenanceService(pub(super) Arc<Gate>);
 
+/// The pairs of one revision, hashed.
+struct Hashed {
+    standing: etcd::Standing,
+    newest: Revision,
+    of: Revision,
+    hash: u32,
+}
+
 impl MaintenanceService {
-    /// This member's pairs as `revision` saw them (0: the newest), and its newest revision.
-    async fn pairs(&self, revision: i64) -> Result<(etcd::Standing, Revision, RangeResult), Status> {
+    /// The hash of this member's pairs as `revision` saw them (0: the newest). They are read part after part, so that others
+    /// are served in between.
+    async fn hashed(&self, revision: i64) -> Result<Hashed, Status> {
         let revision = Revision(u64::try_from(revision).unwrap_or(0));
         let range = Range { revision, ..Range::new(KeyRange::From(Bytes::new())) };
-        let wish = Wish::Read(Query::Range(range), ReadMode::Serializable);
-        match self.0.wish(wish).await.map_err(refused)? {
-            (standing, Applied { revision, outcome: Outcome::Range(result) }) => {
-                Ok((standing, revision, result))
+        let mut parts = Parts::new(&self.0, range, ReadMode::Serializable);
+        let mut hash = 0;
+        while let Some(part) = parts.next().await? {
+            hash = etcd::pairs_hash(hash, &part.pairs);
+            if part.is_last {
+                return Ok(Hashed { standing: part.standing, newest: part.newest, of: part.of, hash });
             }
-            (_, Applied { outcome: Outcome::Refused(refusal), .. }) => Err(refused(refusal.into())),
-            _ => Err(refused(Fault::Unexpected)),
         }
+        Err(refused(Fault::Unexpected))
     }
 }
 
@@ -108,40 +118,49 @@ impl stubs::maintenance_server::Maintenance for MaintenanceService {
     }
 
     async fn hash(&self, _: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
-        let (standing, revision, result) = self.pairs(0).await?;
-        let header = Some(standing.header(revision));
-        Ok(Response::new(pb::HashResponse { header, hash: etcd::pairs_hash(&result.pairs) }))
+        let Hashed { standing, newest, hash, .. } = self.hashed(0).await?;
+        Ok(Response::new(pb::HashResponse { header: Some(standing.header(newest)), hash }))
     }
 
     async fn hash_kv(
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
-        let asked = request.into_inner().revision;
-        let (standing, revision, result) = self.pairs(asked).await?;
-        let hash_revision = if asked > 0 { asked } else { etcd::number(revision) };
+        let Hashed { standing, newest, of, hash } = self.hashed(request.into_inner().revision).await?;
         Ok(Response::new(pb::HashKvResponse {
-            header: Some(standing.header(revision)),
-            hash: etcd::pairs_hash(&result.pairs),
+            header: Some(standing.header(newest)),
+            hash,
             compact_revision: 0,
-            hash_revision,
+            hash_revision: etcd::number(of),
         }))
     }
 
-    type SnapshotStream = Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;
+    type SnapshotStream = Answers<pb::SnapshotResponse>;
 
     async fn snapshot(
         &self,
-        _: Request<pb::SnapshotRequest>,
+        request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(refused(Fault::NotBuilt("mainstay: snapshots cannot be fetched over this protocol yet")))
+        let (metadata, _, _) = request.into_parts();
+        Ok(Response::new(while_led(&self.0, &metadata, dump::stream(&self.0))))
     }
 
     async fn move_leader(
         &self,
-        _: Request<pb::MoveLeaderRequest>,
+        request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        Err(refused(Fault::NotBuilt("mainstay: leadership cannot be moved over this protocol yet")))
+        let to = MemberId(request.into_inner().target_id);
+        let (_, status) = self.0.status().await.map_err(refused)?;
+        if status.leader != Some(status.member) {
+            return Err(refused(Fault::NotLeader));
+        }
+        if status.members.iter().all(|member| member.id != to) {
+            return Err(refused(Fault::BadTransferee));
+        }
+        if to != status.member {
+            self.0.hand_over(to).await.map_err(refused)?;
+        }
+        Ok(Response::new(pb::MoveLeaderResponse { header: None }))
     }
 
     async fn downgrade(

@@ -5,6 +5,7 @@
 
 mod auth;
 mod cluster;
+mod dump;
 mod election;
 mod health;
 mod kv;
@@ -12,6 +13,7 @@ mod leader;
 mod lease;
 mod lock;
 mod maintenance;
+mod parts;
 mod queue;
 mod services;
 mod watch;
@@ -28,6 +30,7 @@ use crate::limits::GRPC_MESSAGE_BYTES_MAX;
 use std::sync::Arc;
 use tonic::service::Routes;
 use tonic::{Code, Status};
+use tonic_reflection::server::Builder;
 
 /// The services, for who asks them without gRPC.
 #[derive(Debug)]
@@ -66,7 +69,7 @@ pub(super) fn router(gate: &Arc<Gate>) -> axum::Router {
                 .max_encoding_message_size(usize::MAX)
         };
     }
-    Routes::new(service!(kv_server::KvServer, kv::KvService))
+    let mut routes = Routes::new(service!(kv_server::KvServer, kv::KvService))
         .add_service(service!(watch_server::WatchServer, watch::WatchService))
         .add_service(service!(lease_server::LeaseServer, lease::LeaseService))
         .add_service(service!(cluster_server::ClusterServer, cluster::ClusterService))
@@ -74,7 +77,13 @@ pub(super) fn router(gate: &Arc<Gate>) -> axum::Router {
         .add_service(service!(auth_server::AuthServer, auth::AuthService))
         .add_service(lock::service(gate))
         .add_service(election::service(gate))
-        .add_service(health::service(gate))
+        .add_service(health::service(gate));
+    // What tells clients which services there are, in the two versions that clients ask for.
+    let told = || Builder::configure().register_encoded_file_descriptor_set(services::DESCRIPTORS);
+    let valid = "the descriptors are those that build.rs compiled";
+    routes = routes.add_service(told().build_v1().expect(valid));
+    routes = routes.add_service(told().build_v1alpha().expect(valid));
+    routes
         .prepare()
         .into_axum_router()
         .layer(axum::middleware::from_fn_with_state(Arc::clone(gate), leader::only_if_led))

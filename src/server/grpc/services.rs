@@ -2,6 +2,9 @@
 
 #![allow(missing_docs, unreachable_pub, unused_qualifications, dead_code, clippy::all, clippy::pedantic)]
 
+/// The descriptions of all services and messages.
+pub(in super::super) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 pub(in super::super) mod etcdserverpb {
     include!(concat!(env!("OUT_DIR"), "/services/etcdserverpb.rs"));
 }

@@ -28,10 +28,11 @@ use tonic::Status;
 const MESSAGE_HEAD_BYTES: usize = 5;
 
 /// The calls whose clients send any number of messages, for as long as they like.
-const CONVERSATIONS: [&str; 3] = [
+const CONVERSATIONS: [&str; 4] = [
     "/etcdserverpb.Watch/Watch",
     "/etcdserverpb.Lease/LeaseKeepAlive",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
 
 /// Bytes of which there are so many for all.

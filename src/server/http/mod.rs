@@ -82,6 +82,7 @@ fn router(gate: &Arc<Gate>) -> Router {
         "/v3/maintenance/alarm" => maintenance.alarm;
         "/v3/maintenance/status" => maintenance.status;
         "/v3/maintenance/defragment" => maintenance.defragment;
+        "/v3/maintenance/transfer-leadership" => maintenance.move_leader;
         "/v3/maintenance/hash" => maintenance.hash;
         "/v3/maintenance/hashkv" => maintenance.hash_kv;
         "/v3/auth/status" => auth.auth_status;

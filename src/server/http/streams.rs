@@ -1,7 +1,7 @@
 //! Calls that are streams: the body is one message after the other, the answer is a line for each item.
 
 use super::{Services, failed, failure, respond};
-use crate::api::etcd::proto::etcdserverpb::LeaseKeepAliveRequest;
+use crate::api::etcd::proto::etcdserverpb::{LeaseKeepAliveRequest, SnapshotRequest};
 use crate::server::gateway::Gate;
 use crate::server::grpc::{converse, renew};
 use axum::Router;
@@ -20,6 +20,7 @@ use tonic::Status;
 /// Adds the routes.
 pub(super) fn routes(router: Router, services: &Arc<Services>, gate: &Arc<Gate>) -> Router {
     use crate::server::grpc::Election as _;
+    use crate::server::grpc::stubs::maintenance_server::Maintenance as _;
     let watching = Arc::clone(gate);
     let watch = move |body: Bytes| {
         let gate = Arc::clone(&watching);
@@ -59,8 +60,19 @@ pub(super) fn routes(router: Router, services: &Arc<Services>, gate: &Arc<Gate>)
             }
         }
     };
+    let dumping = Arc::clone(services);
+    let snapshot = move || {
+        let services = Arc::clone(&dumping);
+        async move {
+            match services.maintenance.snapshot(tonic::Request::new(SnapshotRequest {})).await {
+                Ok(pieces) => lines(pieces.into_inner()),
+                Err(status) => failed(&status),
+            }
+        }
+    };
     router
         .route("/v3/watch", post(watch))
+        .route("/v3/maintenance/snapshot", post(snapshot))
         .route("/v3/lease/keepalive", post(keep_alive))
         .route("/v3/election/observe", post(observe))
 }
