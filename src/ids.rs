@@ -62,6 +62,14 @@ newtype!(
     WatchId(u64), "w"
 );
 newtype!(
+    /// A user, as the log names it. A number is never given twice. 0 means "nobody".
+    Principal(u32), "p"
+);
+newtype!(
+    /// A position in the history of who may do what. It begins at 1.
+    AuthRevision(u64), ""
+);
+newtype!(
     /// Pairs a reply with its request, within one boot of one member.
     Ticket(u64), "#"
 );

@@ -1,6 +1,7 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod api;
+pub mod auth;
 pub mod check;
 pub mod cli;
 pub mod client;

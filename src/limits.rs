@@ -560,6 +560,36 @@ pub const WAL_SEGMENT_BYTES: u64 = 64 * 1_024 * 1_024;
 
 const _: () = assert!(WAL_SEGMENT_BYTES >= WAL_SEGMENT_BYTES_MIN, "a server's segments are not the smallest");
 
+/// Bytes of the name of a user or a role.
+///
+/// Chosen: longer than any address of mail or path of a service.
+pub const AUTH_NAME_BYTES_MAX: usize = 512;
+
+/// Bytes of what a password is compared with.
+///
+/// Chosen: the text of a hash with its parameters and salt takes about a hundred.
+pub const AUTH_SECRET_BYTES_MAX: usize = 512;
+
+/// Bytes of the key with which members make and check the tokens of users.
+///
+/// Fixed by a format: those of SHA-256, and as much chance as anybody can use.
+pub const AUTH_TOKEN_KEY_BYTES: usize = 32;
+
+/// Bytes of all users, roles and permissions; each counts with 64 bytes more than its names and keys.
+///
+/// Chosen: a hundred thousand of them; a snapshot copies them all in the turn in which it is cut, in some milliseconds.
+pub const AUTH_BYTES_MAX: usize = 16 * 1_024 * 1_024;
+
+/// Roles of one user.
+///
+/// Chosen: every decision about a user looks at all of them.
+pub const AUTH_USER_ROLES_MAX: usize = 64;
+
+/// Permissions of one role.
+///
+/// Chosen: a change of one puts all of them together anew, in well under a millisecond.
+pub const AUTH_ROLE_GRANTS_MAX: usize = 4_096;
+
 /// Bytes of the largest message that etcd clients may send over gRPC.
 ///
 /// Chosen: etcd's limit, the largest request and 512 KiB for what is around it.

@@ -9,6 +9,7 @@ use super::{assert_caught, assert_none};
 /// stand behind the same wall.
 const WALLS: &[(&str, &[&str])] = &[
     ("api", &["kv", "watch"]),
+    ("auth", &["kv"]),
     ("bench-harness", &["api", "check", "cli", "client", "kv", "watch"]),
     ("check", &["api", "kv", "watch"]),
     (
@@ -71,6 +72,7 @@ const FREE: &[&str] = &["ids", "limits", "planted", "property", "sometimes"];
 /// Rooms in which the same inputs give the same outputs, always.
 const PURE: &[&str] = &[
     "api",
+    "auth",
     "check",
     "ids",
     "kv",
