@@ -11,7 +11,7 @@ use super::ranges::{Ranges, cover};
 use super::state::{Auth, Role, User};
 use super::words::{AuthQuery, AuthRefusal, ROOT, Who};
 use crate::ids::LeaseId;
-use crate::kv::{Command, DeleteRange, KeyRange, LeaseCommand, Operation, Put, Query, Store, Txn};
+use crate::kv::{Command, DeleteRange, KeyRange, Lease, LeaseCommand, Operation, Put, Query, Store, Txn};
 
 /// Whether something is allowed.
 type Allowed = Result<(), AuthRefusal>;
@@ -52,7 +52,7 @@ impl<'auth> Rights<'auth> {
         if matches!(self, Self::All) {
             return Ok(());
         }
-        let keys = store.lease(lease).into_iter().flat_map(|lease| lease.keys());
+        let keys = store.lease(lease).into_iter().flat_map(Lease::keys);
         keys.cloned().map(KeyRange::Key).try_for_each(|key| may(self, &key))
     }
 
@@ -129,11 +129,12 @@ impl Auth {
             Command::Put(put) => rights.put(put, store),
             Command::DeleteRange(delete) => rights.delete(delete),
             Command::Txn(txn) => rights.txn(txn, store),
-            Command::Compact(_) | Command::SpaceAlarm(_) => rights.root(),
             Command::Lease(LeaseCommand::Grant(_)) => Ok(()),
             Command::Lease(LeaseCommand::Revoke(revoke)) => rights.write_lease(revoke.lease, store),
-            // Only a leader asks for these, as the cluster.
-            Command::Lease(
+            // What is said of the time of leases only a leader asks for, as the cluster.
+            Command::Compact(_)
+            | Command::SpaceAlarm(_)
+            | Command::Lease(
                 LeaseCommand::Expire(_) | LeaseCommand::Checkpoint(_) | LeaseCommand::Renew(_),
             ) => rights.root(),
         }
