@@ -159,6 +159,12 @@ impl Log {
         self.term_at(position.index) == Some(position.term)
     }
 
+    /// Whether this entry is in the contiguous log or in an island.
+    #[cfg(test)]
+    pub(super) fn has_somewhere(&self, position: Position) -> bool {
+        self.holds(position) || self.islands.iter().any(|island| island.holds(position))
+    }
+
     fn entry(&self, index: LogIndex) -> Option<&Entry> {
         let offset = index.0.checked_sub(self.base.index.0)?.checked_sub(1)?;
         self.entries.get(usize::try_from(offset).ok()?)

@@ -111,10 +111,13 @@ impl Interpreter {
         let (up, down): (Vec<MemberId>, Vec<MemberId>) = cluster.ids().into_iter().partition(running);
         let writers = up.iter().filter(|id| cluster.has_write(**id)).map(|id| id.0).collect();
         let storing = up.iter().filter(|id| cluster.is_storing(**id)).map(|id| id.0).collect();
+        let leads = |id: &&MemberId| cluster.node(**id).is_ok_and(|node| node.role() == RoleName::Leader);
+        let leading = up.iter().filter(leads).map(|id| id.0).collect();
         let rotting = cluster.members.values().next().filter(|member| member.node.is_none());
         Chances {
             links: waiting.map(|((from, to), _)| format!("{}->{}", from.0, to.0)).collect(),
             writers,
+            leading,
             up: up.into_iter().map(|id| id.0).collect(),
             down: down.into_iter().map(|id| id.0).collect(),
             storing,

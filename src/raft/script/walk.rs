@@ -34,7 +34,7 @@ fn random_commands_break_no_truth() {
 #[cfg(feature = "planted")]
 #[test]
 fn random_commands_find_planted_bugs() {
-    for bug in [17, 18, 19, 23, 51] {
+    for bug in [17, 18, 19, 23, 31, 51] {
         crate::planted::switch_on(bug);
         let failure = (0..WALKS).find_map(failure_of);
         crate::planted::switch_on(0);
@@ -68,6 +68,7 @@ fn walk(seed: u64, lines: &mut Vec<String>) -> Result<(), String> {
     let weather = Weather {
         with_rot: random.below(2) == 0,
         tick_ms_max: [120, 400][usize::from(random.below(2) == 0)],
+        leaves_leaders_behind: random.below(3) == 0,
     };
     for _ in 0..STEPS {
         let line = chances.choose(&mut random, weather);
@@ -91,6 +92,8 @@ struct Weather {
     with_rot: bool,
     /// Long ticks of single members make many elections, short ones few.
     tick_ms_max: u64,
+    /// Whether leaders are cut off and get less time than the others, so that they are deposed and do not know it.
+    leaves_leaders_behind: bool,
 }
 
 /// What could happen next.
@@ -103,7 +106,9 @@ pub(super) struct Chances {
     pub(super) storing: Vec<u64>,
     /// Members that run.
     pub(super) up: Vec<u64>,
-    /// Members that do not.
+    /// Members that lead, or believe so.
+    pub(super) leading: Vec<u64>,
+    /// Members that do not run.
     pub(super) down: Vec<u64>,
     /// The end of the contiguous durable log of the member whose disk may rot, while it is down.
     pub(super) rotting_end: u64,
@@ -114,13 +119,14 @@ pub(super) struct Chances {
 impl Chances {
     /// Mostly lets messages and writes arrive; now and then something goes wrong.
     fn choose(&self, random: &mut Random, weather: Weather) -> String {
-        let pick = |random: &mut Random, from: &[u64]| {
-            usize::try_from(random.below(from.len() as u64)).ok().and_then(|at| from.get(at)).copied()
-        };
-        let link = usize::try_from(random.below(self.links.len() as u64)).ok();
-        let link = link.and_then(|at| self.links.get(at));
+        if weather.leaves_leaders_behind && random.below(2) == 0 {
+            return self.leave_leader_behind(random, weather);
+        }
         let up = pick(random, &self.up);
-        let line = match random.below(108) {
+        let link = pick(random, &self.links);
+        // What cannot happen is let pass without a word: it would be time for all, in which nobody stays behind.
+        let choices = if self.storing.is_empty() { 103 } else { 108 };
+        let line = match random.below(choices) {
             0..40 => link.map(|link| format!("deliver {link}")),
             40..43 => link.map(|link| format!("drop {link}")),
             43..45 => link.map(|link| format!("duplicate {link}")),
@@ -155,4 +161,25 @@ impl Chances {
         };
         line.unwrap_or_else(|| format!("run {}ms", 1 + random.below(60)))
     }
+    /// Time for those that do not lead, and reads of those that do; now and then one of these is cut off.
+    fn leave_leader_behind(&self, random: &mut Random, weather: Weather) -> String {
+        let others: Vec<u64> = self.up.iter().copied().filter(|id| !self.leading.contains(id)).collect();
+        let line = match random.below(20) {
+            0 => pick(random, &self.leading).map(|id| {
+                let others = (1..=5).filter(|other| *other != id).map(|other: u64| other.to_string());
+                format!("partition {id} | {}", others.collect::<Vec<_>>().join(","))
+            }),
+            1..4 => pick(random, &self.leading).map(|id| format!("read {id}")),
+            4..6 => pick(random, &self.leading).map(|id| format!("propose {id}")),
+            6..10 => pick(random, &others)
+                .map(|id| format!("tick {id} +{}ms", 1 + random.below(weather.tick_ms_max))),
+            10..14 => pick(random, &self.writers).map(|id| format!("sync {id}")),
+            _ => pick(random, &self.links).map(|link| format!("deliver {link}")),
+        };
+        line.unwrap_or_else(|| format!("advance {}ms", 1 + random.below(10)))
+    }
+}
+
+fn pick<T: Clone>(random: &mut Random, from: &[T]) -> Option<T> {
+    usize::try_from(random.below(from.len() as u64)).ok().and_then(|at| from.get(at)).cloned()
 }
