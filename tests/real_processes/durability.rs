@@ -65,8 +65,9 @@ fn judge(record: &str, is_alone: bool) -> Result<usize, String> {
 
 /// A cluster under load that records its rings; the judgement on every member's record, by name.
 fn judged(members_count: u16, variables: &[(&str, &str)]) -> Vec<(String, Result<usize, String>)> {
-    let directory =
-        std::env::temp_dir().join(format!("mainstay-record-{members_count}-{}", std::process::id()));
+    // Stories run side by side in one process.
+    let story = std::thread::current().name().unwrap_or_default().replace("::", "-");
+    let directory = std::env::temp_dir().join(format!("mainstay-record-{story}-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("a place for the records");
     let mut options = options(members_count);
     let place = directory.to_string_lossy().into_owned();
