@@ -65,7 +65,7 @@ impl Ranges {
 ///
 /// A range that ends before it starts holds no key; it counts as its first one, so that nothing is allowed for its being
 /// written in an odd way.
-pub(super) fn cover<'sets>(sets: impl Iterator<Item = &'sets Ranges> + Clone, range: &KeyRange) -> bool {
+pub(super) fn cover<'sets>(sets: &(impl Iterator<Item = &'sets Ranges> + Clone), range: &KeyRange) -> bool {
     let (start, end) = match range {
         KeyRange::Span { start, .. } => {
             run_of(range).unwrap_or_else(|| (start.clone(), End::Before(above(start))))
@@ -109,7 +109,7 @@ mod tests {
 
     fn is_covered(sets: &[&[KeyRange]], range: &KeyRange) -> bool {
         let sets: Vec<Ranges> = sets.iter().map(|ranges| Ranges::of(ranges.iter())).collect();
-        cover(sets.iter(), range)
+        cover(&sets.iter(), range)
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
             }
             let expected = keys.all(|key| sets.iter().flatten().any(|range| range.contains(key)));
             let sets: Vec<Ranges> = sets.iter().map(|ranges| Ranges::of(ranges.iter())).collect();
-            assert_eq!(cover(sets.iter(), &asked), expected, "{sets:?} {asked:?}");
+            assert_eq!(cover(&sets.iter(), &asked), expected, "{sets:?} {asked:?}");
         });
     }
 }

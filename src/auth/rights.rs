@@ -23,14 +23,14 @@ enum Rights<'auth> {
     Of(&'auth Auth, &'auth User),
 }
 
-impl<'auth> Rights<'auth> {
+impl Rights<'_> {
     /// The roles that exist.
     fn covers(self, kind: fn(&Role) -> &Ranges, range: &KeyRange) -> Allowed {
         match self {
             Self::All => Ok(()),
             Self::Of(auth, user) => {
                 let roles = user.roles.iter().filter_map(|role| auth.roles.get(role));
-                if cover(roles.map(kind), range) { Ok(()) } else { Err(AuthRefusal::Denied) }
+                if cover(&roles.map(kind), range) { Ok(()) } else { Err(AuthRefusal::Denied) }
             }
         }
     }
