@@ -2,8 +2,8 @@
 # Everything that must hold before a change is merged, in the order in which it fails fastest.
 #
 # What always holds: it needs Rust, a C linker and git, and nothing else; it stops at the first step that fails and
-# says which; it writes to the target directory and to one temporary directory, never to the tree. Two cores need
-# less than 25 minutes. What it leaves out: the campaign before a release, which is scripts/sim-soak.sh.
+# says which; it writes to the target directory and to one temporary directory, never to the tree. It is to need
+# less than 25 minutes on two cores, and needs more since there is a gateway. What it leaves out: the campaign before a release, which is scripts/sim-soak.sh.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

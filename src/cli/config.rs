@@ -99,7 +99,8 @@ pub struct StartArgs {
     #[arg(long, value_name = "BYTES")]
     pub quota_bytes: Option<u64>,
 
-    /// Log entries after which a snapshot is cut, and the log before the one before it forgotten [default: 100000]
+    /// Log entries after which a snapshot is cut, and the log before the one before it forgotten; a large one waits until
+    /// they have as many bytes as the last one had [default: 100000]
     #[arg(long, value_name = "N")]
     pub snapshot_entries: Option<u64>,
 
