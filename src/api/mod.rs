@@ -6,6 +6,8 @@ pub mod native;
 mod refusal;
 mod request;
 
-pub use native::{Malformed, decode_command, decode_response, encode_response, response_bytes_expected};
+pub use native::{
+    Malformed, decode_command, decode_response, encode_response, key_put, response_bytes_expected,
+};
 pub use refusal::*;
 pub use request::*;

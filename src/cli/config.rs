@@ -100,7 +100,7 @@ pub struct StartArgs {
     pub quota_bytes: Option<u64>,
 
     /// Log entries after which a snapshot is cut, and the log before the one before it forgotten; a large one waits until
-    /// they have as many bytes as the last one had [default: 100000]
+    /// they have twice the bytes that the last one had [default: 100000]
     #[arg(long, value_name = "N")]
     pub snapshot_entries: Option<u64>,
 

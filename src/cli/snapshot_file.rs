@@ -160,12 +160,13 @@ pub(super) mod tests {
     use crate::ids::{ClusterId, Revision};
     use crate::kv::Store;
     use crate::snapshot::{FileName, Kind, Writer};
+    use bytes::BytesMut;
 
     /// A snapshot of nothing.
     pub(in crate::cli) fn snapshot() -> (FileName, Vec<u8>) {
         let name = "snap-00000001-0000000000000009-0000000000000002.snap";
         let name = FileName::parse(name).expect("a name");
-        let (mut writer, mut bytes) = Writer::new(&Opening {
+        let opening = Opening {
             cluster: ClusterId(7),
             group: name.group,
             position: name.position,
@@ -173,19 +174,19 @@ pub(super) mod tests {
             revision: Revision(1),
             compacted: Revision(0),
             configuration: wal_format::Configuration::default(),
-        });
+        };
+        let mut bytes = BytesMut::new();
+        let mut writer = Writer::new(&opening, &mut bytes);
         let mut end_of_sessions = vec![3];
         end_of_sessions.extend([0; 16]);
-        bytes.extend(writer.part(Kind::Sessions, &end_of_sessions));
+        writer.part(Kind::Sessions, &end_of_sessions, &mut bytes);
         let mut store = Store::new();
         let mut cut = store.cut();
         let mut told = Vec::new();
-        while let Some(slice) = cut.slice(&store, 10_000, 10) {
-            told.extend(slice);
-        }
-        bytes.extend(writer.part(Kind::Store, &told));
-        bytes.extend(writer.finish().0);
-        (name, bytes)
+        while cut.slice(&store, 10_000, 10, &mut told) {}
+        writer.part(Kind::Store, &told, &mut bytes);
+        writer.finish(&mut bytes);
+        (name, bytes.to_vec())
     }
 
     fn told(bytes: &[u8]) -> (Contents, String) {

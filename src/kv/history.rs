@@ -91,6 +91,12 @@ impl History {
         (version.expect("a change that is not forgotten is in the history of its key"), before)
     }
 
+    /// Reads what a further change touches, and says something that depends on all of it.
+    pub(super) fn touch(&self) -> u64 {
+        let last = self.older.as_ref().and_then(|older| older.0.back());
+        self.newest.made.revision.0 ^ last.map_or(0, |version| version.made.order)
+    }
+
     pub(super) fn push(&mut self, version: Version) {
         assert!(self.newest.made < version.made, "a change is later than every change before it");
         let before = core::mem::replace(&mut self.newest, version);

@@ -27,8 +27,9 @@ use super::changes::{Change, Changes};
 use super::command::{KeyRange, KeyValue};
 use super::event::Changed;
 use super::history::{History, Moment, Pair, Version};
-use super::points::Points;
+use super::points::{Place, Points};
 use crate::ids::{LeaseId, Revision};
+use crate::limits::LOOK_AHEAD_MAX;
 use crate::planted;
 use bytes::Bytes;
 use core::cell::Cell;
@@ -125,6 +126,25 @@ impl Keys {
 
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Touches what a write of each of these keys touches. First all places in the table of points and then all records, because
+    /// a processor waits for many misses of its cache as long as for one, if none depends on another.
+    pub(super) fn look_ahead<'keys>(&self, keys: impl Iterator<Item = &'keys [u8]>) {
+        let mut places = [Place::default(); LOOK_AHEAD_MAX];
+        let mut count = 0;
+        for (place, key) in places.iter_mut().zip(keys) {
+            *place = self.points.place_of(key);
+            count += 1;
+        }
+        let mut slots = [None; LOOK_AHEAD_MAX];
+        for (slot, place) in slots.iter_mut().zip(places).take(count) {
+            *slot = self.points.likely(place);
+        }
+        let seen = slots.iter().flatten().map(|slot| self.records.at(*slot)).fold(0, |seen, record| {
+            seen ^ u64::from(record.key.first().copied().unwrap_or_default()) ^ record.history.touch()
+        });
+        core::hint::black_box(seen);
     }
 
     /// The key as revision `at` saw it.

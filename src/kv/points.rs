@@ -22,6 +22,13 @@ struct Point {
     slot: Slot,
 }
 
+/// Where to look for a key.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
+    table: usize,
+    hash: u32,
+}
+
 /// For every key, the slot of its record.
 #[derive(Clone, Debug)]
 pub(super) struct Points {
@@ -34,22 +41,27 @@ impl Points {
         Self { tables: (0..TABLES_COUNT).map(|_| HashTable::new()).collect(), seed }
     }
 
+    /// Where a key of this place probably lies: no key is compared.
+    pub(super) fn likely(&self, Place { table, hash }: Place) -> Option<Slot> {
+        self.tables[table].find(spread(hash), |point| point.hash == hash).map(|point| point.slot)
+    }
+
     /// Where the key lies, if it is known.
     pub(super) fn find(&self, key: &[u8], records: &Records) -> Option<Slot> {
-        let (table, hash) = self.place_of(key);
+        let Place { table, hash } = self.place_of(key);
         let is_it = |point: &Point| point.hash == hash && records.at(point.slot).key() == key;
         self.tables[table].find(spread(hash), is_it).map(|point| point.slot)
     }
 
     /// Writes down a key that is not known.
     pub(super) fn insert(&mut self, key: &[u8], slot: Slot) {
-        let (table, hash) = self.place_of(key);
+        let Place { table, hash } = self.place_of(key);
         self.tables[table].insert_unique(spread(hash), Point { hash, slot }, |point| spread(point.hash));
     }
 
     /// Strikes out the key that lies at `slot`.
     pub(super) fn remove(&mut self, key: &[u8], slot: Slot) {
-        let (table, hash) = self.place_of(key);
+        let Place { table, hash } = self.place_of(key);
         let found = self.tables[table].find_entry(spread(hash), |point| point.slot == slot);
         found.expect("what is removed was inserted").remove();
     }
@@ -59,12 +71,12 @@ impl Points {
     }
 
     /// Which table a key belongs in, and its hash there.
-    fn place_of(&self, key: &[u8]) -> (usize, u32) {
+    pub(super) fn place_of(&self, key: &[u8]) -> Place {
         let mut hasher = DefaultHasher::new();
         hasher.write_u64(self.seed);
         hasher.write(key);
         let [table, low @ .., _, _, _] = hasher.finish().to_be_bytes();
-        (usize::from(table), u32::from_be_bytes(low))
+        Place { table: usize::from(table), hash: u32::from_be_bytes(low) }
     }
 }
 

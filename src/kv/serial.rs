@@ -120,16 +120,17 @@ impl Cut {
         self.compacted
     }
 
-    /// The next slice: at least one record, and then no more than fit in `bytes_max`, of at most `steps_max` keys and
-    /// changes looked at. It may be empty; None once all is told. `store` is the one that was cut, and was not released.
-    pub fn slice(&mut self, store: &Store, bytes_max: usize, steps_max: usize) -> Option<Vec<u8>> {
+    /// Appends the next slice to `told`: at least one record, and then no more than until it has `bytes_max` bytes, of at
+    /// most `steps_max` keys and changes looked at. It may be empty; false once all is told. `store` is the one that was cut,
+    /// and was not released.
+    pub fn slice(&mut self, store: &Store, bytes_max: usize, steps_max: usize, told: &mut Vec<u8>) -> bool {
         if self.is_told {
-            return None;
+            return false;
         }
         if self.head_told < self.head.len() {
-            return Some(self.head_slice(bytes_max));
+            self.head_slice(bytes_max.saturating_sub(told.len()), told);
+            return true;
         }
-        let mut told = Vec::new();
         let mut steps = 0;
         let last = self.last.take();
         let start = match &last {
@@ -139,26 +140,25 @@ impl Cut {
         };
         let mut upto = last.as_ref().and_then(|(_, made)| *made);
         for record in store.keys.records_from(start) {
-            let stopped = self.tell(record, upto.take(), &mut told, (bytes_max, steps_max), &mut steps);
+            let stopped = self.tell(record, upto.take(), told, (bytes_max, steps_max), &mut steps);
             self.last = Some((record.name().clone(), stopped));
             if stopped.is_some() || told.len() >= bytes_max || steps >= steps_max {
-                return Some(told);
+                return true;
             }
         }
         self.is_told = true;
         told.push(END);
-        put(&mut told, &[self.keys_count, self.versions_count]);
-        Some(told)
+        put(told, &[self.keys_count, self.versions_count]);
+        true
     }
 
-    fn head_slice(&mut self, bytes_max: usize) -> Vec<u8> {
+    fn head_slice(&mut self, bytes_max: usize, told: &mut Vec<u8>) {
         let leases = self.head_told.saturating_add(bytes_max).saturating_sub(HEAD_BYTES) / LEASE_BYTES;
         let upto = HEAD_BYTES.saturating_add(leases.saturating_mul(LEASE_BYTES));
         let least = if self.head_told == 0 { HEAD_BYTES } else { self.head_told + LEASE_BYTES };
         let upto = upto.max(least).min(self.head.len());
-        let slice = self.head.get(self.head_told..upto).unwrap_or_default().to_vec();
+        told.extend_from_slice(self.head.get(self.head_told..upto).unwrap_or_default());
         self.head_told = upto;
-        slice
     }
 
     /// Tells of a key what follows `upto`. The last change told, if it has more.

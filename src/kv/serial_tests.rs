@@ -13,7 +13,11 @@ const SEEDS: u64 = 150;
 fn told(store: &mut Store, bytes_max: usize, mut meanwhile: impl FnMut(&mut Store)) -> Vec<Vec<u8>> {
     let mut cut = store.cut();
     let mut slices = Vec::new();
-    while let Some(slice) = cut.slice(store, bytes_max, 7) {
+    loop {
+        let mut slice = Vec::new();
+        if !cut.slice(store, bytes_max, 7, &mut slice) {
+            break;
+        }
         slices.push(slice);
         meanwhile(store);
     }

@@ -127,6 +127,12 @@ impl Store {
         self.hash.value()
     }
 
+    /// Goes where puts of these keys will go, and changes nothing: the memory of several keys is on its way at once
+    /// where one put after the other would wait for each.
+    pub fn look_ahead<'keys>(&self, keys: impl Iterator<Item = &'keys [u8]>) {
+        self.keys.look_ahead(keys);
+    }
+
     /// Applies a command whole, or refuses it and changes nothing.
     ///
     /// There is no `Result`: a refusal is an outcome like any other, the same on every member, and there is no

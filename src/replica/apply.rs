@@ -11,6 +11,7 @@ use super::{Output, group};
 use crate::api::{Refusal, Response, Stamp};
 use crate::ids::{BootMicros, LogIndex, MemberId, SessionId, Term, Ticket};
 use crate::kv::Command;
+use crate::limits::LOOK_AHEAD_MAX;
 use crate::peer::Body;
 use crate::sometimes;
 use bytes::Bytes;
@@ -44,11 +45,15 @@ impl Replica {
     /// Applies what is committed, as much as this turn has time for, and answers whoever waited for it.
     pub(super) fn apply_committed(&mut self, now: BootMicros, outputs: &mut Vec<Output>) {
         // What comes after a state that is wrong is wrong, too, and so is every answer.
+        let mut looked = self.applied;
         while self.applied < self.node.commit() && self.divergence().is_none() && self.has_time_left() {
+            if self.applied == looked {
+                looked = self.look_ahead();
+            }
             let index = self.applied.next();
             let record = self.entries.get(index).expect("what is committed is held").clone();
             let (header, body) =
-                wal_format::decode_entry(&record).expect("records are checked when they come in");
+                wal_format::decode_entry_again(&record).expect("records are checked when they come in");
             assert!(header.index == index.0, "a record stands at the index it names");
             let body = record.slice_ref(body);
             let term = Term(header.term);
@@ -66,6 +71,17 @@ impl Replica {
             self.pass_early_answers_on(outputs);
             self.serve_ready_reads(now, outputs);
         }
+    }
+
+    /// Has the store go ahead to the keys of the next few entries. Answers with the last of these.
+    fn look_ahead(&self) -> LogIndex {
+        let last = LogIndex(self.node.commit().0.min(self.applied.0 + LOOK_AHEAD_MAX as u64));
+        let bodies = (self.applied.0 + 1..=last.0).filter_map(|index| {
+            let record = self.entries.get(LogIndex(index))?;
+            wal_format::decode_entry_again(record).ok()
+        });
+        self.store.look_ahead(bodies.filter_map(|(_, body)| crate::api::key_put(body)));
+        last
     }
 
     /// Runs one entry. The response is the same on every member.

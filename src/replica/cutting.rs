@@ -19,7 +19,7 @@ use crate::limits::{SNAPSHOT_PART_BYTES, SNAPSHOT_STEPS_PER_TURN};
 use crate::raft::Position;
 use crate::snapshot::{Damage, FileKind, FileName, Kind, Opening, Reader, Verified, Writer};
 use crate::sometimes;
-use bytes::Bytes;
+use bytes::BytesMut;
 
 /// A snapshot being cut.
 pub(super) struct Cutting {
@@ -35,7 +35,7 @@ pub(super) struct Cutting {
     /// What the file will be, once all parts are made.
     expected: Option<Verified>,
     /// Made, and not at the disk yet.
-    waiting: Vec<u8>,
+    waiting: BytesMut,
     /// Bytes at the disk, durable or on their way.
     offset: u64,
     /// So much is written or read at once.
@@ -82,25 +82,20 @@ impl Cutting {
         while steps_left > 0 && self.has_room() {
             let Some(writer) = &mut self.writer else { return };
             if let Some(part) = self.sessions.part() {
-                self.waiting.extend(writer.part(Kind::Sessions, &part));
+                writer.part(Kind::Sessions, &part, &mut self.waiting);
                 continue;
             }
             let steps = steps_left.clamp(1, SNAPSHOT_STEPS_PER_TURN / 4);
             steps_left -= steps;
-            let room = SNAPSHOT_PART_BYTES - self.part.len();
-            let slice = self.cut.slice(store, room, steps);
-            let is_told = slice.is_none();
-            self.part.extend(slice.unwrap_or_default());
+            let is_told = !self.cut.slice(store, SNAPSHOT_PART_BYTES, steps, &mut self.part);
             if self.part.len() >= SNAPSHOT_PART_BYTES || (is_told && !self.part.is_empty()) {
-                self.waiting.extend(writer.part(Kind::Store, &self.part));
+                writer.part(Kind::Store, &self.part, &mut self.waiting);
                 self.part.clear();
             }
             if is_told {
                 store.release();
                 if let Some(writer) = self.writer.take() {
-                    let (last, expected) = writer.finish();
-                    self.waiting.extend(last);
-                    self.expected = Some(expected);
+                    self.expected = Some(writer.finish(&mut self.waiting));
                 }
             }
         }
@@ -112,8 +107,7 @@ impl Cutting {
         if self.waiting.is_empty() || (self.waiting.len() < self.piece_bytes && !is_last) {
             return None;
         }
-        let rest = self.waiting.split_off(self.waiting.len().min(self.piece_bytes));
-        let bytes = Bytes::from(std::mem::replace(&mut self.waiting, rest));
+        let bytes = self.waiting.split_to(self.waiting.len().min(self.piece_bytes)).freeze();
         let offset = self.offset;
         self.offset += bytes.len() as u64;
         Some(FileOrder::Write { offset, bytes })
@@ -166,12 +160,13 @@ impl Replica {
             compacted: cut.compacted(),
             configuration: self.setup.configuration.clone(),
         };
-        let (writer, waiting) = Writer::new(&opening);
+        let mut waiting = BytesMut::new();
+        let writer = Writer::new(&opening, &mut waiting);
         self.snapshots.cutting = Some(Cutting {
             file: file_of(self.setup.group, position, FileKind::Part),
             cut,
             sessions: self.sessions.cut(),
-            part: Vec::new(),
+            part: Vec::with_capacity(SNAPSHOT_PART_BYTES),
             writer: Some(writer),
             expected: None,
             waiting,

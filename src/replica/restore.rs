@@ -124,9 +124,9 @@ impl Restorer {
                 Part::Opening(found) => *opening = Some(*found),
                 Part::Sessions(part) => {
                     let applied = opening.as_ref().map_or(LogIndex(0), |opening| opening.position.index);
-                    sessions.part(part, applied)?;
+                    sessions.part(part.to_vec(), applied)?;
                 }
-                Part::Store(slice) => store.slice(&slice)?,
+                Part::Store(slice) => store.slice(slice)?,
             }
             Ok(())
         })

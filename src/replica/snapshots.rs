@@ -30,7 +30,7 @@ pub struct SnapshotPolicy {
     pub entries: u64,
     /// or so many bytes of them,
     pub log_bytes: u64,
-    /// though a large one waits for entries of as many bytes as the last one had, or of so many.
+    /// though a large one waits for entries of twice the bytes that the last one had, or of so many.
     pub patience_bytes: u64,
     /// or any, and this time has passed.
     pub micros: u64,
@@ -335,9 +335,9 @@ impl Replica {
         let Snapshots { policy, since, rests_until, .. } = snapshots;
         let entries = self.applied.0.saturating_sub(since.index.0);
         let bytes = self.applied_bytes.saturating_sub(since.bytes);
-        // So writing snapshots costs about as much as writing the log, however large the store is.
+        // So writing snapshots costs less than writing the log, as long as the store is not larger than that.
         let last_bytes = snapshots.verified.map_or(0, |last| last.bytes_count);
-        let is_worth_it = bytes >= last_bytes.min(policy.patience_bytes);
+        let is_worth_it = bytes >= last_bytes.saturating_mul(2).min(policy.patience_bytes);
         let is_due = (entries >= policy.entries && is_worth_it) || bytes >= policy.log_bytes;
         let is_enough = is_due || snapshots.is_one_missing || snapshots.saves.wants_cut();
         let due = if is_enough { *rests_until } else { since.at.after(policy.micros).max(*rests_until) };

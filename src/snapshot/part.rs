@@ -2,6 +2,7 @@
 
 use crate::ids::{ClusterId, GroupId, LogIndex, Revision, Term};
 use crate::raft::Position;
+use bytes::BytesMut;
 use wal_format::Configuration;
 
 /// Snapshot files are whole numbers of these.
@@ -148,17 +149,25 @@ impl Closing {
     }
 }
 
-/// A part as bytes. `tag` and `number` say where it belongs.
-pub(super) fn encode(tag: u64, number: u32, kind: Kind, payload: &[u8]) -> Vec<u8> {
+/// Appends a part as bytes, and gives those. `tag` and `number` say where it belongs.
+pub(super) fn encode<'to>(
+    tag: u64,
+    number: u32,
+    kind: Kind,
+    payload: &[u8],
+    to: &'to mut BytesMut,
+) -> &'to [u8] {
     let length = u32::try_from(payload.len()).expect("parts are bounded");
-    let mut part = Vec::with_capacity(HEADER_BYTES + payload.len());
-    part.extend_from_slice(&[0; 4]);
-    part.extend_from_slice(&length.to_le_bytes());
-    part.extend_from_slice(&tag.to_le_bytes());
-    part.extend_from_slice(&number.to_le_bytes());
-    part.push(kind.number());
-    part.extend_from_slice(&[0; 11]);
-    part.extend_from_slice(payload);
+    let start = to.len();
+    to.reserve(HEADER_BYTES + payload.len());
+    to.extend_from_slice(&[0; 4]);
+    to.extend_from_slice(&length.to_le_bytes());
+    to.extend_from_slice(&tag.to_le_bytes());
+    to.extend_from_slice(&number.to_le_bytes());
+    to.extend_from_slice(&[kind.number()]);
+    to.extend_from_slice(&[0; 11]);
+    to.extend_from_slice(payload);
+    let part = &mut to[start..];
     let checksum = crc32c::crc32c(&part[4..]);
     part[..4].copy_from_slice(&checksum.to_le_bytes());
     part

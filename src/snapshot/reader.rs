@@ -59,13 +59,13 @@ pub enum Fault {
 
 /// One part, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum Part<'a> {
     /// Which snapshot this is.
     Opening(Box<Opening>),
     /// Sessions.
-    Sessions(Vec<u8>),
+    Sessions(&'a [u8]),
     /// Some of the store.
-    Store(Vec<u8>),
+    Store(&'a [u8]),
 }
 
 /// The first part of some bytes, and the rest of them.
@@ -112,10 +112,10 @@ impl Reader {
     pub fn feed<E: From<Damage>>(
         &mut self,
         bytes: &[u8],
-        mut take: impl FnMut(Part) -> Result<(), E>,
+        mut take: impl FnMut(Part<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         self.waiting.extend_from_slice(bytes);
-        let waiting = core::mem::take(&mut self.waiting);
+        let mut waiting = core::mem::take(&mut self.waiting);
         let mut rest = waiting.as_slice();
         while self.last != Some(Kind::Closing) {
             let Some((part, after)) = self.split(rest)? else {
@@ -133,7 +133,9 @@ impl Reader {
         if is_trailed {
             return Err(self.damage(Fault::Trailing).into());
         }
-        self.waiting = rest.to_vec();
+        let read = waiting.len() - rest.len();
+        waiting.drain(..read);
+        self.waiting = waiting;
         Ok(())
     }
 
@@ -170,7 +172,7 @@ impl Reader {
     }
 
     /// Checks a part; of the closing nothing is left to take.
-    fn part(&mut self, part: &[u8]) -> Result<Option<Part>, Damage> {
+    fn part<'a>(&mut self, part: &'a [u8]) -> Result<Option<Part<'a>>, Damage> {
         let mut fields = Fields(part);
         let checksum = fields.take().map(u32::from_le_bytes);
         if checksum != Some(crc32c::crc32c(fields.0)) {
@@ -207,8 +209,8 @@ impl Reader {
                 self.position = opening.position;
                 Some(Part::Opening(Box::new(opening)))
             }
-            Kind::Sessions => Some(Part::Sessions(payload.to_vec())),
-            Kind::Store => Some(Part::Store(payload.to_vec())),
+            Kind::Sessions => Some(Part::Sessions(payload)),
+            Kind::Store => Some(Part::Store(payload)),
             Kind::Closing => {
                 let closing =
                     Closing { parts_count: self.parts_count, bytes_count: self.offset, hash: self.hash.0 };

@@ -4,6 +4,7 @@ use super::part::{self, BLOCK_BYTES, Closing, Kind, Opening, PartsHash};
 use super::reader::Verified;
 use crate::limits::SNAPSHOT_PART_BYTES_MAX;
 use crate::raft::Position;
+use bytes::BytesMut;
 
 /// A snapshot being written: takes payloads, gives bytes.
 #[derive(Debug)]
@@ -17,8 +18,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a snapshot; also gives its first bytes.
-    pub fn new(opening: &Opening) -> (Self, Vec<u8>) {
+    /// Begins a snapshot; appends its first bytes.
+    pub fn new(opening: &Opening, to: &mut BytesMut) -> Self {
         let payload = opening.encode();
         let tag = PartsHash::tag(&payload);
         let mut writer = Self {
@@ -29,33 +30,32 @@ impl Writer {
             bytes_count: 0,
             last: Kind::Opening,
         };
-        let bytes = writer.encode(Kind::Opening, &payload);
-        (writer, bytes)
+        writer.encode(Kind::Opening, &payload, to);
+        writer
     }
 
-    /// The next bytes: a part of sessions or store with this payload.
-    pub fn part(&mut self, kind: Kind, payload: &[u8]) -> Vec<u8> {
+    /// Appends the next bytes: a part of sessions or store with this payload.
+    pub fn part(&mut self, kind: Kind, payload: &[u8], to: &mut BytesMut) {
         assert!(matches!(kind, Kind::Sessions | Kind::Store) && kind >= self.last, "parts come in order");
         assert!(payload.len() <= SNAPSHOT_PART_BYTES_MAX, "a part ends with the record that fills it");
-        self.encode(kind, payload)
+        self.encode(kind, payload, to);
     }
 
-    /// The last bytes, and what the whole file will be found to be.
-    pub fn finish(mut self) -> (Vec<u8>, Verified) {
+    /// Appends the last bytes, and says what the whole file will be found to be.
+    pub fn finish(mut self, to: &mut BytesMut) -> Verified {
         let closing =
             Closing { parts_count: self.parts_count, bytes_count: self.bytes_count, hash: self.hash.0 };
-        let mut bytes = self.encode(Kind::Closing, &closing.encode());
+        self.encode(Kind::Closing, &closing.encode(), to);
         let whole = self.bytes_count.next_multiple_of(BLOCK_BYTES as u64);
-        bytes.extend((self.bytes_count..whole).map(|_| 0));
-        (bytes, Verified { position: self.position, bytes_count: whole, hash: closing.hash })
+        to.extend((self.bytes_count..whole).map(|_| 0_u8));
+        Verified { position: self.position, bytes_count: whole, hash: closing.hash }
     }
 
-    fn encode(&mut self, kind: Kind, payload: &[u8]) -> Vec<u8> {
-        let part = part::encode(self.tag, self.parts_count, kind, payload);
-        self.hash.absorb(&part);
+    fn encode(&mut self, kind: Kind, payload: &[u8], to: &mut BytesMut) {
+        let part = part::encode(self.tag, self.parts_count, kind, payload, to);
+        self.hash.absorb(part);
         self.parts_count += 1;
         self.bytes_count += part.len() as u64;
         self.last = kind;
-        part
     }
 }

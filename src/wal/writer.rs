@@ -434,7 +434,7 @@ impl Hosted {
 
 /// The position of an entry of ours, from its record.
 fn position_of(record: &Bytes, index: LogIndex) -> Position {
-    let (header, _) = wal_format::decode_entry(record).expect("a record was checked when it came in");
+    let (header, _) = wal_format::decode_entry_again(record).expect("a record was checked when it came in");
     assert!(header.index == index.0, "the records of a run are in order");
     Position { index, term: Term(header.term) }
 }

@@ -128,6 +128,28 @@ pub fn encode_entry(header: &EntryHeader, body: &[u8], to: &mut Vec<u8>) {
 ///
 /// Names what is wrong, and where from the start of `bytes`.
 pub fn decode_entry(bytes: &[u8]) -> Result<(EntryHeader, &[u8]), Damage> {
+    let (checksum, mut reader) = bounded(bytes)?;
+    if crc32c::crc32c(reader.rest()) != checksum {
+        return Err(Damage { offset: 0, kind: DamageKind::WrongChecksum });
+    }
+    reader.take(4)?;
+    decode_checked(reader)
+}
+
+/// Decodes the entry at the start of `bytes` without looking at its checksum: for a record that was decoded by
+/// [`decode_entry`], or encoded, in this process, and has been kept in memory since.
+///
+/// # Errors
+///
+/// Names what is wrong, and where from the start of `bytes`.
+pub fn decode_entry_again(bytes: &[u8]) -> Result<(EntryHeader, &[u8]), Damage> {
+    let (_, mut reader) = bounded(bytes)?;
+    reader.take(4)?;
+    decode_checked(reader)
+}
+
+/// The checksum of the entry at the start of `bytes`, and what it covers.
+fn bounded(bytes: &[u8]) -> Result<(u32, Reader<'_>), Damage> {
     let mut length = Reader::new(bytes, 0);
     let checksum = length.u32()?;
     let impossible = length.damage(DamageKind::ImpossibleLength);
@@ -138,11 +160,7 @@ pub fn decode_entry(bytes: &[u8]) -> Result<(EntryHeader, &[u8]), Damage> {
     let record = Reader::new(bytes, 0).take(count)?;
     let mut reader = Reader::new(record, 0);
     reader.take(CHECKSUM_BYTES)?;
-    if crc32c::crc32c(reader.rest()) != checksum {
-        return Err(Damage { offset: 0, kind: DamageKind::WrongChecksum });
-    }
-    reader.take(4)?;
-    decode_checked(reader)
+    Ok((checksum, reader))
 }
 
 /// Decodes what follows the length, once the checksum is known to be right.

@@ -26,7 +26,8 @@ mod section;
 
 pub use damage::{Damage, DamageKind};
 pub use entry::{
-    ENTRY_HEADER_BYTES, ENTRY_VERSION, EntryHeader, EntryKind, decode_entry, encode_entry, entry_bytes_count,
+    ENTRY_HEADER_BYTES, ENTRY_VERSION, EntryHeader, EntryKind, decode_entry, decode_entry_again,
+    encode_entry, entry_bytes_count,
 };
 pub use frame::{
     BLOCK_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_VERSION, Frame, FrameClaims, FrameHeader,

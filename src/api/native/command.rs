@@ -112,6 +112,15 @@ pub fn decode_command(bytes: &Bytes) -> Result<Command, Malformed> {
     Ok(command)
 }
 
+/// The key that an encoded command puts, if it looks like a put. Nothing is checked: what this says is a hint.
+pub fn key_put(bytes: &[u8]) -> Option<&[u8]> {
+    let ([tag::PUT | tag::PUT_WITH_OPTIONS], rest) = bytes.split_first_chunk()? else {
+        return None;
+    };
+    let (count, rest) = rest.split_first_chunk()?;
+    rest.get(..usize::try_from(u32::from_le_bytes(*count)).ok()?)
+}
+
 /// Reads a query, to the end.
 pub(super) fn query(cursor: &mut Cursor<'_>) -> Result<Query, Malformed> {
     let query = match cursor.u8("query tag")? {
