@@ -159,7 +159,7 @@ fn the_bytes_of_a_store_are_these() {
 
 #[cfg(feature = "planted")]
 #[test]
-fn a_cut_that_does_not_hold_forgetting_back_is_found() {
+fn a_planted_cut_that_does_not_hold_forgetting_back_is_found() {
     let told_with_compactions = || {
         let mut random = Random::new(1);
         let mut store = Store::new();

@@ -113,7 +113,7 @@ mod tests {
 
     #[cfg(feature = "planted")]
     #[test]
-    fn a_log_that_is_not_synced_is_found_at_some_point() {
+    fn a_planted_log_without_syncs_is_found_at_some_point() {
         crate::planted::switch_on(42);
         let finds = |death: &DeathAt| run_crash_point(*death, &mut Trace::hashed()).failure.is_some();
         let is_found = crash_points().iter().step_by(97).any(finds);

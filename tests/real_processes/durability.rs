@@ -120,7 +120,7 @@ fn an_acknowledgement_without_a_sync_is_found_out() {
 /// Runs only in builds that can plant bugs: `cargo test --features planted`.
 #[cfg(feature = "planted")]
 #[test]
-fn a_member_that_does_not_sync_is_found_out() {
+fn a_planted_member_that_does_not_sync_is_found_out() {
     let judged = judged(1, &[("MAINSTAY_PLANTED", "42")]);
     assert!(judged.iter().all(|(_, judgement)| judgement.is_err()), "a member without syncs was believed");
 }
