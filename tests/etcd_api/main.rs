@@ -9,6 +9,7 @@ mod client;
 mod differential;
 mod generator;
 mod json;
+mod kubernetes;
 mod leaders;
 mod locks;
 mod servers;
