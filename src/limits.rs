@@ -76,7 +76,8 @@ pub const LEASES_MAX: usize = 1_000_000;
 
 /// Leases of which one entry writes down what remains.
 ///
-/// Chosen: 24 bytes each, so such an entry is as long as those of large values; more leases take more entries.
+/// Chosen: 24 bytes each, so such an entry is as long as those of large values; more leases take more entries,
+/// one after another is applied.
 pub const LEASES_PER_CHECKPOINT_MAX: usize = 4_096;
 
 /// Microseconds for which what remains of a lease may go without being written down, at the least and at the most.

@@ -311,10 +311,16 @@ fn difference(seed: u64) -> Option<String> {
 
 #[test]
 fn the_store_answers_any_command_and_any_query_as_its_model_does() {
-    property::hold(SEEDS, |seed| {
+    let seeds = property::hold(SEEDS, |seed| {
         let difference = difference(seed);
         assert!(difference.is_none(), "{}", difference.unwrap_or_default());
     });
+    // Each step is a command, a query and a history told.
+    println!(
+        "{} operations: {} commands and as many queries and histories",
+        3 * seeds * STEPS,
+        seeds * STEPS
+    );
 }
 
 #[test]

@@ -82,6 +82,8 @@ pub(super) struct Countdown {
     checkpoints: BTreeSet<(BootMicros, LeaseId)>,
     /// Ends in the log that are not applied.
     ends_waiting: usize,
+    /// What was written down last, while that is not applied.
+    checkpoint_waiting: Option<LogIndex>,
     /// The log took no more: nothing is proposed before this.
     rests_until: BootMicros,
 }
@@ -166,8 +168,12 @@ impl Countdown {
         self.ends_waiting += 1;
     }
 
-    /// What is to be written down now, as it will be true when it is appended.
+    /// What is to be written down now, as it will be true when it is appended. One such entry at a time, so that many leases
+    /// that are due at once leave room for clients' writes.
     fn next_checkpoint(&self, now: BootMicros) -> Vec<Remaining> {
+        if self.checkpoint_waiting.is_some() {
+            return Vec::new();
+        }
         let due = self.checkpoints.iter().take_while(|(due, _)| *due <= now);
         let remaining = |(_, lease): &(BootMicros, LeaseId)| {
             let clock = self.clocks.get(lease).expect("what is listed is counted");
@@ -179,6 +185,7 @@ impl Countdown {
     }
 
     fn checkpoint_appended(&mut self, now: BootMicros, index: LogIndex, all: &[Remaining]) {
+        self.checkpoint_waiting = Some(index);
         for Remaining { life, .. } in all {
             let clock = self.clocks.get_mut(&life.lease).expect("what is written down is counted");
             clock.checkpointed = Some(index);
@@ -190,7 +197,11 @@ impl Countdown {
     /// An entry about leases was applied.
     fn applied(&mut self, now: BootMicros, index: LogIndex, command: &LeaseCommand, store: &Store) {
         match command {
-            LeaseCommand::Grant(_) | LeaseCommand::Checkpoint(_) => {}
+            LeaseCommand::Grant(_) => {}
+            // One of an earlier leader may be applied before that which waits.
+            LeaseCommand::Checkpoint(_) => {
+                self.checkpoint_waiting = self.checkpoint_waiting.filter(|waiting| *waiting > index);
+            }
             LeaseCommand::Revoke(revoke) => self.remove(revoke.lease),
             LeaseCommand::Expire(life) => {
                 self.ends_waiting = self.ends_waiting.saturating_sub(1);
@@ -230,7 +241,8 @@ impl Countdown {
     fn deadline(&self) -> Option<BootMicros> {
         let has_room = self.ends_waiting < LEASE_ENDS_WAITING_MAX;
         let ends = self.ends.first().filter(|_| has_room).map(|(ends, _)| *ends);
-        let checkpoints = self.checkpoints.first().map(|(due, _)| *due);
+        let is_written = self.checkpoint_waiting.is_none();
+        let checkpoints = self.checkpoints.first().filter(|_| is_written).map(|(due, _)| *due);
         let due = [ends, checkpoints].into_iter().flatten().min()?;
         Some(due.max(self.rests_until))
     }
@@ -409,19 +421,14 @@ impl Replica {
     }
 
     fn propose_checkpoints(&mut self, now: BootMicros) -> Result<(), Refusal> {
-        while self
-            .countdown
-            .as_ref()
-            .and_then(|it| it.checkpoints.first())
-            .is_some_and(|(due, _)| *due <= now)
-        {
-            let all =
-                self.countdown.as_ref().map_or_else(Vec::new, |countdown| countdown.next_checkpoint(now));
-            let index = self.propose_for_lease(now, Asker::Nobody, LeaseCommand::Checkpoint(all.clone()))?;
-            sometimes!(LeaseCheckpointed);
-            if let Some(countdown) = &mut self.countdown {
-                countdown.checkpoint_appended(now, index, &all);
-            }
+        let all = self.countdown.as_ref().map_or_else(Vec::new, |countdown| countdown.next_checkpoint(now));
+        if all.is_empty() {
+            return Ok(());
+        }
+        let index = self.propose_for_lease(now, Asker::Nobody, LeaseCommand::Checkpoint(all.clone()))?;
+        sometimes!(LeaseCheckpointed);
+        if let Some(countdown) = &mut self.countdown {
+            countdown.checkpoint_appended(now, index, &all);
         }
         Ok(())
     }

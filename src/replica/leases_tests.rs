@@ -6,8 +6,8 @@ use crate::kv::{
     Applied, Command, Grant, LeaseCommand, LeaseLife, LeaseOutcome, Outcome, Put, Renewed, StoreRefusal,
     TimeToLive,
 };
-use crate::limits::LEASE_ENDS_WAITING_MAX;
-use crate::replica::test_cluster::{Cluster, ELECTION_MICROS, get, value_of};
+use crate::limits::{LEASE_ENDS_WAITING_MAX, LEASES_PER_CHECKPOINT_MAX};
+use crate::replica::test_cluster::{Cluster, ELECTION_MICROS, get, put, value_of};
 use crate::replica::{Input, Shard};
 use bytes::Bytes;
 
@@ -151,14 +151,76 @@ fn many_leases_end_at_once_a_few_at_a_time() {
         cluster.submit(MemberId(1), grant(LeaseId(number), 1_000));
     }
     cluster.advance(900_000);
-    let leases = |cluster: &Cluster| {
-        let observed = cluster.shards.values().flat_map(Shard::observe);
-        let mut queues = observed.flat_map(|replica| replica.queues);
-        queues.find(|(name, ..)| *name == "leases").map_or(0, |(_, now, _)| now)
-    };
-    assert_eq!(leases(&cluster) as u64, count);
+    assert_eq!(leases_count(&cluster), count);
     cluster.advance(SECOND);
-    assert_eq!(leases(&cluster), 0, "all have ended, and no queue was over its bound on the way");
+    assert_eq!(leases_count(&cluster), 0, "all have ended, and no queue was over its bound on the way");
+}
+
+fn leases_count(cluster: &Cluster) -> u64 {
+    let observed = cluster.shards.values().flat_map(Shard::observe);
+    let mut queues = observed.flat_map(|replica| replica.queues);
+    queues.find(|(name, ..)| *name == "leases").map_or(0, |(_, now, _)| now as u64)
+}
+
+#[test]
+fn what_remains_of_many_leases_is_written_down_one_entry_after_another() {
+    let member = MemberId(1);
+    let mut cluster = Cluster::of(1);
+    cluster.advance(3 * ELECTION_MICROS);
+    let count = 2 * LEASES_PER_CHECKPOINT_MAX as u64 + 1;
+    for number in 1..=count {
+        cluster.submit(member, grant(LeaseId(number), 60_000));
+    }
+    cluster.settle();
+    assert_eq!(leases_count(&cluster), count);
+    let granted = last_index(&cluster, member);
+    cluster.now = cluster.now.after(31 * SECOND);
+    for _ in 0..20 {
+        let before = last_index(&cluster, member);
+        cluster.turn(member);
+        let appended = last_index(&cluster, member) - before;
+        assert!(appended <= 1, "a turn appends {appended} entries");
+    }
+    assert_eq!(last_index(&cluster, member) - granted, 3, "all are written down, each once");
+}
+
+fn last_index(cluster: &Cluster, member: MemberId) -> u64 {
+    cluster.shards[&member].observe().next().expect("it serves").last.index.0
+}
+
+#[test]
+fn a_hundred_thousand_leases_end_without_stalling_writes() {
+    const COUNT: u64 = 100_000;
+    const TURNS_TO_AN_ANSWER_MAX: usize = 4;
+    let member = MemberId(1);
+    let mut cluster = Cluster::of(1);
+    cluster.advance(3 * ELECTION_MICROS);
+    for number in 1..=COUNT {
+        cluster.submit(member, grant(LeaseId(number), 60_000));
+        if number % 1_000 == 0 {
+            cluster.settle();
+        }
+    }
+    assert_eq!(leases_count(&cluster), COUNT);
+    // All at one instant, and from then on turns without time between them.
+    cluster.now = cluster.now.after(61 * SECOND);
+    let (mut writes, mut waiting) = (0, None);
+    while leases_count(&cluster) > 0 {
+        let (ticket, turns) =
+            waiting.take().unwrap_or_else(|| (cluster.submit(member, put("key", "x", None)), 0));
+        let before = last_index(&cluster, member);
+        cluster.turn(member);
+        let appended = last_index(&cluster, member) - before;
+        assert!(appended <= LEASE_ENDS_WAITING_MAX as u64 + 2, "a turn appends {appended} entries");
+        if cluster.replies.remove(&ticket).is_some() {
+            writes += 1;
+        } else {
+            assert!(turns < TURNS_TO_AN_ANSWER_MAX, "a write waits for no more than the ends before it");
+            waiting = Some((ticket, turns + 1));
+        }
+    }
+    let rounds = COUNT / LEASE_ENDS_WAITING_MAX as u64;
+    assert!(writes >= rounds / 2, "{writes} writes were answered while leases ended");
 }
 
 #[test]
