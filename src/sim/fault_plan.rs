@@ -91,6 +91,9 @@ const SECOND: u64 = 1_000_000;
 /// Of so many seeds, one does more to the disks than the promise covers.
 const EXCEEDING_SEEDS: u64 = 8;
 
+/// Of so many seeds, one dwells on snapshots.
+const SNAPSHOT_SEEDS: u64 = 5;
+
 impl FaultPlan {
     /// The plan of one seed; `random` is a fork of that seed's generator.
     pub(super) fn draw(random: &mut Random) -> Self {
@@ -121,7 +124,51 @@ impl FaultPlan {
         if random.below(2) == 0 {
             plan.snapshots = often(random);
         }
+        if random.below(SNAPSHOT_SEEDS) == 0 {
+            plan.dwell_on_snapshots(random);
+        }
         plan
+    }
+
+    /// Members that are cut off or down again and again, behind logs so short that whoever comes back needs a snapshot,
+    /// of which another is cut before it has it all; and that die while they write or take one.
+    fn dwell_on_snapshots(&mut self, random: &mut Random) {
+        self.members_count = self.members_count.max(3);
+        self.snapshots = SnapshotPolicy {
+            entries: random.magnitude(3, 60),
+            patience_bytes: 0,
+            micros: random.magnitude(SECOND / 10, 3 * SECOND),
+            hot_entries: random.magnitude(1, 10),
+            hot_bytes: random.magnitude(500, 10_000),
+            bytes_per_second: random.magnitude(20_000, 2_000_000),
+            piece_bytes: 4_096,
+            retry_micros: random.magnitude(10_000, SECOND / 5),
+            ..often(random)
+        };
+        self.down_micros = random.magnitude(50_000, SECOND);
+        self.partition_micros = random.magnitude(100_000, SECOND);
+        self.delay_micros = self.delay_micros.min(5_000);
+        self.write_micros = self.write_micros.min(5_000);
+        self.duplication_chance = self.duplication_chance.max(rate(random, 5_000, 300_000));
+        for (kind, interval) in Fault::ALL.iter().zip(&mut self.intervals) {
+            match kind {
+                Fault::Crash | Fault::Partition => *interval = random.magnitude(SECOND / 3, 3 * SECOND),
+                Fault::HandOver => *interval = random.magnitude(SECOND, 10 * SECOND),
+                Fault::PowerCut
+                | Fault::Pause
+                | Fault::SlowProcessor
+                | Fault::ClientPartition
+                | Fault::Clog
+                | Fault::Reset
+                | Fault::HalfOpen
+                | Fault::Stall
+                | Fault::SlowDisk
+                | Fault::DiskErrors
+                | Fault::DiskFull
+                | Fault::Freeze
+                | Fault::Wipe => {}
+            }
+        }
     }
 
     /// A plan in which nothing goes wrong.

@@ -427,7 +427,11 @@ impl Hosted {
             tail: encoded_tail(group, self.hard_state, self.last),
             snapshot: encoded_position(self.snapshot),
             counts_for_nothing: self.counts_for_nothing,
-            configuration: self.configuration.clone(),
+            configuration: if planted!(27) && self.snapshot != Position::START {
+                Configuration::default()
+            } else {
+                self.configuration.clone()
+            },
         }
     }
 }
