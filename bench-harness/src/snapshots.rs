@@ -258,11 +258,23 @@ impl Rig<'_> {
         Ok(began.elapsed().as_secs_f64())
     }
 
+    /// The end of a member's log, which it may be too busy to tell at once.
+    fn last_index_of(&self, position: usize) -> Result<u64, Failed> {
+        let until = now() + PATIENCE;
+        loop {
+            match last_index(&self.cluster.members[position]) {
+                Some(index) => return Ok(index),
+                None if now() > until => return Err(Failed::NotThere("a member is silent")),
+                None => thread::park_timeout(Duration::from_millis(100)),
+            }
+        }
+    }
+
     /// A follower is away until what it needs is trimmed; then it comes back, while clients write.
     fn writes_while_a_follower_comes_back(&mut self) -> Result<(Measured, f64), Failed> {
         let leader = self.leader()?;
         let follower = (leader + 1) % self.cluster.members.len();
-        let had = last_index(&self.cluster.members[follower]).unwrap_or(0);
+        let had = self.last_index_of(follower)?;
         self.cluster.members[follower].kill();
         let seconds = (MISSED_ENTRIES / 10_000).to_string();
         eprintln!("snapshots: a follower is away");
@@ -285,7 +297,8 @@ impl Rig<'_> {
         thread::scope(|scope| {
             let writes = scope.spawn(write);
             thread::park_timeout(Duration::from_secs(WARM_UP_SECONDS));
-            let target = last_index(&cluster.members[leader]).unwrap_or(0);
+            let target =
+                last_index(&cluster.members[leader]).ok_or(Failed::NotThere("the leader is silent"))?;
             let began = now();
             cluster.launch(follower)?;
             while applied_index(&cluster.members[follower]).is_none_or(|applied| applied < target) {
