@@ -323,8 +323,8 @@ pub const RAFT_INFLIGHT_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 
 /// Bytes of a snapshot's file in one message.
 ///
-/// Chosen: as large as an append, so a heartbeat waits no longer behind it; one chunk is on its way to a follower at a
-/// time, and at 1 MiB in 4 ms (to be read, sent and made durable) that is 250 MiB/s.
+/// Chosen: as large as an append, so a heartbeat waits no longer behind it. Each is a round between two members and their
+/// threads, however short it is.
 pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 1_024 * 1_024;
 
 const _: () =
@@ -457,6 +457,17 @@ pub const SNAPSHOT_PART_BYTES: usize = 256 * 1_024;
 ///
 /// Chosen: some hundred microseconds of a disk, so that a write to the log never waits long behind them.
 pub const SNAPSHOT_PIECE_BYTES: usize = 256 * 1_024;
+
+/// Chunks of a snapshot that a follower is writing at a time.
+///
+/// Chosen: one is written while the next is on its way; a third would only wait.
+pub const CHUNKS_WRITTEN_MAX: usize = 2;
+
+/// Pieces of a received snapshot after which what was written is made durable; the last chunk makes all of it so.
+///
+/// Chosen: 4 MiB in the kernel's or the disk's hands, some ten milliseconds of a disk, so that a write to the log never waits
+/// long behind them; and a sync of a file that grew, which is a commit of the file system's journal, only for each of them.
+pub const SNAPSHOT_SYNC_PIECES: u64 = 16;
 
 /// Keys and changes that one turn looks at for a snapshot that is being cut.
 ///

@@ -212,13 +212,14 @@ impl DataDirectory {
         }
     }
 
-    /// Writes some bytes of a file, durably; at 0 the file is made anew. Offset and length are whole blocks.
+    /// Writes some bytes of a file; at 0 the file is made anew. Offset and length are whole blocks. If `is_synced`, all of the
+    /// file is durable then.
     ///
     /// # Errors
     /// `File`, among them that the disk is full.
-    pub fn write_at(&self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+    pub fn write_at(&self, name: &str, offset: u64, bytes: &[u8], is_synced: bool) -> Result<(), DiskError> {
         let made = if offset == 0 { OFlags::CREATE | OFlags::TRUNC } else { OFlags::empty() };
-        self.write_into(name, made, offset, bytes)
+        self.write_into(name, made, (offset, bytes), is_synced)
     }
 
     /// Writes over some bytes of a file that is there, durably. Offset and length are whole blocks.
@@ -226,10 +227,16 @@ impl DataDirectory {
     /// # Errors
     /// `File`.
     pub fn overwrite_at(&self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        self.write_into(name, OFlags::empty(), offset, bytes)
+        self.write_into(name, OFlags::empty(), (offset, bytes), true)
     }
 
-    fn write_into(&self, name: &str, made: OFlags, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+    fn write_into(
+        &self,
+        name: &str,
+        made: OFlags,
+        (offset, bytes): (u64, &[u8]),
+        is_synced: bool,
+    ) -> Result<(), DiskError> {
         let write = || {
             let file = openat(&self.directory, name, self.flags() | made, Mode::RUSR | Mode::WUSR)?;
             let mut buffer = AlignedBuffer::zeroed(bytes.len());
@@ -243,7 +250,7 @@ impl DataDirectory {
                 }
                 done += count;
             }
-            rustix::fs::fdatasync(&file)
+            if is_synced { rustix::fs::fdatasync(&file) } else { Ok(()) }
         };
         write().map_err(|errno| self.failed("writing", name, errno))
     }
@@ -368,9 +375,9 @@ mod tests {
     fn what_was_written_at_a_place_is_read_back_under_its_new_name() {
         let path = scratch("places");
         let directory = DataDirectory::open(&path).expect("a new directory");
-        directory.write_at("a.part", 0, &[7; 3 * BLOCK_BYTES]).expect("made anew");
-        directory.write_at("a.part", 0, &[1; 2 * BLOCK_BYTES]).expect("made anew again");
-        directory.write_at("a.part", 2 * BLOCK_BYTES as u64, &[2; BLOCK_BYTES]).expect("written");
+        directory.write_at("a.part", 0, &[7; 3 * BLOCK_BYTES], false).expect("made anew");
+        directory.write_at("a.part", 0, &[1; 2 * BLOCK_BYTES], false).expect("made anew again");
+        directory.write_at("a.part", 2 * BLOCK_BYTES as u64, &[2; BLOCK_BYTES], true).expect("written");
         directory.rename("a.part", "a").expect("renamed");
         let read = |offset, count| directory.read_at("a", offset, count).expect("read");
         assert_eq!(read(BLOCK_BYTES as u64, 2 * BLOCK_BYTES), [[1; BLOCK_BYTES], [2; BLOCK_BYTES]].concat());

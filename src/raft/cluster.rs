@@ -473,7 +473,7 @@ impl Cluster {
         assert!(bytes > 0, "a chunk is not empty");
         let end = offset + u64::from(bytes);
         member.files.incoming.push((snapshot, end));
-        member.node.chunk_durable(now, snapshot, offset, bytes, &mut self.out);
+        member.node.chunk_held(now, snapshot, offset, end, &mut self.out);
         if end == snapshot.bytes_count {
             if fate == 0 {
                 member.node.snapshot_refused(now, snapshot, &mut self.out);

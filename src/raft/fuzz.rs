@@ -221,7 +221,7 @@ fn serve_files(
     None
 }
 
-/// A chunk is durable, or not; what is whole is installed, or refused.
+/// A chunk is held, or not; what is whole is installed, or refused.
 fn act_on_chunk(
     random: &mut Random,
     node: &mut Node,
@@ -229,8 +229,9 @@ fn act_on_chunk(
     (snapshot, offset, bytes_count): (SnapshotName, u64, u32),
     out: &mut Vec<Output>,
 ) {
-    node.chunk_durable(now, snapshot, offset, bytes_count, out);
-    if offset + u64::from(bytes_count) < snapshot.bytes_count {
+    let end = offset + u64::from(bytes_count);
+    node.chunk_held(now, snapshot, offset, end, out);
+    if end < snapshot.bytes_count {
         return;
     }
     if random.below(4) == 0 {

@@ -151,8 +151,8 @@ pub enum Output {
         /// From which byte on.
         offset: u64,
     },
-    /// Write the bytes that came with the chunk just received, durably, at `offset` of a temporary file for this
-    /// snapshot, and say `Node::chunk_durable`. At offset 0 the file begins anew.
+    /// Write the bytes that came with the chunk just received at `offset` of a temporary file for this snapshot, and say
+    /// `Node::chunk_held`: of the last one when all are durable. At offset 0 the file begins anew.
     WriteChunk {
         /// Which snapshot.
         snapshot: SnapshotName,

@@ -253,7 +253,7 @@ pub struct SnapshotReply {
     pub snapshot: SnapshotName,
     /// Echo of its offset, so that a stale answer can be told; the end of the file if the whole was refused.
     pub offset: u64,
-    /// So many bytes from the start of the file are durable at the replier: where to go on.
+    /// So many bytes from the start of the file are held by the replier, and if that is the whole durable there: where to go on.
     pub upto: u64,
 }
 

@@ -57,7 +57,7 @@ enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Sending {
     snapshot: SnapshotName,
-    /// So many bytes from its start are durable there.
+    /// So many bytes from its start are there.
     held_bytes: u64,
     /// The chunk from there on.
     chunk: Chunk,
@@ -367,7 +367,7 @@ impl Progress {
         }
     }
 
-    /// The follower says how much of the snapshot is durable there. An answer to anything but the outstanding chunk is
+    /// The follower says how much of the snapshot it holds. An answer to anything but the outstanding chunk is
     /// stale.
     pub(super) fn snapshot_replied(&mut self, reply: SnapshotReply) {
         if let State::Snapshot(sending) = &mut self.state

@@ -2,18 +2,19 @@
 //!
 //! ```text
 //!  leader                      follower
-//!  ReadChunk, chunk_read  ──►  WriteChunk, chunk_durable
-//!          next chunk     ◄──  SnapshotReply, once it is durable
+//!  ReadChunk, chunk_read  ──►  WriteChunk, chunk_held
+//!          next chunk     ◄──  SnapshotReply, once it is held; the last once all is durable
 //!             …                    …
 //!         goes on with    ◄──  all chunks there and verified: install; AppendReply, once the reset is durable
 //!          appends
 //! ```
 //!
 //! Snapshots are names here; their bytes are in files of the caller's. One chunk at a time is on its way to a follower,
-//! and what was acknowledged is never sent again, also by another leader, if its snapshot is the same.
+//! and what was acknowledged is not sent again, also by another leader, if its snapshot is the same; but a follower that
+//! starts anew holds nothing of it, and says so. So what is held in part need not be durable.
 //!
-//! Always holds: base ≤ snapshot ≤ commit; a chunk is acknowledged only when it is durable, and the snapshot's last entry
-//! only when the snapshot *and* the write that starts the log anew behind it are. Installing takes nothing away that
+//! Always holds: base ≤ snapshot ≤ commit; the last chunk is acknowledged only when all are durable, and the snapshot's last
+//! entry only when the snapshot *and* the write that starts the log anew behind it are. Installing takes nothing away that
 //! the log holds beyond the snapshot, and nothing that is committed. When to send is in `progress`.
 
 use super::follower::Follower;
@@ -37,9 +38,9 @@ struct Receiving {
     snapshot: SnapshotName,
     /// In which session it was heard of last.
     session: u64,
-    /// So many bytes from its start are durable.
-    durable_bytes: u64,
-    /// The chunk whose write is under way: its offset and its end.
+    /// So many bytes from its start are here.
+    held_bytes: u64,
+    /// The chunk that is not held yet: its offset and its end.
     writing: Option<(u64, u64)>,
 }
 
@@ -182,7 +183,7 @@ impl Node {
             return;
         }
         let SnapshotChunk { snapshot, offset, bytes_count, .. } = chunk;
-        if offset == receiving.durable_bytes || planted!(26) {
+        if offset == receiving.held_bytes || planted!(26) {
             receiving.writing = Some((offset, chunk.end()));
             out.push(Output::WriteChunk { snapshot, offset, bytes_count });
         } else {
@@ -219,29 +220,29 @@ impl Node {
         if is_stale && !planted!(26) {
             return None;
         }
-        let mut fresh = Receiving { snapshot, session, durable_bytes: 0, writing: None };
+        let mut fresh = Receiving { snapshot, session, held_bytes: 0, writing: None };
         if planted!(25) {
-            fresh.durable_bytes = self.snapshots.receiving.map_or(0, |other| other.durable_bytes);
+            fresh.held_bytes = self.snapshots.receiving.map_or(0, |other| other.held_bytes);
         }
         let receiving = known.map_or(fresh, |known| Receiving { session, ..known });
         Some(self.snapshots.receiving.insert(receiving))
     }
 
-    /// The chunk that `Output::WriteChunk` named is durable. Only now the leader learns of it.
-    pub fn chunk_durable(
+    /// The chunk that `Output::WriteChunk` named, from `offset` to `end`, is held: nothing but the end of this process takes it
+    /// away. If it is the last, all are durable. Only now the leader learns of it.
+    pub fn chunk_held(
         &mut self,
         now: BootMicros,
         snapshot: SnapshotName,
         offset: u64,
-        bytes_count: u32,
+        end: u64,
         out: &mut Vec<Output>,
     ) {
-        let end = offset + u64::from(bytes_count);
         if let Some(receiving) = &mut self.snapshots.receiving
             && receiving.snapshot == snapshot
             && receiving.writing == Some((offset, end))
         {
-            (receiving.durable_bytes, receiving.writing) = (end, None);
+            (receiving.held_bytes, receiving.writing) = (end, None);
             self.tell_chunk(offset, out);
         }
         self.settle(now, out);
@@ -253,14 +254,14 @@ impl Node {
             && receiving.snapshot == snapshot
         {
             sometimes!(SnapshotRefused);
-            (receiving.durable_bytes, receiving.writing) = (0, None);
+            (receiving.held_bytes, receiving.writing) = (0, None);
             self.tell_chunk(snapshot.bytes_count, out);
             self.snapshots.receiving = None;
         }
         self.settle(now, out);
     }
 
-    /// Tells the leader how much of the snapshot is durable, in answer to the chunk at `offset`.
+    /// Tells the leader how much of the snapshot is held, in answer to the chunk at `offset`.
     fn tell_chunk(&mut self, offset: u64, out: &mut Vec<Output>) {
         let (Role::Follower(Follower { leader: Some(leader), session, .. }), Some(receiving)) =
             (&self.role, &self.snapshots.receiving)
@@ -269,7 +270,7 @@ impl Node {
         };
         if *session == receiving.session {
             let (to, snapshot, session) = (*leader, receiving.snapshot, *session);
-            let upto = receiving.durable_bytes;
+            let upto = receiving.held_bytes;
             let reply = SnapshotReply { term: self.hard_state.term, session, snapshot, offset, upto };
             self.send(to, Message::SnapshotReply(reply), out);
         }

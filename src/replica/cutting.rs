@@ -110,7 +110,7 @@ impl Cutting {
         let bytes = self.waiting.split_to(self.waiting.len().min(self.piece_bytes)).freeze();
         let offset = self.offset;
         self.offset += bytes.len() as u64;
-        Some(FileOrder::Write { offset, bytes })
+        Some(FileOrder::Write { offset, bytes, is_synced: true })
     }
 
     /// What is to be ordered of the disk next.

@@ -3,15 +3,19 @@
 //!
 //! ```text
 //!   leader                                        follower
-//!   raft wants a chunk ─> read a piece ──────────> write it durably ─> acknowledge ─> …
-//!                                                 the last one: read all back, restore, name it,
-//!                                                 then log, store and sessions change in one turn
+//!   raft wants a chunk ─> it was read ───────────> order its write ─> acknowledge it, once the one before is written ─> …
+//!                         read the next            written: take it into the state to be
+//!                                                  the last one: all is durable, acknowledge it; read all back, name it,
+//!                                                  then log, store and sessions change in one turn
 //! ```
 //!
-//! Always: a chunk is acknowledged when it is durable, and what is acknowledged need not be sent again; a received file
-//! counts only when it was read back and found to be what the leader named; the state is replaced only if raft says so,
-//! which it does never below what is committed here; a leader that finds its own file damaged cuts another one. Left out:
-//! which follower needs one, and what is sent again (`raft`).
+//! So two chunks are under way: one is read here while another is written there. What was acknowledged is not sent again as
+//! long as the follower runs; one that starts anew begins with nothing, because what was received in part is removed then. So
+//! only the whole has to be durable, and is, before the last chunk is acknowledged.
+//!
+//! Always: a received file counts only when it was read back and found to be what the leader named; the state is replaced
+//! only if raft says so, which it does never below what is committed here; a leader that finds its own file damaged cuts
+//! another one. Left out: which follower needs one, and what is sent again (`raft`).
 
 use super::group::Replica;
 use super::restore::{Restored, Restorer};
@@ -19,12 +23,13 @@ use super::snapshots::{OrderedBy, file_of, name_of};
 use super::state_check::StateCheck;
 use super::{FileDone, FileOrder, Output};
 use crate::ids::{BootMicros, MemberId};
+use crate::limits::CHUNKS_WRITTEN_MAX;
 use crate::peer::Body;
 use crate::raft::{Installed, Position, SnapshotName};
 use crate::snapshot::{BLOCK_BYTES, Damage, FileKind, FileName, Reader};
 use crate::sometimes;
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// A chunk that raft wants of a file.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +58,15 @@ struct Sending {
     /// Looks at everything that leaves, so that a file that rotted is found here.
     reader: Reader,
     offset: u64,
+    ahead: Option<Ahead>,
+}
+
+/// The chunk that will be wanted next, read or being read.
+struct Ahead {
+    snapshot: SnapshotName,
+    offset: u64,
+    ticket: u64,
+    bytes: Option<Bytes>,
 }
 
 impl Chunks {
@@ -81,16 +95,46 @@ pub(super) struct Incoming {
     snapshot: SnapshotName,
     file: FileName,
     stage: Stage,
+    /// Chunks being written, oldest first.
+    writing: VecDeque<Writing>,
+    /// What else was ordered.
     ticket: Option<u64>,
 }
 
+/// A chunk being written.
+struct Writing {
+    ticket: u64,
+    offset: u64,
+    bytes: Bytes,
+    /// Whether the leader was told that it is here.
+    is_acknowledged: bool,
+}
+
+impl Writing {
+    fn end(&self) -> u64 {
+        self.offset + self.bytes.len() as u64
+    }
+}
+
 enum Stage {
-    /// A chunk of so many bytes is being written at an offset, or the next is awaited.
-    Receiving { offset: u64, bytes_count: u32 },
+    /// Chunks are being written, or the next is awaited. What was written is taken into the state to be.
+    Receiving(Box<Restorer>),
     /// Everything is durable, and is read back up to this offset.
-    Reading { restorer: Box<Restorer>, offset: u64 },
+    Reading { restorer: Box<Restorer>, reader: Reader, offset: u64 },
     /// It is being given its name.
     Naming(Box<Restored>),
+}
+
+impl Incoming {
+    fn is_idle(&self) -> bool {
+        self.ticket.is_none() && self.writing.is_empty()
+    }
+
+    /// Whether a chunk of this snapshot can be written now.
+    fn takes(&self, offset: u64) -> bool {
+        let has_room = self.writing.len() < CHUNKS_WRITTEN_MAX && (offset > 0 || self.writing.is_empty());
+        has_room && self.ticket.is_none() && matches!(self.stage, Stage::Receiving(_))
+    }
 }
 
 impl Replica {
@@ -106,32 +150,47 @@ impl Replica {
         chunks.waiting.push((due, Wanted { to, session, snapshot, offset }));
     }
 
-    /// Reads what is to be sent now.
+    /// Sends what was read ahead and reads what was not, if its time has come.
     pub(super) fn carry_on_sending(&mut self, now: BootMicros, outputs: &mut Vec<Output>) {
-        let mut waiting = std::mem::take(&mut self.snapshots.chunks.waiting);
-        waiting.retain(|(due, wanted)| {
-            if *due > now {
-                return true;
-            }
-            let left = wanted.snapshot.bytes_count.saturating_sub(wanted.offset);
-            let bytes_count =
-                usize::try_from(left).unwrap_or(usize::MAX).min(self.snapshots.policy.piece_bytes);
-            let file = file_of(self.setup.group, wanted.snapshot.position, FileKind::Whole);
-            let order = FileOrder::Read { offset: wanted.offset, bytes_count };
-            let ticket = self.snapshots.order(OrderedBy::Chunks, file, order, outputs);
+        let waiting = std::mem::take(&mut self.snapshots.chunks.waiting);
+        let (due, waiting): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(due, _)| *due <= now);
+        self.snapshots.chunks.waiting = waiting;
+        for (_, wanted) in due {
+            let bytes_count = self.chunk_bytes(wanted.snapshot, wanted.offset);
             let rests_until = now.after(self.snapshots.policy.micros_for(bytes_count));
             let chunks = &mut self.snapshots.chunks;
-            chunks.reading.insert(ticket, *wanted);
             let sending = chunks.followers.entry(wanted.to).or_insert_with(|| Sending {
                 rests_until,
                 snapshot: wanted.snapshot,
                 reader: Reader::new(),
                 offset: 0,
+                ahead: None,
             });
             sending.rests_until = rests_until;
-            false
-        });
-        self.snapshots.chunks.waiting.append(&mut waiting);
+            let is_this = |ahead: &Ahead| (ahead.snapshot, ahead.offset) == (wanted.snapshot, wanted.offset);
+            match sending.ahead.take().filter(is_this) {
+                Some(Ahead { bytes: Some(bytes), .. }) => self.send_chunk(now, wanted, bytes, outputs),
+                Some(Ahead { ticket, bytes: None, .. }) => {
+                    chunks.reading.insert(ticket, wanted);
+                }
+                None => {
+                    let ticket = self.read_chunk(wanted.snapshot, wanted.offset, outputs);
+                    self.snapshots.chunks.reading.insert(ticket, wanted);
+                }
+            }
+        }
+    }
+
+    /// How many bytes are sent from there on.
+    fn chunk_bytes(&self, snapshot: SnapshotName, offset: u64) -> usize {
+        let left = snapshot.bytes_count.saturating_sub(offset);
+        usize::try_from(left).unwrap_or(usize::MAX).min(self.snapshots.policy.chunk_bytes)
+    }
+
+    fn read_chunk(&mut self, snapshot: SnapshotName, offset: u64, outputs: &mut Vec<Output>) -> u64 {
+        let bytes_count = self.chunk_bytes(snapshot, offset);
+        let file = file_of(self.setup.group, snapshot.position, FileKind::Whole);
+        self.snapshots.order(OrderedBy::Chunks, file, FileOrder::Read { offset, bytes_count }, outputs)
     }
 
     /// A chunk was read, or could not be.
@@ -142,12 +201,29 @@ impl Replica {
         done: FileDone,
         outputs: &mut Vec<Output>,
     ) {
-        let Some(wanted) = self.snapshots.chunks.reading.remove(&ticket) else { return };
-        let Wanted { to, session, snapshot, offset } = wanted;
         let bytes = match done {
             FileDone::Read(bytes) => bytes,
             FileDone::Written | FileDone::Kept | FileDone::Failed => Bytes::new(),
         };
+        let chunks = &mut self.snapshots.chunks;
+        if let Some(wanted) = chunks.reading.remove(&ticket) {
+            self.send_chunk(now, wanted, bytes, outputs);
+            return;
+        }
+        let mut followers = chunks.followers.values_mut();
+        let is_its = |sending: &&mut Sending| sending.ahead.as_ref().is_some_and(|it| it.ticket == ticket);
+        if let Some(sending) = followers.find(is_its) {
+            // What cannot be read is read again when it is wanted.
+            sending.ahead = sending.ahead.take().filter(|_| !bytes.is_empty());
+            if let Some(ahead) = &mut sending.ahead {
+                ahead.bytes = Some(bytes);
+            }
+        }
+    }
+
+    /// Sends a chunk, if it is sound and still wanted, and reads the next one ahead.
+    fn send_chunk(&mut self, now: BootMicros, wanted: Wanted, bytes: Bytes, outputs: &mut Vec<Output>) {
+        let Wanted { to, session, snapshot, offset } = wanted;
         let is_sound = self.snapshots.chunks.is_sound(&wanted, &bytes);
         if bytes.is_empty() || !is_sound {
             sometimes!(SnapshotUnreadable);
@@ -163,9 +239,16 @@ impl Replica {
             });
             return;
         }
-        let bytes_count = u32::try_from(bytes.len()).expect("a piece is short");
-        if let Some(message) = self.node.chunk_read(to, session, snapshot, offset, bytes_count) {
-            self.send(to, Body::Raft { message, records: vec![bytes] }, outputs);
+        let bytes_count = u32::try_from(bytes.len()).expect("a chunk is short");
+        let next = offset + u64::from(bytes_count);
+        let message = self.node.chunk_read(to, session, snapshot, offset, bytes_count);
+        let Some(message) = message else { return };
+        self.send(to, Body::Raft { message, records: vec![bytes] }, outputs);
+        if next < snapshot.bytes_count {
+            let ticket = self.read_chunk(snapshot, next, outputs);
+            if let Some(sending) = self.snapshots.chunks.followers.get_mut(&to) {
+                sending.ahead = Some(Ahead { snapshot, offset: next, ticket, bytes: None });
+            }
         }
     }
 
@@ -178,13 +261,14 @@ impl Replica {
         outputs: &mut Vec<Output>,
     ) {
         let is_aligned = offset.is_multiple_of(BLOCK_BYTES as u64) && bytes.len().is_multiple_of(BLOCK_BYTES);
-        let bytes_count = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let group = self.setup.group;
-        let before = self.snapshots.incoming.as_ref();
-        let is_same = before.is_some_and(|before| before.snapshot == snapshot);
-        // One order at a time: what is under way for another snapshot is waited for.
-        let is_busy = before.is_some_and(|before| before.ticket.is_some());
-        if !is_aligned || is_busy || (offset > 0 && !is_same) {
+        let is_taken = is_aligned
+            && match &self.snapshots.incoming {
+                Some(before) if before.snapshot == snapshot => before.takes(offset),
+                // What is under way for another snapshot is waited for.
+                Some(before) => offset == 0 && before.is_idle(),
+                None => offset == 0,
+            };
+        if !is_taken {
             self.consensus_alone(now, outputs, |node, out| node.snapshot_refused(now, snapshot, out));
             return;
         }
@@ -192,11 +276,33 @@ impl Replica {
             sometimes!(InstallBegunAnew);
             self.snapshots.order(OrderedBy::Incoming, before.file, FileOrder::Remove, outputs);
         }
-        let file = file_of(group, snapshot.position, FileKind::Incoming);
-        let order = FileOrder::Write { offset, bytes: bytes.clone() };
-        let ticket = Some(self.snapshots.order(OrderedBy::Incoming, file, order, outputs));
-        let stage = Stage::Receiving { offset, bytes_count };
-        self.snapshots.incoming = Some(Incoming { snapshot, file, stage, ticket });
+        let file = file_of(self.setup.group, snapshot.position, FileKind::Incoming);
+        let end = offset + bytes.len() as u64;
+        let is_synced = self.snapshots.policy.is_synced(offset, bytes.len(), end >= snapshot.bytes_count);
+        let order = FileOrder::Write { offset, bytes: bytes.clone(), is_synced };
+        let ticket = self.snapshots.order(OrderedBy::Incoming, file, order, outputs);
+        let begun = self.snapshots.incoming.take().filter(|_| offset > 0);
+        let mut incoming = begun.unwrap_or_else(|| {
+            let stage = Stage::Receiving(Box::new(Restorer::new(self.setup.boot_seed)));
+            Incoming { snapshot, file, stage, writing: VecDeque::new(), ticket: None }
+        });
+        incoming.writing.push_back(Writing { ticket, offset, bytes: bytes.clone(), is_acknowledged: false });
+        self.snapshots.incoming = Some(incoming);
+        self.acknowledge_chunk(now, outputs);
+    }
+
+    /// The leader learns that the oldest chunk being written is here, unless it is the last: that one has to be durable.
+    fn acknowledge_chunk(&mut self, now: BootMicros, outputs: &mut Vec<Output>) {
+        let Some(incoming) = &mut self.snapshots.incoming else { return };
+        let snapshot = incoming.snapshot;
+        let Some(first) = incoming.writing.front_mut() else { return };
+        if !first.is_acknowledged && first.end() < snapshot.bytes_count {
+            first.is_acknowledged = true;
+            let (offset, end) = (first.offset, first.end());
+            self.consensus_alone(now, outputs, |node, out| {
+                node.chunk_held(now, snapshot, offset, end, out);
+            });
+        }
     }
 
     /// What the receiving ordered is done, or has failed.
@@ -207,31 +313,19 @@ impl Replica {
         done: FileDone,
         outputs: &mut Vec<Output>,
     ) {
-        if self.snapshots.incoming.as_ref().and_then(|incoming| incoming.ticket) != Some(ticket) {
+        let Some(incoming) = &mut self.snapshots.incoming else { return };
+        if let Some(written) = incoming.writing.pop_front_if(|first| first.ticket == ticket) {
+            self.chunk_written(now, &written, &done, outputs);
             return;
         }
-        let Some(mut incoming) = self.snapshots.incoming.take() else { return };
+        let Some(mut incoming) = self.snapshots.incoming.take_if(|it| it.ticket == Some(ticket)) else {
+            return;
+        };
         incoming.ticket = None;
         let (snapshot, file) = (incoming.snapshot, incoming.file);
         let next = match (done, incoming.stage) {
-            (FileDone::Written, Stage::Receiving { offset, bytes_count }) => {
-                let is_last = offset + u64::from(bytes_count) >= snapshot.bytes_count;
-                let stage = if is_last {
-                    Stage::Reading { restorer: Box::new(Restorer::new(self.setup.boot_seed)), offset: 0 }
-                } else {
-                    Stage::Receiving { offset, bytes_count }
-                };
-                self.snapshots.incoming = Some(Incoming { snapshot, file, stage, ticket: None });
-                self.consensus_alone(now, outputs, |node, out| {
-                    node.chunk_durable(now, snapshot, offset, bytes_count, out);
-                });
-                if !is_last {
-                    return;
-                }
-                Some(FileOrder::Read { offset: 0, bytes_count: self.snapshots.policy.piece_bytes })
-            }
-            (FileDone::Read(bytes), Stage::Reading { restorer, offset }) => {
-                self.incoming_read((snapshot, file), restorer, offset, &bytes)
+            (FileDone::Read(bytes), Stage::Reading { restorer, reader, offset }) => {
+                self.incoming_read(snapshot, restorer, (reader, offset), &bytes)
             }
             (FileDone::Kept, Stage::Naming(restored)) => {
                 self.install(now, *restored, outputs);
@@ -239,13 +333,50 @@ impl Replica {
             }
             (FileDone::Written | FileDone::Read(_) | FileDone::Kept | FileDone::Failed, _) => None,
         };
-        let Some(order) = next else {
+        let Some((stage, order)) = next else {
             self.refuse_incoming(now, (snapshot, file), outputs);
             return;
         };
-        let ticket = self.snapshots.order(OrderedBy::Incoming, file, order, outputs);
-        if let Some(incoming) = &mut self.snapshots.incoming {
-            incoming.ticket = Some(ticket);
+        let ticket = Some(self.snapshots.order(OrderedBy::Incoming, file, order, outputs));
+        self.snapshots.incoming = Some(Incoming { snapshot, file, stage, writing: VecDeque::new(), ticket });
+    }
+
+    /// The oldest chunk being written is, or could not be: it is taken into the state to be, and with the last one everything
+    /// is durable and is read back.
+    fn chunk_written(
+        &mut self,
+        now: BootMicros,
+        written: &Writing,
+        done: &FileDone,
+        outputs: &mut Vec<Output>,
+    ) {
+        let Some(Incoming { snapshot, file, stage, writing, .. }) = self.snapshots.incoming.take() else {
+            return;
+        };
+        let restorer = match stage {
+            Stage::Receiving(mut restorer) if *done == FileDone::Written => {
+                restorer.feed(&written.bytes).is_ok().then_some(restorer)
+            }
+            Stage::Receiving(_) | Stage::Reading { .. } | Stage::Naming(_) => None,
+        };
+        let Some(restorer) = restorer else {
+            self.refuse_incoming(now, (snapshot, file), outputs);
+            return;
+        };
+        let (mut stage, mut ticket) = (Stage::Receiving(restorer), None);
+        let is_last = written.end() >= snapshot.bytes_count;
+        if is_last && let Stage::Receiving(restorer) = stage {
+            let order = FileOrder::Read { offset: 0, bytes_count: self.snapshots.policy.chunk_bytes };
+            ticket = Some(self.snapshots.order(OrderedBy::Incoming, file, order, outputs));
+            stage = Stage::Reading { restorer, reader: Reader::new(), offset: 0 };
+        }
+        self.snapshots.incoming = Some(Incoming { snapshot, file, stage, writing, ticket });
+        if is_last {
+            self.consensus_alone(now, outputs, |node, out| {
+                node.chunk_held(now, snapshot, written.offset, written.end(), out);
+            });
+        } else {
+            self.acknowledge_chunk(now, outputs);
         }
     }
 
@@ -263,35 +394,28 @@ impl Replica {
         self.consensus_alone(now, outputs, |node, out| node.snapshot_refused(now, snapshot, out));
     }
 
-    /// Some of a received file was read back. The next order; None if it is not what it should be.
+    /// Some of a received file was read back. What comes next; None if it is not what it should be.
     fn incoming_read(
-        &mut self,
-        (snapshot, file): (SnapshotName, FileName),
-        mut restorer: Box<Restorer>,
-        offset: u64,
+        &self,
+        snapshot: SnapshotName,
+        restorer: Box<Restorer>,
+        (mut reader, offset): (Reader, u64),
         bytes: &[u8],
-    ) -> Option<FileOrder> {
+    ) -> Option<(Stage, FileOrder)> {
         let offset = offset + bytes.len() as u64;
-        if bytes.is_empty() || restorer.feed(bytes).is_err() {
+        if bytes.is_empty() || reader.feed(bytes, |_| Ok::<_, Damage>(())).is_err() {
             return None;
         }
-        let (stage, order) = if offset < snapshot.bytes_count {
-            (
-                Stage::Reading { restorer, offset },
-                FileOrder::Read { offset, bytes_count: self.snapshots.policy.piece_bytes },
-            )
-        } else {
-            let restored = restorer.finish().ok()?;
-            let is_ours = (restored.opening.cluster, restored.opening.group)
-                == (self.setup.cluster, self.setup.group)
-                && name_of(restored.verified) == snapshot;
-            if !is_ours {
-                return None;
-            }
-            (Stage::Naming(Box::new(restored)), FileOrder::Keep)
-        };
-        self.snapshots.incoming = Some(Incoming { snapshot, file, stage, ticket: None });
-        Some(order)
+        if offset < snapshot.bytes_count {
+            let order = FileOrder::Read { offset, bytes_count: self.snapshots.policy.chunk_bytes };
+            return Some((Stage::Reading { restorer, reader, offset }, order));
+        }
+        let restored = restorer.finish().ok()?;
+        let is_ours = (restored.opening.cluster, restored.opening.group)
+            == (self.setup.cluster, self.setup.group)
+            && name_of(restored.verified) == snapshot
+            && reader.finish() == Ok(restored.verified);
+        is_ours.then(|| (Stage::Naming(Box::new(restored)), FileOrder::Keep))
     }
 
     /// A received snapshot is whole, durable and verified: it counts, and if raft says so it becomes the state.
@@ -318,10 +442,8 @@ impl Replica {
     /// What is being received is of no use once more is applied here.
     pub(super) fn forget_needless_incoming(&mut self, outputs: &mut Vec<Output>) {
         let applied = self.applied;
-        let is_needless = |incoming: &mut Incoming| {
-            let is_idle = incoming.ticket.is_none() && matches!(incoming.stage, Stage::Receiving { .. });
-            is_idle && incoming.snapshot.position.index <= applied
-        };
+        let is_needless =
+            |incoming: &mut Incoming| incoming.is_idle() && incoming.snapshot.position.index <= applied;
         if let Some(incoming) = self.snapshots.incoming.take_if(is_needless) {
             self.snapshots.order(OrderedBy::Incoming, incoming.file, FileOrder::Remove, outputs);
         }

@@ -78,12 +78,15 @@ pub enum Output {
 /// What to do with a snapshot's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileOrder {
-    /// Write these bytes, durably, behind what was written before; at 0 the file is made anew.
+    /// Write these bytes behind what was written before; at 0 the file is made anew.
     Write {
         /// Where; a multiple of the block size.
         offset: u64,
         /// What; whole blocks.
         bytes: Bytes,
+        /// Whether all of the file is to be durable when this is reported as done. Otherwise it may be lost as long as no later
+        /// write is synced.
+        is_synced: bool,
     },
     /// Read.
     Read {

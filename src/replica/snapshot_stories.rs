@@ -13,6 +13,7 @@ const POLICY: SnapshotPolicy = SnapshotPolicy {
     patience_bytes: 0,
     hot_entries: 2,
     piece_bytes: 4_096,
+    chunk_bytes: 4_096,
     ..SnapshotPolicy::SERVER
 };
 

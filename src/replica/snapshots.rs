@@ -13,14 +13,14 @@ use super::saving::Saves;
 use super::{FileDone, FileOrder, Output, Shard};
 use crate::ids::{BootMicros, GroupId, LogIndex};
 use crate::limits::{
-    HOT_LOG_BYTES_MIN, HOT_LOG_ENTRIES_MIN, SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_ENTRIES,
-    SNAPSHOT_GENERATIONS, SNAPSHOT_LOG_BYTES, SNAPSHOT_MICROS, SNAPSHOT_PATIENCE_BYTES, SNAPSHOT_PIECE_BYTES,
-    SNAPSHOT_RETRY_MICROS,
+    HOT_LOG_BYTES_MIN, HOT_LOG_ENTRIES_MIN, SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_CHUNK_BYTES_MAX,
+    SNAPSHOT_ENTRIES, SNAPSHOT_GENERATIONS, SNAPSHOT_LOG_BYTES, SNAPSHOT_MICROS, SNAPSHOT_PATIENCE_BYTES,
+    SNAPSHOT_PIECE_BYTES, SNAPSHOT_RETRY_MICROS, SNAPSHOT_SYNC_PIECES,
 };
 use crate::raft::{Position, SnapshotName};
 use crate::snapshot::{FileKind, FileName, Verified};
-use crate::sometimes;
 use crate::wal::{GroupOpening, WantedSegment};
+use crate::{planted, sometimes};
 use std::collections::BTreeMap;
 
 /// When snapshots are cut, and what is kept of the log.
@@ -40,8 +40,10 @@ pub struct SnapshotPolicy {
     pub hot_bytes: u64,
     /// So much is written, and sent to each follower, in a second.
     pub bytes_per_second: u64,
-    /// So much is written, read or sent at once; whole blocks.
+    /// So much is written or read at once; whole blocks.
     pub piece_bytes: usize,
+    /// So much is sent to a follower at once, and read back of what was received; whole blocks.
+    pub chunk_bytes: usize,
     /// How long one that failed is not tried again.
     pub retry_micros: u64,
 }
@@ -57,8 +59,16 @@ impl SnapshotPolicy {
         hot_bytes: HOT_LOG_BYTES_MIN,
         bytes_per_second: SNAPSHOT_BYTES_PER_SECOND,
         piece_bytes: SNAPSHOT_PIECE_BYTES,
+        chunk_bytes: SNAPSHOT_CHUNK_BYTES_MAX,
         retry_micros: SNAPSHOT_RETRY_MICROS,
     };
+
+    /// Whether what was received is made durable with the write of so many bytes at `offset`: it is with the last, and now and
+    /// then.
+    pub(super) fn is_synced(&self, offset: u64, bytes: usize, is_last: bool) -> bool {
+        let every = self.piece_bytes as u64 * SNAPSHOT_SYNC_PIECES;
+        (is_last && !planted!(421)) || offset / every != (offset + bytes as u64) / every
+    }
 
     /// How long so many bytes take.
     pub(super) const fn micros_for(&self, bytes: usize) -> u64 {

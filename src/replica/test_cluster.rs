@@ -216,7 +216,7 @@ impl Cluster {
 fn perform(files: &mut BTreeMap<String, Vec<u8>>, file: FileName, order: FileOrder) -> Option<FileDone> {
     let name = file.text();
     Some(match order {
-        FileOrder::Write { offset, bytes } => {
+        FileOrder::Write { offset, bytes, .. } => {
             let content = files.entry(name).or_default();
             content.truncate(usize::try_from(offset).expect("it is small"));
             content.extend_from_slice(&bytes);

@@ -1,8 +1,8 @@
 //! The thread for the files of snapshots: it writes, reads, names and removes them, one order after the other.
 //!
-//! Always: what is reported written or named is durable, past the page cache where the file system allows; what goes
-//! wrong with a snapshot is logged here and reported as failed, and ends nothing: the log still holds what it would have
-//! held. Left out: what is in the files, and what follows from a failure (`replica`).
+//! Always: what is reported as written and synced, or as named, is durable, past the page cache where the file system
+//! allows; what goes wrong with a snapshot is logged here and reported as failed, and ends nothing: the log still holds
+//! what it would have held. Left out: what is in the files, and what follows from a failure (`replica`).
 
 use super::mailbox::{Mailbox, Note};
 use crate::io::{DataDirectory, DiskError};
@@ -59,8 +59,8 @@ fn perform(
 ) -> Result<Option<FileDone>, DiskError> {
     let name = file.text();
     Ok(match order {
-        FileOrder::Write { offset, bytes } => {
-            directory.write_at(&name, offset, &bytes)?;
+        FileOrder::Write { offset, bytes, is_synced } => {
+            directory.write_at(&name, offset, &bytes, is_synced)?;
             Some(FileDone::Written)
         }
         FileOrder::Read { offset, bytes_count } => {

@@ -337,7 +337,7 @@ impl FaultPlan {
 
 /// Snapshots so often, and logs so short, that members fall behind them.
 fn often(random: &mut Random) -> SnapshotPolicy {
-    SnapshotPolicy {
+    let policy = SnapshotPolicy {
         entries: random.magnitude(5, 500),
         log_bytes: random.magnitude(10_000, 10_000_000),
         patience_bytes: random.magnitude(1_000, 1_000_000),
@@ -347,7 +347,10 @@ fn often(random: &mut Random) -> SnapshotPolicy {
         bytes_per_second: random.magnitude(50_000, 50_000_000),
         piece_bytes: 4_096 << random.below(5),
         retry_micros: random.magnitude(10_000, 2 * SECOND),
-    }
+        ..SnapshotPolicy::SERVER
+    };
+    // Short, so that there are several.
+    SnapshotPolicy { chunk_bytes: policy.piece_bytes, ..policy }
 }
 
 fn rate(random: &mut Random, low: u64, high: u64) -> u32 {

@@ -1,7 +1,8 @@
 //! The files of snapshots on a simulated disk: what is in them, what is ordered of them, and what a crash leaves.
 //!
-//! Always: orders are done one after the other; a write that was reported is durable; at a crash the order under way may be
-//! done, undone, or a write of it in part, and those behind it were never begun. A name is changed whole or not at all.
+//! Always: orders are done one after the other; what was written before a synced write that was reported is durable, and
+//! whatever else was written a crash may take away, sector by sector, under whichever name; at a crash the order under way
+//! may be done, undone, or a write of it in part, and those behind it were never begun. A name is changed whole or not at all.
 //! What may come to harm: one bit of the newest whole file of a member whose log and snapshots are otherwise sound, as
 //! long as every entry that this leaves uncovered stands on the disks of a majority of the others.
 
@@ -18,10 +19,36 @@ use crate::snapshot::{FileKind, FileName};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+/// A file.
+#[derive(Clone, Debug, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    /// So many from its start are durable.
+    durable: usize,
+}
+
+impl Content {
+    fn write(&mut self, offset: usize, bytes: &[u8], is_synced: bool) {
+        self.bytes.truncate(offset);
+        self.bytes.extend_from_slice(bytes);
+        self.durable = if is_synced { self.bytes.len() } else { self.durable.min(offset) };
+    }
+
+    /// The power fails: what is not durable may be gone, and is from now on as it is.
+    fn crash(&mut self, random: &mut Random) {
+        for sector in self.bytes[self.durable..].chunks_mut(SECTOR_BYTES) {
+            if random.below(2) == 0 {
+                sector.fill(0);
+            }
+        }
+        self.durable = self.bytes.len();
+    }
+}
+
 /// All files of snapshots on one disk.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SnapshotFiles {
-    files: BTreeMap<String, Vec<u8>>,
+    files: BTreeMap<String, Content>,
     /// Those in which a bit has flipped.
     harmed: BTreeSet<String>,
     orders: VecDeque<(u64, FileName, FileOrder)>,
@@ -41,7 +68,7 @@ impl SnapshotFiles {
 
     /// Some bytes of a file.
     pub(super) fn read(&self, file: FileName, offset: u64, bytes_count: usize) -> Option<Vec<u8>> {
-        let content = self.files.get(&file.text())?;
+        let content = &self.files.get(&file.text())?.bytes;
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
         content.get(from..content.len().min(from + bytes_count)).map(<[u8]>::to_vec)
     }
@@ -62,10 +89,9 @@ impl SnapshotFiles {
     fn perform(&mut self, file: FileName, order: &FileOrder) -> Option<FileDone> {
         let name = file.text();
         Some(match order {
-            FileOrder::Write { offset, bytes } => {
-                let content = self.files.entry(name).or_default();
-                content.truncate(usize::try_from(*offset).unwrap_or(usize::MAX));
-                content.extend_from_slice(bytes);
+            FileOrder::Write { offset, bytes, is_synced } => {
+                let offset = usize::try_from(*offset).unwrap_or(usize::MAX);
+                self.files.entry(name).or_default().write(offset, bytes, *is_synced);
                 FileDone::Written
             }
             FileOrder::Read { offset, bytes_count } => match self.read(file, *offset, *bytes_count) {
@@ -99,29 +125,23 @@ impl SnapshotFiles {
     pub(super) fn crash(&mut self, random: &mut Random) {
         let under_way = self.orders.pop_front();
         self.orders.clear();
-        let Some((_, file, order)) = under_way else { return };
-        let (is_begun, is_done) = (random.below(3) > 0, random.below(2) == 0);
-        let before = self.files.get(&file.text()).cloned().unwrap_or_default();
-        if is_begun {
+        if let Some((_, file, mut order)) = under_way
+            && random.below(3) > 0
+        {
+            if let FileOrder::Write { is_synced, .. } = &mut order {
+                *is_synced &= random.below(2) == 0;
+            }
             self.perform(file, &order);
         }
-        let (FileOrder::Write { offset, .. }, true, false) = (&order, is_begun, is_done) else { return };
-        let Some(content) = self.files.get_mut(&file.text()) else { return };
-        let from = usize::try_from(*offset).unwrap_or(0).min(content.len());
-        for (at, sector) in content[from..].chunks_mut(SECTOR_BYTES).enumerate() {
-            if random.below(2) == 0 {
-                let start = from + at * SECTOR_BYTES;
-                let old = before.get(start..start + sector.len()).map(<[u8]>::to_vec);
-                sector.copy_from_slice(&old.unwrap_or_else(|| vec![0; sector.len()]));
-            }
+        for content in self.files.values_mut() {
+            content.crash(random);
         }
     }
 
     /// Flips a bit of this file; whether there is one.
     fn flip_bit(&mut self, name: &str, random: &mut Random) -> bool {
-        let Some(content) = self.files.get_mut(name).filter(|content| !content.is_empty()) else {
-            return false;
-        };
+        let content = self.files.get_mut(name).map(|content| &mut content.bytes);
+        let Some(content) = content.filter(|content| !content.is_empty()) else { return false };
         let at = random.position(content.len());
         content[at] ^= 1 << random.below(8);
         self.harmed.insert(name.to_owned());
@@ -253,7 +273,9 @@ impl Run {
 /// What was ordered and what came of it, in words.
 fn words(order: &FileOrder, done: Option<&FileDone>) -> String {
     let ordered = match order {
-        FileOrder::Write { offset, bytes } => format!("write {} at {offset}", bytes.len()),
+        FileOrder::Write { offset, bytes, is_synced } => {
+            format!("write {} at {offset}{}", bytes.len(), if *is_synced { ", synced" } else { "" })
+        }
         FileOrder::Read { offset, bytes_count } => format!("read {bytes_count} at {offset}"),
         FileOrder::Keep => "keep".to_owned(),
         FileOrder::Remove => "remove".to_owned(),

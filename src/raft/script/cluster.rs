@@ -322,7 +322,7 @@ impl Cluster {
         self.members.get(&id).is_some_and(|member| member.storing.is_some())
     }
 
-    /// A chunk has become durable; if the snapshot is whole, it meets its fate.
+    /// A chunk is held; if the snapshot is whole, it meets its fate.
     pub(super) fn store(&mut self, id: MemberId, fate: Fate) -> Result<(), String> {
         let member = self.member(id)?;
         let (snapshot, offset, bytes) = member.storing.take().ok_or("no chunk is being stored")?;
@@ -332,7 +332,7 @@ impl Cluster {
         }
         let end = offset + u64::from(bytes);
         member.incoming = Some((snapshot, end));
-        self.step(id, |node, now, out| node.chunk_durable(now, snapshot, offset, bytes, out))?;
+        self.step(id, |node, now, out| node.chunk_held(now, snapshot, offset, end, out))?;
         if end < snapshot.bytes_count {
             return Ok(());
         }
