@@ -598,6 +598,11 @@ pub const AUTH_TOKEN_KEY_BYTES: usize = 32;
 /// Chosen: a hundred thousand of them; a snapshot copies them all in the turn in which it is cut, in some milliseconds.
 pub const AUTH_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 
+/// Bytes of all users and roles as a snapshot holds them.
+///
+/// Derived: what is counted is more than what is written of each, but for the head of it all.
+pub const AUTH_STATE_BYTES_MAX: usize = AUTH_BYTES_MAX + 1_024;
+
 /// Roles of one user.
 ///
 /// Chosen: every decision about a user looks at all of them.

@@ -1,5 +1,6 @@
 //! Why a request was not served, and how sure that is.
 
+use crate::auth::AuthRefusal;
 use crate::ids::MemberId;
 
 /// How sure a refusal is (DESIGN §10).
@@ -73,6 +74,9 @@ pub enum Refusal {
     /// The snapshot is not there any more, or could not be made.
     #[error("that snapshot is not there any more, or could not be made; ask for a new one")]
     NoSuchSnapshot,
+    /// Users and roles do not allow it, or a change of them was not made.
+    #[error("{0}")]
+    Users(#[from] AuthRefusal),
 }
 
 impl Refusal {
@@ -90,7 +94,8 @@ impl Refusal {
             | Self::WrongCluster
             | Self::NoCommonVersion
             | Self::NoSuchWatch
-            | Self::NoSuchSnapshot => Certainty::NotDone,
+            | Self::NoSuchSnapshot
+            | Self::Users(_) => Certainty::NotDone,
             Self::SessionUnknown
             | Self::SequenceForgotten
             | Self::LeaderChanged

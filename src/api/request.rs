@@ -1,9 +1,10 @@
 //! Requests and responses of clients, independent of the protocol they came by.
 
 use super::Refusal;
+use crate::auth::{AuthAnswer, AuthCommand, AuthQuery};
 use crate::ids::{ClusterId, KeyspaceId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term, WatchId};
 use crate::kv::{Applied, Query};
-use crate::watch::{Batch, WatchSpec};
+use crate::watch::{Batch, Ending, WatchSpec};
 use bytes::Bytes;
 
 /// What makes a write apply exactly once, however often it is sent (DESIGN §10).
@@ -94,6 +95,34 @@ pub enum Request {
     },
 }
 
+/// Something about users and roles. The native protocol has no words for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UsersRequest {
+    /// Change something.
+    Change {
+        /// For exactly-once.
+        stamp: Option<Stamp>,
+        /// What.
+        command: AuthCommand,
+    },
+    /// Ask something.
+    Ask {
+        /// What.
+        query: AuthQuery,
+        /// How fresh.
+        mode: ReadMode,
+    },
+}
+
+/// The answer to a `UsersRequest`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UsersAnswer {
+    /// It is changed.
+    Changed,
+    /// The answer to a question.
+    Told(AuthAnswer),
+}
+
 /// What a client asks of a member's snapshots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SnapshotRequest {
@@ -170,6 +199,13 @@ pub enum Response {
     Watch(WatchAnswer),
     /// The answer to `Request::Snapshot`.
     Snapshot(SnapshotAnswer),
+    /// The answer to a `UsersRequest`.
+    Users {
+        /// The store's revision.
+        revision: Revision,
+        /// What.
+        answer: UsersAnswer,
+    },
     /// The request was not served.
     Refused(Refusal),
 }
@@ -191,10 +227,10 @@ pub enum WatchAnswer {
     },
     /// Told to a watch, unasked.
     Told(Batch),
-    /// A watch has ended by itself, unasked: what it would be told next is compacted.
+    /// A watch has ended by itself, unasked.
     Ended {
-        /// The oldest revision at which a watch can begin.
-        compacted: Revision,
+        /// Why.
+        why: Ending,
     },
 }
 

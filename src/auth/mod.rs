@@ -29,7 +29,7 @@
 
 mod bytes;
 #[cfg(test)]
-mod properties;
+pub(crate) mod properties;
 mod ranges;
 mod rights;
 mod state;

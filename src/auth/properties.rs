@@ -10,7 +10,7 @@ use ::bytes::Bytes;
 const NAMES: &[&str] = &["", "root", "ali", "app", "ops"];
 const KEYS: &[&str] = &["", "a", "b", "b\0", "c"];
 
-pub(super) fn any_command(random: &mut Random) -> AuthCommand {
+pub(crate) fn any_command(random: &mut Random) -> AuthCommand {
     fn name(random: &mut Random) -> String {
         random.one_of(NAMES).to_owned()
     }

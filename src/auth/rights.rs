@@ -153,6 +153,14 @@ impl Auth {
         }
     }
 
+    /// Whether `who` may ask for anything at all, such as a session.
+    ///
+    /// # Errors
+    /// They may not, or have to be found anew.
+    pub fn may_ask_anything(&self, who: Who) -> Allowed {
+        self.rights(who).map(|_| ())
+    }
+
     /// Whether `who` may watch, or go on watching, all keys of `range`.
     ///
     /// # Errors
@@ -188,7 +196,13 @@ impl Auth {
         let is_own = match query {
             AuthQuery::User { name } => self.users.get(name) == Some(user),
             AuthQuery::Role { name } => user.roles.contains(name),
-            AuthQuery::Status | AuthQuery::Users | AuthQuery::Roles => false,
+            AuthQuery::Anybody => true,
+            AuthQuery::Status
+            | AuthQuery::Users
+            | AuthQuery::Roles
+            | AuthQuery::Root
+            | AuthQuery::Login { .. }
+            | AuthQuery::TokenKey => false,
         };
         if is_own { Ok(()) } else { Err(AuthRefusal::Denied) }
     }

@@ -1,7 +1,7 @@
 //! Users, roles and what they may do, and how a command changes them. The rules are etcd's 3.5, where nothing else is said.
 
 use super::ranges::Ranges;
-use super::words::{Access, AuthAnswer, AuthCommand, AuthQuery, AuthRefusal, Grant, ROOT, Secret};
+use super::words::{Access, AuthAnswer, AuthCommand, AuthQuery, AuthRefusal, Grant, ROOT, Secret, Who};
 use crate::ids::{AuthRevision, Principal};
 use crate::kv::KeyRange;
 use crate::limits::{
@@ -138,6 +138,11 @@ impl Auth {
         self.revision
     }
 
+    /// Whether anything ever changed here.
+    pub const fn has_history(&self) -> bool {
+        self.hash != 0
+    }
+
     /// A hash of all that ever changed here; equal on all members after the same commands.
     pub const fn state_hash(&self) -> u64 {
         self.hash
@@ -200,6 +205,13 @@ impl Auth {
                     grants.map(|((_, range), access)| Grant { range: range.clone(), access: *access });
                 Ok(AuthAnswer::Grants(grants.collect()))
             }
+            AuthQuery::Anybody | AuthQuery::Root => Ok(AuthAnswer::Allowed),
+            AuthQuery::Login { name } => {
+                let token_key = self.token_key.clone().ok_or(AuthRefusal::NotEnabled)?;
+                let user = self.credentials(name).map(|(principal, secret)| (principal, secret.clone()));
+                Ok(AuthAnswer::Login { user, token_key, revision: self.revision })
+            }
+            AuthQuery::TokenKey => Ok(AuthAnswer::TokenKey(self.token_key.clone())),
         }
     }
 
@@ -207,6 +219,14 @@ impl Auth {
     pub fn credentials(&self, name: &str) -> Option<(Principal, &Secret)> {
         let user = self.users.get(name)?;
         Some((user.principal, user.secret.as_ref()?))
+    }
+
+    /// Whoever was found before, found by this state.
+    pub const fn found_now(&self, who: Who) -> Who {
+        match who {
+            Who::User { principal, revision: _ } => Who::User { principal, revision: self.revision },
+            Who::Nobody | Who::Cluster => who,
+        }
     }
 
     /// The name of a user.

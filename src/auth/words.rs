@@ -164,6 +164,16 @@ pub enum AuthQuery {
     Role {
         name: String,
     },
+    /// Is whoever asks somebody who may ask for anything?
+    Anybody,
+    /// Is whoever asks root?
+    Root,
+    /// What tells whether a user is who they say. For members only.
+    Login {
+        name: String,
+    },
+    /// What tells whether a token is the cluster's. For members only.
+    TokenKey,
 }
 
 /// One thing that a role may do.
@@ -186,39 +196,68 @@ pub enum AuthAnswer {
     Names(Vec<String>),
     /// What a role may do, in order of the first keys.
     Grants(Vec<Grant>),
+    /// Yes.
+    Allowed,
+    /// The user, and what its password is compared with; None if there is no such user, or it has no password. The key of
+    /// tokens, and the revision that a token is for.
+    Login {
+        user: Option<(Principal, Secret)>,
+        token_key: Secret,
+        revision: AuthRevision,
+    },
+    /// The key of tokens, if permissions count.
+    TokenKey(Option<Secret>),
 }
 
 /// Why something about users and roles was not done, or why a request is not allowed. Decided from replicated state alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthRefusal {
     /// There is no user `root`.
+    #[error("there is no user root")]
     RootUserMissing,
     /// The user `root` does not have the role `root`.
+    #[error("the user root does not have the role root")]
     RootRoleMissing,
     /// A user without a name; or nobody has said who they are.
+    #[error("permissions count here, and nobody has said who asks")]
     UserNameEmpty,
     /// There is a user of this name.
+    #[error("there is a user of this name")]
     UserExists,
     /// There is no user of this name.
+    #[error("there is no user of this name")]
     UserNotFound,
     /// A role without a name.
+    #[error("a role needs a name")]
     RoleNameEmpty,
     /// There is a role of this name.
+    #[error("there is a role of this name")]
     RoleExists,
     /// There is no role of this name.
+    #[error("there is no role of this name")]
     RoleNotFound,
     /// The user does not have this role.
+    #[error("the user does not have this role")]
     RoleNotGranted,
     /// The role has no permission for this very range.
+    #[error("the role has no permission for this very range")]
     PermissionNotGranted,
     /// What `root` is must stay while anything is forbidden.
+    #[error("what root is must stay while permissions count")]
     RootMustStay,
+    /// Nobody can log in where permissions do not count.
+    #[error("permissions do not count, so nobody can log in")]
+    NotEnabled,
     /// Whoever asks was found by an older state: find them again.
+    #[error("who may do what has changed since whoever asks was found")]
     OldRevision,
     /// They may not.
+    #[error("whoever asks may not do this")]
     Denied,
     /// A name, a secret or a key is longer than its limit.
+    #[error("a name, a secret or a key is longer than its limit")]
     OutOfBounds,
     /// No more users, roles or permissions fit.
+    #[error("no more users, roles or permissions fit")]
     TooMany,
 }

@@ -356,6 +356,7 @@ impl LocalMember {
             | Response::Applied(_)
             | Response::Watch(_)
             | Response::Snapshot(_)
+            | Response::Users { .. }
             | Response::Refused(_) => None,
         }
     }

@@ -258,7 +258,8 @@ const fn is_passing(refusal: Refusal) -> bool {
         | Refusal::WrongCluster
         | Refusal::NoCommonVersion
         | Refusal::NoSuchWatch
-        | Refusal::NoSuchSnapshot => false,
+        | Refusal::NoSuchSnapshot
+        | Refusal::Users(_) => false,
     }
 }
 

@@ -14,6 +14,7 @@ use crate::api::{ReadMode, Refusal, Request, Response, WatchAnswer, WatchRequest
 use crate::ids::{ClusterId, MemberId, Revision};
 use crate::kv::{KeyRange, Query, Range};
 use crate::limits::STATUS_MEMBERS_MAX;
+use crate::watch::Ending;
 use crate::watch::WatchSpec;
 use bytes::Bytes;
 use std::time::Duration;
@@ -217,20 +218,27 @@ impl Watcher {
             Response::Watch(WatchAnswer::Told(batch)) if id == serving.watch => {
                 Ok(self.resume.told(batch).map(WatchEvent::Told))
             }
-            Response::Watch(WatchAnswer::Ended { compacted }) if id == serving.watch => {
+            Response::Watch(WatchAnswer::Ended { why: Ending::NotPermitted }) if id == serving.watch => Err(
+                "permissions count in this cluster now, and nobody may watch who has not said who they are"
+                    .to_owned(),
+            ),
+            Response::Watch(WatchAnswer::Ended { why: Ending::Compacted(compacted) })
+                if id == serving.watch =>
+            {
                 self.resume.skip_to(compacted);
                 self.serving = None;
                 Ok(Some(WatchEvent::Compacted { revision: compacted }))
             }
-            Response::Refused(refusal @ (Refusal::NoSuchKeyspace | Refusal::Malformed)) => {
-                Err(refusal.to_string())
-            }
+            Response::Refused(
+                refusal @ (Refusal::NoSuchKeyspace | Refusal::Malformed | Refusal::Users(_)),
+            ) => Err(refusal.to_string()),
             Response::Refused(refusal) => Ok(self.lost(&refusal.to_string())),
             Response::Applied(_) => Ok(None),
             Response::Watch(_)
             | Response::SessionOpened { .. }
             | Response::SessionClosed
             | Response::Snapshot(_)
+            | Response::Users { .. }
             | Response::Status(_) => Ok(self.lost("it answers what nobody asked")),
         }
     }

@@ -3,12 +3,14 @@
 //! What always holds and what the layout is: see `mod.rs`.
 
 use super::envelope::{self, ArchivedContent, ArchivedEnvelope, Content, Envelope, WireRecorded, WireStamp};
-use crate::ids::{ClusterId, DirectoryId, GroupId, KeyspaceId, LeaseId, MemberId, SessionId, Term};
+use crate::ids::{
+    AuthRevision, ClusterId, DirectoryId, GroupId, KeyspaceId, LeaseId, MemberId, Principal, SessionId, Term,
+};
 use crate::limits::{
     LOG_INDEX_MAX, PEER_ENVELOPE_BYTES_MAX, PEER_PAYLOAD_BYTES_MAX, RAFT_VOTERS_MAX, TERM_MAX,
 };
 use crate::raft::Message;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use rkyv::rancor;
 use rkyv::ser::{Positional, Writer};
 
@@ -21,8 +23,17 @@ const VERSION: u8 = 2;
 const CHECKED_FROM: usize = 8;
 /// Room for an envelope without its lists; the largest kind takes less.
 const ENVELOPE_BYTES_EXPECTED: usize = 192;
+/// Set in the kind of a forward whose payload begins with who asks.
+const ASKER_BIT: u8 = 0x80;
+/// What that takes.
+const ASKER_BYTES: usize = 12;
+/// Nobody said who they are: that is not sent.
+const NOBODY: Asker = (Principal(0), AuthRevision(0));
 /// What one entry, or one recorded member, adds to an envelope, at most.
 const LISTED_BYTES: usize = 16;
+
+/// Who asks for something, as an entry of the log says it.
+pub type Asker = (Principal, AuthRevision);
 
 /// Something one member says to another about one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +88,8 @@ pub enum Body {
         keyspace: KeyspaceId,
         /// For exactly-once.
         stamp: Option<ForwardStamp>,
+        /// Who asks, as its log entry will say.
+        asker: Asker,
         /// The body its log entry will have.
         body: Bytes,
     },
@@ -94,6 +107,8 @@ pub enum Body {
         is_renewal: bool,
         /// Whether its keys are asked for.
         wants_keys: bool,
+        /// Who asks.
+        asker: Asker,
     },
     /// What became of a `Forward`, or the answer to an `AskLease`.
     ForwardReply {
@@ -281,20 +296,28 @@ fn body(content: &ArchivedContent, payload: Bytes) -> Result<Body, PeerDamage> {
             let records = records(&message.carried_sizes(), &payload)?;
             Ok(Body::Raft { message, records })
         }
-        ArchivedContent::Forward { request, term, kind, keyspace, stamp } => Ok(Body::Forward {
-            request: request.to_native(),
-            term: Term(term.to_native()),
-            kind: *kind,
-            keyspace: KeyspaceId(keyspace.to_native()),
-            stamp: stamp.as_ref().map(|stamp| ForwardStamp {
-                session: SessionId(stamp.session.to_native()),
-                sequence: stamp.sequence.to_native(),
-                low_water: stamp.low_water.to_native(),
-            }),
-            body: payload,
-        }),
+        ArchivedContent::Forward { request, term, kind, keyspace, stamp } => {
+            let (asker, body) = split_asker(*kind & ASKER_BIT != 0, payload)?;
+            Ok(Body::Forward {
+                request: request.to_native(),
+                term: Term(term.to_native()),
+                kind: *kind & !ASKER_BIT,
+                keyspace: KeyspaceId(keyspace.to_native()),
+                stamp: stamp.as_ref().map(|stamp| ForwardStamp {
+                    session: SessionId(stamp.session.to_native()),
+                    sequence: stamp.sequence.to_native(),
+                    low_water: stamp.low_water.to_native(),
+                }),
+                asker,
+                body,
+            })
+        }
         ArchivedContent::AskLease { request, term, keyspace, lease, is_renewal, wants_keys } => {
-            records(&[], &payload)?;
+            let expected = if payload.len() < ASKER_BYTES { 0 } else { ASKER_BYTES };
+            if payload.len() != expected {
+                return Err(PeerDamage::Payload { expected: expected as u64, found: payload.len() });
+            }
+            let (asker, _) = split_asker(expected > 0, payload)?;
             Ok(Body::AskLease {
                 request: request.to_native(),
                 term: Term(term.to_native()),
@@ -302,6 +325,7 @@ fn body(content: &ArchivedContent, payload: Bytes) -> Result<Body, PeerDamage> {
                 lease: LeaseId(lease.to_native()),
                 is_renewal: *is_renewal,
                 wants_keys: *wants_keys,
+                asker,
             })
         }
         ArchivedContent::ForwardReply { request } => {
@@ -320,6 +344,18 @@ fn body(content: &ArchivedContent, payload: Bytes) -> Result<Body, PeerDamage> {
             })
         }
     }
+}
+
+/// Takes who asks off the front of a payload, if it is said there.
+fn split_asker(is_said: bool, mut payload: Bytes) -> Result<(Asker, Bytes), PeerDamage> {
+    if !is_said {
+        return Ok((NOBODY, payload));
+    }
+    let missing = PeerDamage::Payload { expected: ASKER_BYTES as u64, found: payload.len() };
+    let (Ok(principal), Ok(revision)) = (payload.try_get_u32_le(), payload.try_get_u64_le()) else {
+        return Err(missing);
+    };
+    Ok(((Principal(principal), AuthRevision(revision)), payload))
 }
 
 /// Cuts the payload where these sizes say, if they account for all of it.
@@ -346,8 +382,9 @@ fn records(sizes: &[u32], payload: &Bytes) -> Result<Vec<Bytes>, PeerDamage> {
 pub fn encode(frame: &Frame) -> Bytes {
     frame.body.assert_records_match();
     let (content, listed_count) = content(&frame.body);
-    let payload = frame.body.payload();
-    let payload_bytes: usize = payload.iter().map(Bytes::len).sum();
+    let (asker, payload) = (frame.body.asker(), frame.body.payload());
+    let asker_bytes = if asker == NOBODY { 0 } else { ASKER_BYTES };
+    let payload_bytes = asker_bytes + payload.iter().map(Bytes::len).sum::<usize>();
     let expected = HEADER_BYTES + ENVELOPE_BYTES_EXPECTED + listed_count * LISTED_BYTES + payload_bytes;
     let mut out = BytesMut::with_capacity(expected);
     out.put_bytes(0, HEADER_BYTES);
@@ -364,6 +401,10 @@ pub fn encode(frame: &Frame) -> Bytes {
         rkyv::api::high::to_bytes_in::<_, rancor::Error>(&envelope, EnvelopeWriter(out))
             .expect("memory takes every byte, and an envelope is far below 2 GiB");
     let envelope_bytes = out.len() - HEADER_BYTES;
+    if asker != NOBODY {
+        out.put_u32_le(asker.0.0);
+        out.put_u64_le(asker.1.0);
+    }
     for part in payload {
         out.put_slice(part);
     }
@@ -389,16 +430,18 @@ fn finish(mut out: BytesMut, envelope_bytes: usize, payload_bytes: usize) -> Byt
 fn content(body: &Body) -> (Content, usize) {
     match body {
         Body::Raft { message, records } => (Content::Raft(envelope::mirror(message)), records.len()),
-        Body::Forward { request, term, kind, keyspace, stamp, body: _ } => {
+        Body::Forward { request, term, kind, keyspace, stamp, asker, body: _ } => {
             let stamp = stamp.map(|stamp| WireStamp {
                 session: stamp.session.0,
                 sequence: stamp.sequence,
                 low_water: stamp.low_water,
             });
-            let (request, term, kind, keyspace) = (*request, term.0, *kind, keyspace.0);
+            assert!(*kind & ASKER_BIT == 0, "kinds of entries leave this bit free");
+            let asker_bit = if *asker == NOBODY { 0 } else { ASKER_BIT };
+            let (request, term, kind, keyspace) = (*request, term.0, *kind | asker_bit, keyspace.0);
             (Content::Forward { request, term, kind, keyspace, stamp }, 0)
         }
-        Body::AskLease { request, term, keyspace, lease, is_renewal, wants_keys } => {
+        Body::AskLease { request, term, keyspace, lease, is_renewal, wants_keys, asker: _ } => {
             let (request, term, keyspace, lease) = (*request, term.0, keyspace.0, lease.0);
             let (is_renewal, wants_keys) = (*is_renewal, *wants_keys);
             (Content::AskLease { request, term, keyspace, lease, is_renewal, wants_keys }, 0)
@@ -421,6 +464,14 @@ fn content(body: &Body) -> (Content, usize) {
 }
 
 impl Body {
+    /// Who asks, where that is said.
+    const fn asker(&self) -> Asker {
+        match self {
+            Self::Forward { asker, .. } | Self::AskLease { asker, .. } => *asker,
+            Self::Raft { .. } | Self::ForwardReply { .. } | Self::Hello { .. } => NOBODY,
+        }
+    }
+
     fn payload(&self) -> &[Bytes] {
         match self {
             Self::Raft { message: _, records } => records,

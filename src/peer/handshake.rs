@@ -20,8 +20,10 @@ const HEAD_BYTES: usize = 12;
 /// The versions of the peer protocol that this build speaks: the lowest and the highest.
 ///
 /// Version 2 knows snapshots. A member of version 1 would take a chunk for damage whenever it needs one, so the two
-/// refuse each other when they greet, in words, rather than then.
-pub const PEER_VERSIONS: (u8, u8) = (2, 2);
+/// refuse each other when they greet, in words, rather than then. Version 3 knows who asks: that is said only where there are
+/// users, and a member of version 2 refuses a forward that says so, and what changes users. So a cluster has users only once all of
+/// its members know them.
+pub const PEER_VERSIONS: (u8, u8) = (2, 3);
 
 /// What a member says of itself at the start of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -11,7 +11,8 @@
 //!
 //! The envelope carries what differs per receiver or over time: identities, the raft message, the lengths of what
 //! follows. The payload is raw: the encoded entries, byte for byte as they lie in the sender's log and will lie in
-//! the receiver's; or the body of a forwarded request; or its answer. Neither is copied on the way in.
+//! the receiver's; or who asks (number u32, revision u64, left out for nobody: the kind of a forward says so by its bit 0x80) and
+//! then the body of a forwarded request; or its answer. None of it is copied on the way in.
 //!
 //! What always holds: lengths are compared with their limits before anything is waited for or allocated; the CRC32C
 //! is checked before the envelope is looked at, because bytecheck alone lets most flipped bits pass (DESIGN §8);
@@ -31,5 +32,5 @@ mod handshake;
 #[cfg(test)]
 mod tests;
 
-pub use frame::{Body, ForwardStamp, Frame, HEADER_BYTES, PeerDamage, decode, encode, frame_length};
+pub use frame::{Asker, Body, ForwardStamp, Frame, HEADER_BYTES, PeerDamage, decode, encode, frame_length};
 pub use handshake::{Greeting, PEER_VERSIONS};

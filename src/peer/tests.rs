@@ -1,6 +1,8 @@
 //! Peer frames against themselves, against damage and against garbage.
 
+use super::frame::Asker;
 use super::{Body, ForwardStamp, Frame, Greeting, HEADER_BYTES, PeerDamage, decode, encode, frame_length};
+use crate::ids::{AuthRevision, Principal};
 use crate::ids::{ClusterId, DirectoryId, GroupId, KeyspaceId, LeaseId, LogIndex, MemberId, SessionId, Term};
 use crate::limits::{
     LOG_INDEX_MAX, PEER_ENVELOPE_BYTES_MAX, PEER_PAYLOAD_BYTES_MAX, RAFT_VOTERS_MAX, TERM_MAX,
@@ -69,20 +71,21 @@ impl Random {
 }
 
 /// How many kinds of bodies `body` can make.
-const KINDS: usize = 15;
+const KINDS: usize = 16;
 
 fn body(kind: usize, random: &mut Random) -> Body {
     match kind {
         0 => Body::Forward {
             request: random.number(),
             term: Term(random.number()),
-            kind: random.byte(),
+            kind: random.byte() & 0x7F,
             keyspace: KeyspaceId(u32::from(random.byte())),
             stamp: random.flag().then(|| ForwardStamp {
                 session: SessionId(random.number()),
                 sequence: random.number(),
                 low_water: random.number(),
             }),
+            asker: asker(random),
             body: random.bytes(60),
         },
         1 => Body::ForwardReply { request: random.number(), response: random.bytes(60) },
@@ -103,8 +106,26 @@ fn body(kind: usize, random: &mut Random) -> Body {
             lease: LeaseId(random.number()),
             is_renewal: random.flag(),
             wants_keys: random.flag(),
+            asker: (Principal(0), AuthRevision(0)),
+        },
+        15 => Body::AskLease {
+            request: random.number(),
+            term: Term(random.number()),
+            keyspace: KeyspaceId(u32::from(random.byte())),
+            lease: LeaseId(random.number()),
+            is_renewal: random.flag(),
+            wants_keys: random.flag(),
+            asker: (Principal(1), AuthRevision(random.number())),
         },
         other => Body::Raft { message: message_without_entries(other, random), records: Vec::new() },
+    }
+}
+
+fn asker(random: &mut Random) -> Asker {
+    if random.flag() {
+        (Principal(1 + u32::from(random.byte())), AuthRevision(random.number()))
+    } else {
+        (Principal(0), AuthRevision(0))
     }
 }
 

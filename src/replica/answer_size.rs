@@ -39,6 +39,7 @@ pub(super) fn answer_bytes(response: &Response) -> usize {
         | Response::Status(_)
         | Response::Watch(_)
         | Response::Snapshot(_)
+        | Response::Users { .. }
         | Response::Refused(_) => 0,
     };
     ANSWER_BYTES + more

@@ -7,6 +7,7 @@
 use super::bootstrap::mix;
 use super::group::Replica;
 use super::sessions::Verdict;
+use super::users::who_asked;
 use super::{Output, group};
 use crate::api::{Refusal, Response, Stamp};
 use crate::ids::{BootMicros, LogIndex, MemberId, SessionId, Term, Ticket};
@@ -62,8 +63,9 @@ impl Replica {
             self.applied_term = term;
             self.applied_bytes += record.len() as u64;
             self.start_counting_if_due(now, term);
-            self.state_hash =
-                mix(self.state_hash ^ mix(header.index) ^ mix(header.term << 1) ^ self.store.state_hash());
+            // As long as there was never a user, that hash is 0.
+            let contents = self.store.state_hash() ^ self.auth.state_hash().rotate_left(32);
+            self.state_hash = mix(self.state_hash ^ mix(header.index) ^ mix(header.term << 1) ^ contents);
             self.note_state(index);
             self.settle(index, term, response, outputs);
         }
@@ -87,11 +89,17 @@ impl Replica {
     /// Runs one entry. The response is the same on every member.
     fn apply(&mut self, now: BootMicros, index: LogIndex, header: &EntryHeader, body: &Bytes) -> Response {
         let session = SessionId(header.session);
+        let who = who_asked(header);
         match header.kind {
             EntryKind::NoOp | EntryKind::Configuration => Response::SessionClosed,
             EntryKind::StateCheck => {
                 self.hear_state(header, body);
                 Response::SessionClosed
+            }
+            EntryKind::OpenSession | EntryKind::CloseSession | EntryKind::Command | EntryKind::Users
+                if let Err(refusal) = self.may_use_sessions(who) =>
+            {
+                Response::Refused(refusal.into())
             }
             EntryKind::OpenSession => self.sessions.open(index),
             EntryKind::CloseSession => self.sessions.close(session),
@@ -99,15 +107,15 @@ impl Replica {
                 self.sessions.expire(session, LogIndex(header.low_water));
                 Response::SessionClosed
             }
-            EntryKind::Command if session == SessionId(0) => {
+            EntryKind::Command | EntryKind::Users if session == SessionId(0) => {
                 sometimes!(BareWriteApplied);
-                self.run(now, index, body)
+                self.run(now, index, header, body)
             }
-            EntryKind::Command => {
+            EntryKind::Command | EntryKind::Users => {
                 let stamp = Stamp { session, sequence: header.sequence, low_water: header.low_water };
                 match self.sessions.judge(index, stamp) {
                     Verdict::Fresh => {
-                        let response = self.run(now, index, body);
+                        let response = self.run(now, index, header, body);
                         self.sessions.remember(stamp, &response);
                         response
                     }
@@ -118,9 +126,16 @@ impl Replica {
         }
     }
 
-    fn run(&mut self, now: BootMicros, index: LogIndex, body: &Bytes) -> Response {
+    fn run(&mut self, now: BootMicros, index: LogIndex, header: &EntryHeader, body: &Bytes) -> Response {
+        let who = who_asked(header);
+        if header.kind == EntryKind::Users {
+            return self.run_users(who, body);
+        }
         match crate::api::decode_command(body) {
             Ok(command) => {
+                if let Err(refusal) = self.may_run(who, &command) {
+                    return Response::Refused(refusal.into());
+                }
                 if matches!(command, Command::Compact(_)) {
                     // Whoever keeps up is told of what came before it, which may soon be out of reach.
                     self.watch_advance();

@@ -19,7 +19,7 @@ use crate::limits::{SNAPSHOT_PART_BYTES, SNAPSHOT_STEPS_PER_TURN};
 use crate::raft::Position;
 use crate::snapshot::{Damage, FileKind, FileName, Kind, Opening, Reader, Verified, Writer};
 use crate::sometimes;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 /// A snapshot being cut.
 pub(super) struct Cutting {
@@ -28,6 +28,8 @@ pub(super) struct Cutting {
     cut: Cut,
     /// What is still to be told of the sessions.
     sessions: SessionsCut,
+    /// What is still to be told of users and roles.
+    users: Bytes,
     /// A part of the store that is not full.
     part: Vec<u8>,
     /// None once all parts are made.
@@ -83,6 +85,11 @@ impl Cutting {
             let Some(writer) = &mut self.writer else { return };
             if let Some(part) = self.sessions.part() {
                 writer.part(Kind::Sessions, &part, &mut self.waiting);
+                continue;
+            }
+            if !self.users.is_empty() {
+                let part = self.users.split_to(self.users.len().min(SNAPSHOT_PART_BYTES));
+                writer.part(Kind::Users, &part, &mut self.waiting);
                 continue;
             }
             let steps = steps_left.clamp(1, SNAPSHOT_STEPS_PER_TURN / 4);
@@ -166,6 +173,7 @@ impl Replica {
             file: file_of(self.setup.group, position, FileKind::Part),
             cut,
             sessions: self.sessions.cut(),
+            users: if self.auth.has_history() { Bytes::from(self.auth.to_bytes()) } else { Bytes::new() },
             part: Vec::with_capacity(SNAPSHOT_PART_BYTES),
             writer: Some(writer),
             expected: None,

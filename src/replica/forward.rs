@@ -14,6 +14,7 @@ use super::group::Replica;
 use super::propose::{self, Proposal};
 use super::{Output, group};
 use crate::api::{Refusal, Response, Stamp};
+use crate::auth::Who;
 use crate::ids::{BootMicros, KeyspaceId, MemberId, Revision, Term, Ticket};
 use crate::kv::{LeaseOutcome, Outcome};
 use crate::limits::{FORWARD_BOOTS_MAX, PROPOSALS_WAITING_MAX};
@@ -101,6 +102,7 @@ pub(super) struct Forwarded {
     pub(super) kind: u8,
     pub(super) keyspace: KeyspaceId,
     pub(super) stamp: Option<ForwardStamp>,
+    pub(super) who: Who,
     pub(super) body: Bytes,
 }
 
@@ -154,6 +156,7 @@ impl Replica {
             kind: proposal.kind.number(),
             keyspace: proposal.keyspace,
             stamp,
+            asker: proposal.who.to_entry(),
             body: proposal.body,
         };
         self.send(leader, body, outputs);
@@ -189,6 +192,7 @@ impl Replica {
                 sequence: stamp.sequence,
                 low_water: stamp.low_water,
             }),
+            who: forwarded.who,
             body: forwarded.body,
         });
         let is_this_term = forwarded.term == self.node.hard_state().term;
@@ -229,6 +233,7 @@ impl Replica {
             | Response::Status(_)
             | Response::Watch(_)
             | Response::Snapshot(_)
+            | Response::Users { .. }
             | Response::Refused(_) => self.pass_answer_on(request, response, outputs),
         }
     }

@@ -8,7 +8,11 @@
 use super::test_cluster::{Cluster, ELECTION_MICROS, get, put, revision_of, value_of};
 use super::{Input, Shard};
 use crate::api::{EncodedCommand, ReadMode, Refusal, Request, Response, Stamp};
-use crate::ids::{ClusterId, DirectoryId, GroupId, KeyspaceId, LogIndex, MemberId, SessionId, Term};
+use crate::auth::Who;
+use crate::auth::properties::any_command;
+use crate::ids::{
+    AuthRevision, ClusterId, DirectoryId, GroupId, KeyspaceId, LogIndex, MemberId, Principal, SessionId, Term,
+};
 use crate::kv::properties::Random;
 use crate::kv::{Command, KeyRange, Outcome, Put, Query, Range};
 use crate::limits::SESSION_WINDOW;
@@ -115,9 +119,9 @@ impl Field {
     fn assert_serves(&mut self) {
         self.cluster.advance(10 * ELECTION_MICROS);
         for (writer, reader, value) in [(1, 2, "one"), (2, 3, "two"), (3, 1, "three")] {
-            let written = self.cluster.ask(MemberId(writer), put("after", value, None));
+            let written = self.cluster.ask_as(Who::Cluster, MemberId(writer), put("after", value, None));
             assert!(revision_of(&written).0 > 1, "the cluster takes writes");
-            let read = self.cluster.ask(MemberId(reader), get("after"));
+            let read = self.cluster.ask_as(Who::Cluster, MemberId(reader), get("after"));
             assert_eq!(value_of(&read), Some(Bytes::from_static(value.as_bytes())));
         }
         self.assert_equal_members();
@@ -149,6 +153,25 @@ impl Field {
         }
     }
 
+    /// What an entry is for, and a body that may fit.
+    fn kind_and_body(&mut self) -> (u8, Bytes) {
+        let kind = self.random.below(128).to_le_bytes()[0];
+        let kind = self.random.one_of(&[0, 1, 2, 2, 2, 3, 4, 5, 6, 7, 14, 14, kind]);
+        let body = if self.random.one_in(2) {
+            self.garbage(40)
+        } else if kind == EntryKind::Users.number() {
+            Bytes::from(crate::auth::encode_command(&any_command(&mut self.random)))
+        } else {
+            self.command().bytes().clone()
+        };
+        (kind, body)
+    }
+
+    fn asker(&mut self) -> (Principal, AuthRevision) {
+        let principal = self.random.one_of(&[0, 0, 1, 2, u32::MAX]);
+        (Principal(principal), AuthRevision(if principal == 0 { 0 } else { self.extreme() }))
+    }
+
     fn request(&mut self) -> Request {
         let keyspace = KeyspaceId(self.random.one_of(&[0, 1, 1, 1, 1, 2, u32::MAX]));
         match self.random.below(6) {
@@ -165,20 +188,20 @@ impl Field {
     }
 
     fn forward(&mut self) -> Body {
-        let body = if self.random.one_in(2) { self.garbage(40) } else { self.command().bytes().clone() };
+        let (kind, body) = self.kind_and_body();
         let stamp = self.stamp().map(|stamp| ForwardStamp {
             session: stamp.session,
             sequence: stamp.sequence,
             low_water: stamp.low_water,
         });
-        let kind = self.random.below(256).to_le_bytes()[0];
         Body::Forward {
             // A number that a member will use itself would make its own forward look like an old one.
             request: self.number(),
             term: Term(self.random.below(4)),
-            kind: self.random.one_of(&[0, 1, 2, 2, 2, 3, 4, 5, 6, 7, kind]),
+            kind,
             keyspace: KeyspaceId(self.random.one_of(&[1, 0, 0, 0, u32::MAX])),
             stamp,
+            asker: self.asker(),
             body,
         }
     }

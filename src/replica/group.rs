@@ -20,8 +20,9 @@ use super::snapshots::{SnapshotPolicy, Snapshots, name_of};
 use super::state_check::StateCheck;
 use super::{Observation, Output, Queue};
 use crate::api::{Counter, Response, Role, Status};
+use crate::auth::{Auth, Who};
 use crate::ids::{BootMicros, ClusterId, DirectoryId, GroupId, KeyspaceId, LogIndex, MemberId, Term, Ticket};
-use crate::kv::Store;
+use crate::kv::{KeyRange, Store};
 use crate::limits::{
     FORWARD_BOOTS_MAX, LEASE_ENDS_WAITING_MAX, LEASES_MAX, PROPOSALS_WAITING_BYTES_MAX,
     PROPOSALS_WAITING_MAX, RAFT_VOTERS_MAX, READS_WAITING_MAX, SESSION_ANSWERS_RESERVED,
@@ -31,7 +32,7 @@ use crate::limits::{
 use crate::peer::{Body, Frame};
 use crate::raft::{self, Mark, Message, Node, RoleName};
 use crate::wal::{Configuration, GroupWrite, RecoveredGroup};
-use crate::watch::{Bounds, Hub, Notice};
+use crate::watch::{Bounds, Hub, Notice, Place};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -67,6 +68,7 @@ pub(super) struct Replica {
     pub(super) entries: Entries,
     pub(super) store: Store,
     pub(super) sessions: Sessions,
+    pub(super) auth: Auth,
     /// Everything up to and including this entry has been applied.
     pub(super) applied: LogIndex,
     /// The term of that entry.
@@ -82,6 +84,8 @@ pub(super) struct Replica {
     pub(super) proposals_bytes: usize,
     pub(super) reads: Reads,
     pub(super) watches: Hub,
+    /// The watches of those who said who they are, with their keys: each ends when it may not be watched any more.
+    pub(super) watchers: BTreeMap<Place, (Who, KeyRange)>,
     /// What the hub wants done; empty between turns.
     pub(super) notices: Vec<Notice>,
     pub(super) forwards: Forwards,
@@ -143,6 +147,7 @@ impl Replica {
             entries: Entries::recovered(base, recovered.records),
             store: Store::seeded(mix(setup.boot_seed ^ 0x6b65_7973)),
             sessions: Sessions::default(),
+            auth: Auth::new(),
             applied: LogIndex(0),
             applied_term: Term(0),
             applied_bytes: 0,
@@ -154,6 +159,7 @@ impl Replica {
             proposals: BTreeMap::new(),
             proposals_bytes: 0,
             reads: Reads::default(),
+            watchers: BTreeMap::new(),
             watches: Hub::new(setup.watches, Store::new().revision(), now),
             notices: Vec::new(),
             forwards: Forwards::new(setup.seed),
@@ -423,7 +429,7 @@ impl Replica {
         }
     }
 
-    fn queues(&self) -> [Queue; 12] {
+    fn queues(&self) -> [Queue; 13] {
         let remembered_max = SESSIONS_ANSWERS_SHARED_MAX + SESSIONS_MAX * SESSION_ANSWERS_RESERVED;
         [
             ("proposals that wait", self.proposals.len(), PROPOSALS_WAITING_MAX),
@@ -446,6 +452,7 @@ impl Replica {
             ),
             ("clients that save snapshots", self.snapshots.saves.count(), SNAPSHOT_SAVES_WAITING_MAX),
             ("watches", self.watches.watches_count(), self.setup.watches.watches_max),
+            ("watches of users", self.watchers.len(), self.watches.watches_count()),
         ]
     }
 

@@ -1,8 +1,12 @@
 //! What can happen to a shard.
 
-use crate::api::{Request, WatchRequest};
+use crate::api::{Request, UsersRequest, WatchRequest};
+use crate::auth::Who;
 use crate::ids::{GroupId, MemberId, SegmentNumber, StreamId, Ticket, WatchId};
 use bytes::Bytes;
+
+/// The ticket of a request, and who asks.
+pub(super) type Asked = (Ticket, Who);
 
 /// One thing that happened since the last turn. Time passes with every turn; there is no input for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,13 +38,26 @@ pub enum Input {
     Client {
         /// For the reply.
         ticket: Ticket,
+        /// Who asks.
+        who: Who,
         /// What it wants.
         request: Request,
+    },
+    /// A client's request about users and roles.
+    Users {
+        /// For the reply.
+        ticket: Ticket,
+        /// Who asks.
+        who: Who,
+        /// What it wants.
+        request: UsersRequest,
     },
     /// A client's request about the watches on one of its connections.
     Watch {
         /// For the reply.
         ticket: Ticket,
+        /// Who asks.
+        who: Who,
         /// The connection. Never one whose `StreamClosed` was given.
         stream: StreamId,
         /// The name that the request gives to a watch, if it creates one.

@@ -460,12 +460,14 @@ impl Replica {
 
     /// The state becomes what a snapshot holds.
     pub(super) fn become_restored(&mut self, restored: Restored, now: BootMicros) {
-        let Restored { verified, opening, sessions, store } = restored;
+        let Restored { verified, opening, sessions, users, store } = restored;
         // Whoever keeps up is told of everything that leads up to it, as far as it is known here.
         self.watch_advance();
         self.store = store;
         self.turn_walked_from = self.store.walked();
         self.sessions = sessions;
+        self.auth = users;
+        self.withdraw_watches();
         // What was noted of the state before says nothing of this one.
         self.state_check = StateCheck::new(self.node.last().index);
         self.applied = verified.position.index;

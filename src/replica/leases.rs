@@ -23,6 +23,7 @@ use super::group::Replica;
 use super::propose::Proposal;
 use super::{Output, group};
 use crate::api::{EncodedCommand, Refusal, Response};
+use crate::auth::Who;
 use crate::ids::{BootMicros, KeyspaceId, LeaseId, LogIndex, MemberId, Term, Ticket};
 use crate::kv::{
     Applied, Command, LeaseCommand, LeaseLife, LeaseOutcome, Outcome, Remaining, Renewed, Store, TimeToLive,
@@ -45,6 +46,8 @@ pub(super) struct LeaseQuestion {
     pub(super) is_renewal: bool,
     /// Say its keys, too.
     pub(super) wants_keys: bool,
+    /// Who asks.
+    pub(super) who: Who,
 }
 
 /// A peer's client asks.
@@ -296,9 +299,10 @@ impl Replica {
         question: LeaseQuestion,
         outputs: &mut Vec<Output>,
     ) {
-        let LeaseQuestion { lease, is_renewal, wants_keys } = question;
+        let LeaseQuestion { lease, is_renewal, wants_keys, who } = question;
         let (term, keyspace) = (self.node.hard_state().term, self.setup.keyspace);
-        let body = Body::AskLease { request, term, keyspace, lease, is_renewal, wants_keys };
+        let body =
+            Body::AskLease { request, term, keyspace, lease, is_renewal, wants_keys, asker: who.to_entry() };
         self.send(leader, body, outputs);
     }
 
@@ -336,6 +340,9 @@ impl Replica {
     ) {
         let refusal = Refusal::NotLeader { leader: self.node.leader() };
         let response = match &self.countdown {
+            Some(_) if let Err(refusal) = self.may_use_lease(&question) => {
+                Some(Response::Refused(refusal.into()))
+            }
             None => Some(Response::Refused(refusal)),
             Some(countdown) if question.is_renewal => match countdown.clocks.get(&question.lease) {
                 None => Some(self.renewed(0)),
@@ -446,7 +453,7 @@ impl Replica {
     fn lease_proposal(&self, command: LeaseCommand) -> Proposal {
         let command = EncodedCommand::encode(&Command::Lease(command)).expect("what is counted is bounded");
         let (kind, keyspace) = (EntryKind::Command, self.setup.keyspace);
-        Proposal { kind, keyspace, stamp: None, body: command.bytes().clone() }
+        Proposal { kind, keyspace, stamp: None, who: Who::Cluster, body: command.bytes().clone() }
     }
 
     /// An entry of `term` was applied. The first of its own term makes a leader count.

@@ -7,6 +7,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `shard` | the write-ahead log and the replicas that share it; the turn |
+//! | `asked` | from what clients ask to the replica that serves it |
 //! | `group` | one replica; what raft wants done |
 //! | `propose`, `forward` | from a request to an entry, here or by way of the leader |
 //! | `apply`, `sessions`, `answer_size` | from a committed entry to a response, exactly once |
@@ -14,6 +15,7 @@
 //! | `space` | the quota of a keyspace |
 //! | `state_check` | whether all members made the same of the log |
 //! | `leases` | the time of leases: counted by the leader, ended through the log |
+//! | `users` | who may do what: changed in apply, asked before anything is done or told |
 //! | `watching` | watches: what clients ask of them, and what they are told |
 //! | `entries` | the encoded records of the log, by index |
 //! | `snapshots` | when a snapshot is cut, which are kept, and what of the log goes |
@@ -25,6 +27,7 @@
 
 mod answer_size;
 mod apply;
+mod asked;
 mod bootstrap;
 mod cutting;
 mod entries;
@@ -53,6 +56,9 @@ mod state_check;
 mod stories;
 #[cfg(test)]
 mod test_cluster;
+mod users;
+#[cfg(test)]
+mod users_stories;
 #[cfg(test)]
 mod watch_stories;
 mod watching;

@@ -40,7 +40,7 @@ pub struct Observation {
     /// How many watches it serves.
     pub watches_count: usize,
     /// Everything that could grow, and its bound.
-    pub queues: [Queue; 12],
+    pub queues: [Queue; 13],
     /// Rolling hash of everything applied, in order: equal on all members at equal `applied`.
     pub state_hash: u64,
 }

@@ -1,9 +1,9 @@
 //! What a shard wants done.
 
 use crate::api::Response;
-use crate::ids::{MemberId, Revision, SegmentNumber, Ticket};
+use crate::ids::{MemberId, SegmentNumber, Ticket};
 use crate::snapshot::FileName;
-use crate::watch::{Batch, Place};
+use crate::watch::{Batch, Ending, Place};
 use bytes::Bytes;
 
 /// One thing to do after a turn.
@@ -70,8 +70,8 @@ pub enum Output {
     EndWatch {
         /// Which.
         to: Place,
-        /// The oldest revision at which it can begin anew.
-        compacted: Revision,
+        /// Why.
+        why: Ending,
     },
 }
 

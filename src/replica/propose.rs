@@ -6,9 +6,12 @@
 
 use super::apply::{Asker, Waiting};
 use super::group::Replica;
+use super::input::Asked;
 use super::leases::LeaseQuestion;
+use super::read::Question;
 use super::{Output, group};
 use crate::api::{EncodedCommand, ReadMode, Refusal, Request, Response, Stamp};
+use crate::auth::Who;
 use crate::ids::{BootMicros, KeyspaceId, LogIndex, SessionId, Term, Ticket};
 use crate::kv::Command;
 use crate::limits::{PROPOSALS_WAITING_BYTES_MAX, PROPOSALS_WAITING_MAX};
@@ -24,13 +27,15 @@ pub(super) struct Proposal {
     pub(super) keyspace: KeyspaceId,
     /// The session it belongs to, if any.
     pub(super) stamp: Option<Stamp>,
+    /// Who asked for it.
+    pub(super) who: Who,
     pub(super) body: Bytes,
 }
 
 impl Proposal {
     /// An entry without a body.
-    fn bare(kind: EntryKind, keyspace: KeyspaceId, stamp: Option<Stamp>) -> Self {
-        Self { kind, keyspace, stamp, body: Bytes::new() }
+    fn bare(kind: EntryKind, keyspace: KeyspaceId, stamp: Option<Stamp>, who: Who) -> Self {
+        Self { kind, keyspace, stamp, who, body: Bytes::new() }
     }
 }
 
@@ -39,7 +44,7 @@ impl Replica {
     pub(super) fn request(
         &mut self,
         now: BootMicros,
-        ticket: Ticket,
+        (ticket, who): Asked,
         request: Request,
         outputs: &mut Vec<Output>,
     ) {
@@ -54,22 +59,25 @@ impl Replica {
                     return;
                 }
                 match mode {
-                    ReadMode::Linearizable => self.gather_read(ticket, query, outputs),
-                    ReadMode::Serializable => self.gather_local_read(ticket, query, outputs),
+                    ReadMode::Linearizable => self.gather_read((ticket, who), query, outputs),
+                    ReadMode::Serializable => {
+                        self.gather_local_read((ticket, who), Question::Store(query), outputs);
+                    }
                 }
                 return;
             }
             Request::KeepAlive { lease, .. } => {
-                let question = LeaseQuestion { lease, is_renewal: true, wants_keys: false };
+                let question = LeaseQuestion { lease, is_renewal: true, wants_keys: false, who };
                 self.ask_lease(now, ticket, question, outputs);
                 return;
             }
             Request::TimeToLive { lease, wants_keys, .. } => {
-                self.ask_lease(now, ticket, LeaseQuestion { lease, is_renewal: false, wants_keys }, outputs);
+                let question = LeaseQuestion { lease, is_renewal: false, wants_keys, who };
+                self.ask_lease(now, ticket, question, outputs);
                 return;
             }
             Request::Snapshot { request, .. } => {
-                self.snapshot_request(ticket, request, outputs);
+                self.snapshot_request((ticket, who), request, outputs);
                 return;
             }
             Request::Watch(_) => {
@@ -78,7 +86,7 @@ impl Replica {
                 return;
             }
             Request::OpenSession { keyspace } => {
-                (keyspace, Proposal::bare(EntryKind::OpenSession, keyspace, None))
+                (keyspace, Proposal::bare(EntryKind::OpenSession, keyspace, None, who))
             }
             Request::CloseSession { keyspace, session } => (
                 keyspace,
@@ -86,10 +94,11 @@ impl Replica {
                     EntryKind::CloseSession,
                     keyspace,
                     Some(Stamp { session, sequence: 0, low_water: 0 }),
+                    who,
                 ),
             ),
             Request::Write { keyspace, stamp, command } => {
-                (keyspace, write_proposal(keyspace, stamp, &command))
+                (keyspace, write_proposal(keyspace, stamp, who, &command))
             }
         };
         let admitted =
@@ -100,7 +109,7 @@ impl Replica {
         }
     }
 
-    fn propose_or_forward(
+    pub(super) fn propose_or_forward(
         &mut self,
         now: BootMicros,
         ticket: Ticket,
@@ -130,6 +139,8 @@ impl Replica {
         asker: Asker,
         proposal: &Proposal,
     ) -> Result<(), Refusal> {
+        // Apply would refuse it, too; but whoever says nothing of who they are is to fill no log where permissions count.
+        self.may_use_sessions(proposal.who)?;
         let bytes_count = record_bytes_count(proposal.body.len());
         let bytes = usize::try_from(bytes_count).unwrap_or(usize::MAX);
         if self.proposals.len() >= PROPOSALS_WAITING_MAX
@@ -150,11 +161,12 @@ impl Replica {
 
     /// The record of the no-op that begins a term (Raft §8).
     pub(super) fn encode_noop(&self, position: Position) -> Bytes {
-        self.encode(position, &Proposal::bare(EntryKind::NoOp, self.setup.keyspace, None))
+        self.encode(position, &Proposal::bare(EntryKind::NoOp, self.setup.keyspace, None, Who::Nobody))
     }
 
     fn encode(&self, position: Position, proposal: &Proposal) -> Bytes {
         let stamp = proposal.stamp.unwrap_or(Stamp { session: SessionId(0), sequence: 0, low_water: 0 });
+        let (principal, auth_revision) = proposal.who.to_entry();
         let header = EntryHeader {
             group: self.setup.group.0,
             term: position.term.0,
@@ -164,8 +176,8 @@ impl Replica {
             session: stamp.session.0,
             sequence: stamp.sequence,
             low_water: stamp.low_water,
-            principal: 0,
-            auth_revision: 0,
+            principal: principal.0,
+            auth_revision: auth_revision.0,
         };
         let mut record = Vec::with_capacity(wal_format::entry_bytes_count(proposal.body.len()));
         wal_format::encode_entry(&header, &proposal.body, &mut record);
@@ -211,7 +223,7 @@ impl Replica {
         for (session, named) in idle {
             let keyspace = self.setup.keyspace;
             let stamp = Stamp { session, sequence: 0, low_water: named.0 };
-            let proposal = Proposal::bare(EntryKind::ExpireSession, keyspace, Some(stamp));
+            let proposal = Proposal::bare(EntryKind::ExpireSession, keyspace, Some(stamp), Who::Cluster);
             // A refusal is harmless: the next sweep proposes it again.
             let _ = self.propose(now, Asker::Nobody, &proposal);
         }
@@ -223,8 +235,13 @@ pub(super) fn record_bytes_count(body_bytes: usize) -> u32 {
     u32::try_from(wal_format::entry_bytes_count(body_bytes)).expect("bodies are bounded far below 4 GiB")
 }
 
-fn write_proposal(keyspace: KeyspaceId, stamp: Option<Stamp>, command: &EncodedCommand) -> Proposal {
-    Proposal { kind: EntryKind::Command, keyspace, stamp, body: command.bytes().clone() }
+fn write_proposal(
+    keyspace: KeyspaceId,
+    stamp: Option<Stamp>,
+    who: Who,
+    command: &EncodedCommand,
+) -> Proposal {
+    Proposal { kind: EntryKind::Command, keyspace, stamp, who, body: command.bytes().clone() }
 }
 
 /// The leader's full check before proposing: an entry that apply cannot run must never be made.
@@ -239,6 +256,13 @@ pub(super) fn check(proposal: &Proposal) -> Result<(), Refusal> {
             if is_for_leaders {
                 return Err(Refusal::Malformed);
             }
+            if proposal.stamp.is_some_and(|stamp| stamp.session == SessionId(0)) {
+                return Err(Refusal::Malformed);
+            }
+            Ok(())
+        }
+        EntryKind::Users => {
+            crate::auth::decode_command(&proposal.body).map_err(|_| Refusal::Malformed)?;
             if proposal.stamp.is_some_and(|stamp| stamp.session == SessionId(0)) {
                 return Err(Refusal::Malformed);
             }

@@ -8,9 +8,11 @@
 use super::Output;
 use super::apply::Asker;
 use super::group::Replica;
+use super::input::Asked;
 use super::leases::LeaseQuestion;
 use crate::api::{Refusal, Response, response_bytes_expected};
-use crate::ids::{BootMicros, LogIndex, StreamId, Ticket};
+use crate::auth::{AuthQuery, Who};
+use crate::ids::{BootMicros, LogIndex, StreamId};
 use crate::kv::Query;
 use crate::limits::READS_WAITING_MAX;
 use crate::raft::{NotLeader, ReadRefused};
@@ -22,18 +24,21 @@ use std::collections::{BTreeMap, VecDeque};
 #[derive(Debug)]
 struct Read {
     asker: Asker,
+    who: Who,
     question: Question,
 }
 
 /// What a read is about.
 #[derive(Debug)]
-enum Question {
+pub(super) enum Question {
     /// The store, as any member has it that has applied the confirmed index.
     Store(Query),
     /// The time of a lease, which only the confirmed leader knows.
     Lease(LeaseQuestion),
     /// A snapshot that holds whatever was committed when it was asked for.
     Save,
+    /// Who may do what.
+    Users(AuthQuery),
     /// A watch from now on: it must not begin before whatever was committed when it was asked for.
     Watch(Place, WatchSpec),
 }
@@ -83,24 +88,29 @@ impl Reads {
 
 impl Replica {
     /// Takes in a linearizable read; it joins the round that this turn begins.
-    pub(super) fn gather_read(&mut self, ticket: Ticket, query: Query, outputs: &mut Vec<Output>) {
-        self.gather(Read { asker: Asker::Client(ticket), question: Question::Store(query) }, outputs);
+    pub(super) fn gather_read(&mut self, asked: Asked, query: Query, outputs: &mut Vec<Output>) {
+        self.gather_for(asked, Question::Store(query), outputs);
     }
 
     /// Takes in a watch from now on; it begins when a read would be answered.
     pub(super) fn gather_watch(
         &mut self,
-        ticket: Ticket,
+        asked: Asked,
         place: Place,
         spec: WatchSpec,
         outputs: &mut Vec<Output>,
     ) {
-        self.gather(Read { asker: Asker::Client(ticket), question: Question::Watch(place, spec) }, outputs);
+        self.gather_for(asked, Question::Watch(place, spec), outputs);
     }
 
     /// Takes in a client's wish for a snapshot; it is told to whoever cuts them when a read would be answered.
-    pub(super) fn gather_save(&mut self, ticket: Ticket, outputs: &mut Vec<Output>) {
-        self.gather(Read { asker: Asker::Client(ticket), question: Question::Save }, outputs);
+    pub(super) fn gather_save(&mut self, asked: Asked, outputs: &mut Vec<Output>) {
+        self.gather_for(asked, Question::Save, outputs);
+    }
+
+    /// Takes in a client's question, to be answered as a linearizable read.
+    pub(super) fn gather_for(&mut self, (ticket, who): Asked, question: Question, outputs: &mut Vec<Output>) {
+        self.gather(Read { asker: Asker::Client(ticket), who, question }, outputs);
     }
 
     /// Takes in a question about the time of a lease; it joins the same round. Only for a leader.
@@ -116,7 +126,7 @@ impl Replica {
             self.answer_question(now, asker, question, outputs);
             return;
         }
-        self.gather(Read { asker, question: Question::Lease(question) }, outputs);
+        self.gather(Read { asker, who: question.who, question: Question::Lease(question) }, outputs);
     }
 
     fn gather(&mut self, read: Read, outputs: &mut Vec<Output>) {
@@ -186,15 +196,25 @@ impl Replica {
             };
             match read.question {
                 Question::Store(query) => {
-                    let response = Response::Applied(self.store.query(&query));
+                    let response = match self.may_read(read.who, &query) {
+                        Ok(()) => Response::Applied(self.store.query(&query)),
+                        Err(refusal) => Response::Refused(refusal.into()),
+                    };
                     self.turn_answer_bytes += response_bytes_expected(&response);
                     self.answer(read.asker, response, outputs);
                 }
                 Question::Lease(question) => self.answer_question(now, read.asker, question, outputs),
-                Question::Save => self.save(now, read.asker, outputs),
+                Question::Save => match self.auth.may_administer(read.who) {
+                    Ok(()) => self.save(now, read.asker, outputs),
+                    Err(refusal) => self.answer(read.asker, Response::Refused(refusal.into()), outputs),
+                },
+                Question::Users(query) => {
+                    let response = self.answer_about_users(read.who, &query);
+                    self.answer(read.asker, response, outputs);
+                }
                 Question::Watch(place, spec) => {
                     self.reads.forget_watch(place);
-                    self.create_watch(read.asker, place, &spec, outputs);
+                    self.create_watch(read.asker, read.who, (place, &spec), outputs);
                 }
             }
         }
@@ -206,13 +226,18 @@ impl Replica {
     }
 
     /// Takes in a read of whatever this member has applied.
-    pub(super) fn gather_local_read(&mut self, ticket: Ticket, query: Query, outputs: &mut Vec<Output>) {
+    pub(super) fn gather_local_read(
+        &mut self,
+        (ticket, who): Asked,
+        question: Question,
+        outputs: &mut Vec<Output>,
+    ) {
         if self.reads.count >= READS_WAITING_MAX {
             outputs.push(super::group::reply(ticket, Response::Refused(Refusal::Overloaded)));
             return;
         }
         self.reads.count += 1;
-        let read = Read { asker: Asker::Client(ticket), question: Question::Store(query) };
+        let read = Read { asker: Asker::Client(ticket), who, question };
         self.reads.ready.entry(self.applied).or_default().push_back(read);
     }
 

@@ -7,11 +7,13 @@
 use super::bootstrap::mix;
 use super::sessions::Sessions;
 use super::sessions_bytes::{self, SessionsRestorer};
+use crate::auth::{self, Auth};
 use crate::ids::{ClusterId, GroupId, LogIndex};
 use crate::kv::{self, Store};
-use crate::limits::SNAPSHOT_PIECE_BYTES;
+use crate::limits::{AUTH_STATE_BYTES_MAX, SNAPSHOT_PIECE_BYTES};
 use crate::raft::Position;
 use crate::snapshot::{Damage, Fault, FileKind, FileName, Opening, Part, Reader, Verified};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 
 /// Why a shard cannot start from what is on its disk, and what to do about it.
@@ -46,6 +48,12 @@ impl From<kv::Malformed> for BadSnapshot {
     }
 }
 
+impl From<auth::Malformed> for BadSnapshot {
+    fn from(malformed: auth::Malformed) -> Self {
+        Self { words: format!("its users: {malformed}"), is_newer: malformed.is_newer() }
+    }
+}
+
 impl From<sessions_bytes::Malformed> for BadSnapshot {
     fn from(malformed: sessions_bytes::Malformed) -> Self {
         Self::damaged(format!("its sessions: {malformed}"))
@@ -58,6 +66,7 @@ pub struct Restored {
     pub(super) verified: Verified,
     pub(super) opening: Opening,
     pub(super) sessions: Sessions,
+    pub(super) users: Auth,
     pub(super) store: Store,
 }
 
@@ -82,6 +91,11 @@ impl Restored {
         &self.store
     }
 
+    /// Users and roles in it.
+    pub const fn users(&self) -> &Auth {
+        &self.users
+    }
+
     /// How many sessions are in it.
     pub fn sessions_count(&self) -> usize {
         self.sessions.count()
@@ -99,6 +113,8 @@ pub struct Restorer {
     reader: Reader,
     opening: Option<Opening>,
     sessions: SessionsRestorer,
+    /// What is there of users and roles so far.
+    users: Vec<u8>,
     store: kv::Restorer,
 }
 
@@ -109,6 +125,7 @@ impl Restorer {
             reader: Reader::new(),
             opening: None,
             sessions: SessionsRestorer::default(),
+            users: Vec::new(),
             store: kv::Restorer::new(mix(seed ^ 0x6b65_7973)),
         }
     }
@@ -118,13 +135,19 @@ impl Restorer {
     /// # Errors
     /// It is no sound snapshot.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), BadSnapshot> {
-        let Self { reader, opening, sessions, store } = self;
+        let Self { reader, opening, sessions, users, store } = self;
         reader.feed(bytes, |part| {
             match part {
                 Part::Opening(found) => *opening = Some(*found),
                 Part::Sessions(part) => {
                     let applied = opening.as_ref().map_or(LogIndex(0), |opening| opening.position.index);
                     sessions.part(part.to_vec(), applied)?;
+                }
+                Part::Users(part) => {
+                    users.extend_from_slice(part);
+                    if users.len() > AUTH_STATE_BYTES_MAX {
+                        return Err(BadSnapshot::damaged("its users: more than there can be".to_owned()));
+                    }
                 }
                 Part::Store(slice) => store.slice(slice)?,
             }
@@ -146,11 +169,13 @@ impl Restorer {
         let opening =
             self.opening.ok_or_else(|| BadSnapshot::damaged("its opening is missing".to_owned()))?;
         let (sessions, store) = (self.sessions.finish()?, self.store.finish()?);
+        let users =
+            if self.users.is_empty() { Auth::new() } else { Auth::from_bytes(&Bytes::from(self.users))? };
         let compacted = store.compacted().unwrap_or_default();
         if (store.revision(), compacted) != (opening.revision, opening.compacted) {
             return Err(BadSnapshot::damaged("its opening tells of another store".to_owned()));
         }
-        Ok(Restored { verified, opening, sessions, store })
+        Ok(Restored { verified, opening, sessions, users, store })
     }
 }
 

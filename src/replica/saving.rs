@@ -12,10 +12,11 @@
 
 use super::apply::Asker;
 use super::group::Replica;
+use super::input::Asked;
 use super::snapshots::{OrderedBy, file_of};
 use super::{FileDone, FileOrder, Output};
 use crate::api::{Refusal, Response, SnapshotAnswer, SnapshotRequest};
-use crate::ids::{BootMicros, LogIndex, Ticket};
+use crate::ids::{BootMicros, LogIndex};
 use crate::limits::{SNAPSHOT_HOLD_MICROS, SNAPSHOT_SAVES_WAITING_MAX, SNAPSHOTS_HELD_MAX};
 use crate::raft::Position;
 use crate::snapshot::{BLOCK_BYTES, FileKind, Verified};
@@ -99,19 +100,21 @@ impl Replica {
     /// A client asks something of this member's snapshots.
     pub(super) fn snapshot_request(
         &mut self,
-        ticket: Ticket,
+        (ticket, who): Asked,
         request: SnapshotRequest,
         outputs: &mut Vec<Output>,
     ) {
         let asker = Asker::Client(ticket);
         let SnapshotRequest::Read { index, term, offset, bytes_count } = request else {
-            self.gather_save(ticket, outputs);
+            self.gather_save((ticket, who), outputs);
             return;
         };
         let bytes_count = usize::try_from(bytes_count).unwrap_or(usize::MAX);
         let position = Position { index, term };
         let is_aligned = offset.is_multiple_of(BLOCK_BYTES as u64) && bytes_count.is_multiple_of(BLOCK_BYTES);
-        let refusal = if bytes_count == 0 || !is_aligned {
+        let refusal = if let Err(refusal) = self.auth.may_administer(who) {
+            refusal.into()
+        } else if bytes_count == 0 || !is_aligned {
             Refusal::Malformed
         } else if !self.snapshots.has(position) {
             Refusal::NoSuchSnapshot

@@ -11,13 +11,13 @@
 use super::bootstrap::{self, Bootstrap, Heard, Progress, Record, first_configuration, mix};
 use super::entries::carries_its_entries;
 use super::forward::Forwarded;
-use super::group::{self, Replica, Setup};
+use super::group::{Replica, Setup};
 use super::leases::{ForwardedQuestion, LeaseQuestion};
 use super::restore::{CannotStart, FoundSnapshot};
 use super::{Input, Observation, Output, SnapshotPolicy};
-use crate::api::{Refusal, Request, Response, Status, WatchRequest};
+use crate::auth::Who;
 use crate::ids::{
-    BootMicros, ClusterId, DirectoryId, GroupId, KeyspaceId, LogIndex, MemberId, SegmentNumber, Ticket,
+    BootMicros, ClusterId, DirectoryId, GroupId, KeyspaceId, LogIndex, MemberId, SegmentNumber,
 };
 use crate::limits::{RAFT_VOTERS_MAX, TURN_APPEND_BYTES_MAX};
 use crate::peer::{Body, Frame};
@@ -89,7 +89,7 @@ struct Gathered {
 
 /// One shard: a write-ahead log and the replicas that share it.
 pub struct Shard {
-    options: Options,
+    pub(super) options: Options,
     pub(super) identity: Identity,
     pub(super) wal: Wal,
     stage: Stage,
@@ -207,9 +207,12 @@ impl Shard {
                     }
                 }
                 Input::Peer { from, frame } => self.peer(now, from, &frame, outputs),
-                Input::Client { ticket, request } => self.client(now, ticket, request, outputs),
-                Input::Watch { ticket, stream, name, request } => {
-                    self.watch(ticket, Place { stream, watch: name }, request, outputs);
+                Input::Client { ticket, who, request } => self.client(now, (ticket, who), request, outputs),
+                Input::Users { ticket, who, request } => {
+                    self.users(now, (ticket, who), request, outputs);
+                }
+                Input::Watch { ticket, who, stream, name, request } => {
+                    self.watch((ticket, who), Place { stream, watch: name }, request, outputs);
                 }
                 Input::StreamTaken { stream, waiting_bytes } => {
                     for replica in self.replicas.values_mut() {
@@ -481,12 +484,14 @@ impl Shard {
                     replica.receive(now, from, message, &records, outputs);
                 }
             }
-            Body::Forward { request, term, kind, keyspace, stamp, body } => {
-                let forwarded = Forwarded { request, term, kind, keyspace, stamp, body };
+            Body::Forward { request, term, kind, keyspace, stamp, asker, body } => {
+                let who = Who::of_entry(asker.0, asker.1);
+                let forwarded = Forwarded { request, term, kind, keyspace, stamp, who, body };
                 replica.forwarded(now, from, forwarded, outputs);
             }
-            Body::AskLease { request, term, keyspace, lease, is_renewal, wants_keys } => {
-                let question = LeaseQuestion { lease, is_renewal, wants_keys };
+            Body::AskLease { request, term, keyspace, lease, is_renewal, wants_keys, asker } => {
+                let who = Who::of_entry(asker.0, asker.1);
+                let question = LeaseQuestion { lease, is_renewal, wants_keys, who };
                 let forwarded = ForwardedQuestion { request, term, keyspace, question };
                 replica.forwarded_question(now, from, forwarded, outputs);
             }
@@ -506,47 +511,6 @@ impl Shard {
                 }
             }
             Stage::Naming | Stage::Recording(_) | Stage::Mute(_) => {}
-        }
-    }
-
-    fn client(&mut self, now: BootMicros, ticket: Ticket, request: Request, outputs: &mut Vec<Output>) {
-        let keyspace = match &request {
-            Request::OpenSession { keyspace }
-            | Request::CloseSession { keyspace, .. }
-            | Request::Write { keyspace, .. }
-            | Request::KeepAlive { keyspace, .. }
-            | Request::TimeToLive { keyspace, .. }
-            | Request::Snapshot { keyspace, .. }
-            | Request::Read { keyspace, .. } => *keyspace,
-            Request::Status | Request::Watch(_) => KeyspaceId::FIRST,
-        };
-        if let Some(waiting_for) = self.waiting_for() {
-            let response = if matches!(request, Request::Status) {
-                let status = Status { member: self.options.member, waiting_for, ..Status::default() };
-                Response::Status(Box::new(status))
-            } else {
-                Response::Refused(Refusal::NotReady)
-            };
-            outputs.push(group::reply(ticket, response));
-        } else if let Some(replica) = self.replicas.values_mut().find(|it| it.setup.keyspace == keyspace) {
-            replica.request(now, ticket, request, outputs);
-        } else {
-            outputs.push(group::reply(ticket, Response::Refused(Refusal::NoSuchKeyspace)));
-        }
-    }
-
-    /// A request about watches. The one group of today has them all.
-    fn watch(&mut self, ticket: Ticket, place: Place, request: WatchRequest, outputs: &mut Vec<Output>) {
-        let keyspace = match &request {
-            WatchRequest::Create { keyspace, .. } => *keyspace,
-            WatchRequest::Cancel { .. } | WatchRequest::Progress { .. } => KeyspaceId::FIRST,
-        };
-        let refusal = if self.waiting_for().is_some() { Refusal::NotReady } else { Refusal::NoSuchKeyspace };
-        match self.replicas.values_mut().find(|it| it.setup.keyspace == keyspace) {
-            Some(replica) if refusal == Refusal::NoSuchKeyspace => {
-                replica.watch(ticket, place, request, outputs);
-            }
-            Some(_) | None => outputs.push(group::reply(ticket, Response::Refused(refusal))),
         }
     }
 

@@ -3,12 +3,13 @@
 use super::test_cluster::{Cluster, ELECTION_MICROS, get, put, value_of};
 use super::{FoundContent, FoundSnapshot, Observation, SnapshotPolicy, restore_newest};
 use crate::api::{Refusal, Request, Response, SnapshotAnswer, SnapshotRequest};
+use crate::auth::Who;
 use crate::ids::{KeyspaceId, LogIndex, MemberId, Term};
 use crate::limits::{SNAPSHOT_HOLD_MICROS, STATE_CHECK_ENTRIES};
 use crate::snapshot::{FileKind, FileName};
 
 /// So often, and so little of the log kept, that a few writes suffice.
-const POLICY: SnapshotPolicy = SnapshotPolicy {
+pub(super) const POLICY: SnapshotPolicy = SnapshotPolicy {
     entries: 10,
     patience_bytes: 0,
     hot_entries: 2,
@@ -23,10 +24,10 @@ fn served() -> Cluster {
     cluster
 }
 
-fn write_some(cluster: &mut Cluster, value: &'static str) {
+pub(super) fn write_some(cluster: &mut Cluster, who: Who, value: &'static str) {
     for key in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"] {
         let leader = cluster.leader();
-        cluster.ask(leader, put(key, value, None));
+        cluster.ask_as(who, leader, put(key, value, None));
     }
 }
 
@@ -35,7 +36,7 @@ fn observed(cluster: &Cluster, member: MemberId) -> Observation {
 }
 
 /// What a start would find on the disk of a member.
-fn found(cluster: &Cluster, member: MemberId) -> Vec<FoundSnapshot> {
+pub(super) fn found(cluster: &Cluster, member: MemberId) -> Vec<FoundSnapshot> {
     let files = &cluster.files[&member];
     let names: Vec<FileName> = files.keys().filter_map(|name| FileName::parse(name)).collect();
     restore_newest(1, &names, |file, offset, bytes_count| {
@@ -49,7 +50,7 @@ fn found(cluster: &Cluster, member: MemberId) -> Vec<FoundSnapshot> {
 fn every_member_cuts_equal_snapshots_keeps_three_and_trims_up_to_the_second_newest() {
     let mut cluster = served();
     for value in ["1", "2", "3", "4", "5", "6"] {
-        write_some(&mut cluster, value);
+        write_some(&mut cluster, Who::Nobody, value);
     }
     cluster.advance(1_000_000);
     let of_each: Vec<_> = (1..=3)
@@ -78,19 +79,19 @@ fn a_large_snapshot_waits_until_twice_as_much_was_written_again() {
     cluster.advance(2_000_000);
     let large: &str = Box::leak("x".repeat(10_000).into_boxed_str());
     let newest = |cluster: &Cluster| observed(cluster, cluster.leader()).snapshot.index;
-    write_some(&mut cluster, large);
+    write_some(&mut cluster, Who::Nobody, large);
     cluster.advance(1_000_000);
     let first = newest(&cluster);
     assert!(first.0 > 0, "the first has nothing to wait for");
     for _ in 0..5 {
-        write_some(&mut cluster, "small");
+        write_some(&mut cluster, Who::Nobody, "small");
     }
     cluster.advance(1_000_000);
     assert_eq!(newest(&cluster), first, "it would cost far more than what was written since");
-    write_some(&mut cluster, large);
+    write_some(&mut cluster, Who::Nobody, large);
     cluster.advance(1_000_000);
     assert_eq!(newest(&cluster), first, "the log is only as large as the snapshot");
-    write_some(&mut cluster, large);
+    write_some(&mut cluster, Who::Nobody, large);
     cluster.advance(1_000_000);
     assert!(newest(&cluster) > first, "now the log is twice as large");
 }
@@ -102,7 +103,7 @@ fn a_member_that_missed_what_was_trimmed_becomes_equal_by_a_snapshot() {
     let shard = cluster.shards.remove(&away).expect("it is there");
     let had = shard.observe().next().expect("it serves").last.index;
     for value in ["1", "2", "3", "4", "5"] {
-        write_some(&mut cluster, value);
+        write_some(&mut cluster, Who::Nobody, value);
     }
     let leader = cluster.leader();
     assert!(observed(&cluster, leader).base.index > had, "what it needs next is trimmed");
@@ -119,7 +120,7 @@ fn a_member_that_missed_what_was_trimmed_becomes_equal_by_a_snapshot() {
 fn a_start_takes_the_newest_snapshot_that_is_sound() {
     let mut cluster = served();
     for value in ["1", "2", "3", "4", "5"] {
-        write_some(&mut cluster, value);
+        write_some(&mut cluster, Who::Nobody, value);
     }
     let member = MemberId(1);
     let before = found(&cluster, member);
@@ -164,7 +165,7 @@ fn read(
 #[test]
 fn whoever_asks_any_member_for_a_snapshot_gets_one_with_everything_that_was_committed() {
     let mut cluster = served();
-    write_some(&mut cluster, "1");
+    write_some(&mut cluster, Who::Nobody, "1");
     let member = cluster.follower();
     let ticket = cluster.submit(member, snapshot(SnapshotRequest::Cut));
     let leader = cluster.leader();
@@ -193,16 +194,16 @@ fn whoever_asks_any_member_for_a_snapshot_gets_one_with_everything_that_was_comm
 #[test]
 fn a_file_that_is_being_read_stays_and_afterwards_goes() {
     let mut cluster = served();
-    write_some(&mut cluster, "1");
+    write_some(&mut cluster, Who::Nobody, "1");
     let member = cluster.follower();
     let (index, term, _) = cut(&mut cluster, member);
     for value in ["2", "3", "4", "5", "6"] {
-        write_some(&mut cluster, value);
+        write_some(&mut cluster, Who::Nobody, value);
         assert!(read(&mut cluster, member, (index, term), 0).is_ok(), "it is kept for its reader");
     }
     cluster.advance(SNAPSHOT_HOLD_MICROS);
     for value in ["7", "8", "9", "10"] {
-        write_some(&mut cluster, value);
+        write_some(&mut cluster, Who::Nobody, value);
     }
     assert_eq!(read(&mut cluster, member, (index, term), 0), Err(Refusal::NoSuchSnapshot));
     assert_eq!(found(&cluster, member).len(), 3, "three are kept");

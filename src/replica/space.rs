@@ -9,6 +9,7 @@ use super::apply::Asker;
 use super::group::Replica;
 use super::propose::Proposal;
 use crate::api::EncodedCommand;
+use crate::auth::Who;
 use crate::ids::BootMicros;
 use crate::kv::{Command, SpaceAlarm};
 use crate::raft::RoleName;
@@ -34,7 +35,8 @@ impl Replica {
         let alarm = Command::SpaceAlarm(SpaceAlarm { is_raised });
         let command = EncodedCommand::encode(&alarm).expect("an alarm is short");
         let (kind, keyspace) = (EntryKind::Command, self.setup.keyspace);
-        let proposal = Proposal { kind, keyspace, stamp: None, body: command.bytes().clone() };
+        let proposal =
+            Proposal { kind, keyspace, stamp: None, who: Who::Cluster, body: command.bytes().clone() };
         // If it is refused, the next turn proposes it again.
         if self.propose(now, Asker::Nobody, &proposal).is_ok() {
             self.space_asked = Some(self.node.last().index);

@@ -23,6 +23,7 @@ use super::apply::Asker;
 use super::group::Replica;
 use super::propose::Proposal;
 use crate::api::{Refusal, Stamp};
+use crate::auth::Who;
 use crate::ids::{BootMicros, LogIndex, MemberId, SessionId};
 use crate::limits::{STATE_CHECK_ENTRIES, STATES_NOTED_MAX};
 use crate::raft::RoleName;
@@ -158,8 +159,13 @@ impl Replica {
         }
         let stamp = Stamp { session: SessionId(self.setup.me.0), sequence: index.0, low_water: hash };
         let (kind, keyspace) = (EntryKind::StateCheck, self.setup.keyspace);
-        let proposal =
-            Proposal { kind, keyspace, stamp: Some(stamp), body: Bytes::from_static(&[HASH_VERSION]) };
+        let proposal = Proposal {
+            kind,
+            keyspace,
+            stamp: Some(stamp),
+            who: Who::Cluster,
+            body: Bytes::from_static(&[HASH_VERSION]),
+        };
         if self.node.role() == RoleName::Leader {
             // If it is refused, the next turn tries again.
             if self.propose(now, Asker::Nobody, &proposal).is_err() {

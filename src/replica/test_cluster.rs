@@ -5,11 +5,12 @@
 
 use super::{FileDone, FileOrder, Input, Options, Output, Shard, SnapshotPolicy};
 use crate::api::{EncodedCommand, ReadMode, Request, Response, Stamp};
+use crate::auth::Who;
 use crate::ids::{BootMicros, KeyspaceId, MemberId, Revision, SegmentNumber, Ticket};
 use crate::kv::{Command, KeyRange, Outcome, Put, Query, Range};
 use crate::raft::RoleName;
 use crate::snapshot::{FileKind, FileName};
-use crate::watch::{Batch, Bounds, Place};
+use crate::watch::{Batch, Bounds, Ending, Place};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -34,8 +35,8 @@ pub(super) struct Cluster {
     pub(super) told: Vec<(MemberId, Place, Batch)>,
     /// The files of snapshots.
     pub(super) files: BTreeMap<MemberId, BTreeMap<String, Vec<u8>>>,
-    /// Watches that ended, and the compacted revision.
-    pub(super) ended: Vec<(MemberId, Place, Revision)>,
+    /// Watches that ended, and why.
+    pub(super) ended: Vec<(MemberId, Place, Ending)>,
 }
 
 /// Turns without time going on, more than anything takes here.
@@ -154,8 +155,8 @@ impl Cluster {
                 self.told.extend(to.into_iter().map(|place| (member, place, batch.clone())));
                 return;
             }
-            Output::EndWatch { to, compacted } => {
-                self.ended.push((member, to, compacted));
+            Output::EndWatch { to, why } => {
+                self.ended.push((member, to, why));
                 return;
             }
         };
@@ -199,14 +200,35 @@ impl Cluster {
 
     /// Hands a request in; whoever gives the members turns sees to the answer.
     pub(super) fn submit(&mut self, member: MemberId, request: Request) -> Ticket {
+        self.submit_as(Who::Nobody, member, request)
+    }
+
+    /// The same, of somebody.
+    pub(super) fn submit_as(&mut self, who: Who, member: MemberId, request: Request) -> Ticket {
+        let ticket = self.ticket();
+        self.inputs.entry(member).or_default().push(Input::Client { ticket, who, request });
+        ticket
+    }
+
+    /// A ticket for one request.
+    pub(super) fn ticket(&mut self) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        self.inputs.entry(member).or_default().push(Input::Client { ticket, request });
         ticket
     }
 
     pub(super) fn ask(&mut self, member: MemberId, request: Request) -> Response {
-        let ticket = self.submit(member, request);
+        self.ask_as(Who::Nobody, member, request)
+    }
+
+    /// The same, of somebody.
+    pub(super) fn ask_as(&mut self, who: Who, member: MemberId, request: Request) -> Response {
+        let ticket = self.submit_as(who, member, request);
+        self.answer_to(ticket)
+    }
+
+    /// What a request is answered.
+    pub(super) fn answer_to(&mut self, ticket: Ticket) -> Response {
         self.advance(100_000);
         self.replies.remove(&ticket).expect("the request was answered")
     }

@@ -3,9 +3,10 @@
 use super::Input;
 use super::test_cluster::{Cluster, ELECTION_MICROS, get, put, revision_of};
 use crate::api::{EncodedCommand, Refusal, Request, Response, WatchAnswer, WatchRequest};
+use crate::auth::Who;
 use crate::ids::{KeyspaceId, MemberId, Revision, StreamId, Ticket, WatchId};
 use crate::kv::{Command, Compact, KeyRange};
-use crate::watch::{Interest, WatchSpec};
+use crate::watch::{Ending, Interest, WatchSpec};
 use bytes::Bytes;
 
 const STREAM: StreamId = StreamId(9);
@@ -13,7 +14,7 @@ const STREAM: StreamId = StreamId(9);
 /// Asks something about watches; `name` is what a new one is to be called.
 fn ask(cluster: &mut Cluster, member: MemberId, name: u64, request: WatchRequest) -> Option<Response> {
     let ticket = Ticket(1_000 + name);
-    let input = Input::Watch { ticket, stream: STREAM, name: WatchId(name), request };
+    let input = Input::Watch { ticket, who: Who::Nobody, stream: STREAM, name: WatchId(name), request };
     cluster.inputs.entry(member).or_default().push(input);
     cluster.advance(100_000);
     cluster.replies.remove(&ticket)
@@ -93,7 +94,9 @@ fn a_watch_of_what_is_compacted_ends_and_says_where_it_can_begin() {
     }
     compact(&mut cluster, member, 3);
     assert_eq!(ask(&mut cluster, member, 1, create(2)), Some(created(4)));
-    assert!(matches!(cluster.ended.as_slice(), [(_, place, Revision(3))] if place.watch == WatchId(1)));
+    assert!(
+        matches!(cluster.ended.as_slice(), [(_, place, Ending::Compacted(Revision(3)))] if place.watch == WatchId(1))
+    );
     assert_eq!(ask(&mut cluster, member, 2, create(3)), Some(created(4)));
     assert_eq!(told(&cluster, 2), (vec![3, 4], 4));
 }
@@ -116,7 +119,13 @@ fn a_stream_that_closes_takes_its_watches_along_also_those_that_wait_to_be_creat
     let mut cluster = founded(3);
     let follower = cluster.follower();
     assert_eq!(ask(&mut cluster, follower, 1, create(0)), Some(created(1)));
-    let waiting = Input::Watch { ticket: Ticket(1), stream: STREAM, name: WatchId(2), request: create(0) };
+    let waiting = Input::Watch {
+        ticket: Ticket(1),
+        who: Who::Nobody,
+        stream: STREAM,
+        name: WatchId(2),
+        request: create(0),
+    };
     cluster.inputs.entry(follower).or_default().extend([waiting, Input::StreamClosed { stream: STREAM }]);
     cluster.advance(100_000);
     assert_eq!(cluster.replies.remove(&Ticket(1)), Some(Response::Refused(Refusal::NoQuorum)));
@@ -130,8 +139,13 @@ fn a_stream_that_closes_takes_its_watches_along_also_those_that_wait_to_be_creat
 fn a_watch_that_is_cancelled_before_it_is_created_is_not_created() {
     let mut cluster = founded(3);
     let member = cluster.follower();
-    let input =
-        |ticket, request| Input::Watch { ticket: Ticket(ticket), stream: STREAM, name: WatchId(1), request };
+    let input = |ticket, request| Input::Watch {
+        ticket: Ticket(ticket),
+        who: Who::Nobody,
+        stream: STREAM,
+        name: WatchId(1),
+        request,
+    };
     let cancel = WatchRequest::Cancel { watch: WatchId(1) };
     let inputs = [input(2_001, create(0)), input(2_002, cancel)];
     cluster.inputs.entry(member).or_default().extend(inputs);

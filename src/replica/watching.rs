@@ -7,9 +7,11 @@
 
 use super::apply::Asker;
 use super::group::Replica;
+use super::input::Asked;
 use super::{Output, group};
 use crate::api::{Refusal, Response, WatchAnswer, WatchRequest};
-use crate::ids::{BootMicros, Revision, StreamId, Ticket};
+use crate::auth::Who;
+use crate::ids::{BootMicros, Revision, StreamId, WatchId};
 use crate::planted;
 use crate::watch::{Notice, Place, WatchRefusal, WatchSpec};
 
@@ -17,21 +19,22 @@ impl Replica {
     /// A client's request about the watches of one of its connections; `place` is what a new one is to be called.
     pub(super) fn watch(
         &mut self,
-        ticket: Ticket,
+        (ticket, who): Asked,
         place: Place,
         request: WatchRequest,
         outputs: &mut Vec<Output>,
     ) {
         match request {
             WatchRequest::Create { spec, .. } if spec.start == Revision(0) && !planted!(37) => {
-                self.gather_watch(ticket, place, spec, outputs);
+                self.gather_watch((ticket, who), place, spec, outputs);
             }
             WatchRequest::Create { spec, .. } => {
-                self.create_watch(Asker::Client(ticket), place, &spec, outputs);
+                self.create_watch(Asker::Client(ticket), who, (place, &spec), outputs);
             }
             WatchRequest::Cancel { watch } => {
                 let called_off = Place { watch, ..place };
                 self.forget_watches(|place| *place == called_off, outputs);
+                self.watchers.remove(&called_off);
                 self.watches.cancel(called_off, &mut self.notices);
                 self.pass_on_notices(outputs);
                 outputs.push(group::reply(ticket, Response::Watch(WatchAnswer::Cancelled)));
@@ -48,14 +51,23 @@ impl Replica {
     pub(super) fn create_watch(
         &mut self,
         asker: Asker,
-        place: Place,
-        spec: &WatchSpec,
+        who: Who,
+        (place, spec): (Place, &WatchSpec),
         outputs: &mut Vec<Output>,
     ) {
+        if let Err(refusal) = self.auth.may_watch(who, &spec.interest.range) {
+            self.answer(asker, Response::Refused(refusal.into()), outputs);
+            return;
+        }
         self.watch_advance();
         self.pass_on_notices(outputs);
         let response = match self.watches.create(place, spec) {
-            Ok(revision) => Response::Watch(WatchAnswer::Created { revision }),
+            Ok(revision) => {
+                if who != Who::Nobody {
+                    self.watchers.insert(place, (who, spec.interest.range.clone()));
+                }
+                Response::Watch(WatchAnswer::Created { revision })
+            }
             Err(WatchRefusal::NameTaken) => Response::Refused(Refusal::Malformed),
             Err(WatchRefusal::TooMany) => Response::Refused(Refusal::Overloaded),
         };
@@ -70,6 +82,8 @@ impl Replica {
     /// A connection is no more.
     pub(super) fn stream_closed(&mut self, stream: StreamId, outputs: &mut Vec<Output>) {
         self.forget_reads_for(stream, outputs);
+        let last = Place { stream, watch: WatchId(u64::MAX) };
+        self.watchers.extract_if(Place { stream, watch: WatchId(0) }..=last, |_, _| true).for_each(drop);
         self.watches.close(stream, &mut self.notices);
         self.pass_on_notices(outputs);
     }
@@ -77,8 +91,21 @@ impl Replica {
     /// Nothing is told here any more, and whoever asked how far a watch is learns that there is none. Whoever owns the
     /// connections ends them.
     pub(super) fn end_all_watches(&mut self, outputs: &mut Vec<Output>) {
+        self.watchers.clear();
         self.watches.close_all(&mut self.notices);
         self.pass_on_notices(outputs);
+    }
+
+    /// Who may do what has changed: the watches end of those who may not watch any more. Whoever keeps up is told first of
+    /// what came before that.
+    pub(super) fn withdraw_watches(&mut self) {
+        if !self.auth.is_enabled() {
+            return;
+        }
+        self.watch_advance();
+        let Self { auth, watches, watchers, notices, .. } = self;
+        watchers.retain(|_, (who, range)| auth.may_watch(auth.found_now(*who), range).is_ok());
+        watches.withdraw(|place| watchers.contains_key(place), notices);
     }
 
     /// Tells the hub how far the store is. Whoever keeps up is told of it at the end of the turn.
@@ -104,7 +131,10 @@ impl Replica {
         for notice in self.notices.drain(..) {
             outputs.push(match notice {
                 Notice::Told { to, batch } => Output::Tell { to, batch },
-                Notice::Ended { to, compacted } => Output::EndWatch { to, compacted },
+                Notice::Ended { to, why } => {
+                    self.watchers.remove(&to);
+                    Output::EndWatch { to, why }
+                }
                 Notice::Reached { ticket, revision } => {
                     group::reply(ticket, Response::Watch(WatchAnswer::Reached { revision }))
                 }

@@ -17,7 +17,7 @@ use crate::ids::{ClusterId, MemberId, Revision, StreamId, Term, Ticket, WatchId}
 use crate::io::Wake;
 use crate::limits::{GATEWAY_DELIVERIES_MAX, GATEWAY_REQUESTS_MAX};
 use crate::replica::Input;
-use crate::watch::{Batch, Place};
+use crate::watch::{Batch, Ending, Place};
 use crossbeam::queue::ArrayQueue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -108,7 +108,7 @@ enum Answer {
     },
     Ended {
         to: Place,
-        compacted: Revision,
+        why: Ending,
     },
     /// Nothing is told to any watch any more.
     StreamsEnded,
@@ -177,7 +177,7 @@ impl GatewayPort {
         while let Some(question) = self.questions.queue.pop() {
             match question {
                 Question::Input(input) => {
-                    if matches!(&input, Input::Client { .. } | Input::Watch { .. }) {
+                    if matches!(&input, Input::Client { .. } | Input::Users { .. } | Input::Watch { .. }) {
                         self.owed_count += 1;
                     } else if let Input::StreamClosed { stream } = &input {
                         self.told_bytes.remove(stream);
@@ -206,8 +206,8 @@ impl GatewayPort {
         self.gathered.push(Answer::Told { to, batch: Arc::clone(batch) });
     }
 
-    pub(super) fn end_watch(&mut self, to: Place, compacted: Revision) {
-        self.gathered.push(Answer::Ended { to, compacted });
+    pub(super) fn end_watch(&mut self, to: Place, why: Ending) {
+        self.gathered.push(Answer::Ended { to, why });
     }
 
     /// This member tells nothing to watches any more.

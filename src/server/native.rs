@@ -10,6 +10,7 @@ use crate::api::native::{
     encode_refusal_frame, encode_response_frame,
 };
 use crate::api::{ReadMode, Refusal, Request, Response, response_bytes_expected};
+use crate::auth::Who;
 use crate::ids::{ClusterId, KeyspaceId, Ticket};
 use crate::io::Tag;
 use crate::kv::{KeyRange, Query, Range};
@@ -113,7 +114,7 @@ impl ShardThread {
             | Request::Snapshot { .. }
             | Request::Status => {
                 let ticket = self.ticket(Some(asked));
-                self.inputs.push(Input::Client { ticket, request });
+                self.inputs.push(Input::Client { ticket, who: Who::Nobody, request });
             }
         }
         true
@@ -139,6 +140,7 @@ impl ShardThread {
             | Response::Applied(_)
             | Response::Watch(_)
             | Response::Snapshot(_)
+            | Response::Users { .. }
             | Response::Status(_) => encode_response_frame(asked.request, response),
         };
         if asked.is_read && frame.len() > room {
@@ -183,7 +185,7 @@ impl ShardThread {
         };
         let ticket: Ticket = self.ticket(None);
         self.ready = Ready::Trying(ticket);
-        self.inputs.push(Input::Client { ticket, request });
+        self.inputs.push(Input::Client { ticket, who: Who::Cluster, request });
     }
 
     /// The read was answered: announces that this member serves, or tries again.

@@ -488,7 +488,7 @@ impl ShardThread {
             }
             Output::Reply { ticket, response } => self.reply(ticket, response),
             Output::Tell { to, batch } => self.tell(to, batch),
-            Output::EndWatch { to, compacted } => self.end_watch(to, compacted),
+            Output::EndWatch { to, why } => self.end_watch(to, why),
         }
         Ok(())
     }

@@ -8,10 +8,11 @@ use super::gateway::GatewayPort;
 use super::shard_thread::{Asked, ShardThread};
 use crate::api::native::{EncodedBatch, encode_response_frame};
 use crate::api::{Response, WatchAnswer, WatchRequest};
-use crate::ids::{Revision, StreamId, WatchId};
+use crate::auth::Who;
+use crate::ids::{StreamId, WatchId};
 use crate::io::Tag;
 use crate::replica::Input;
-use crate::watch::{Batch, Place};
+use crate::watch::{Batch, Ending, Place};
 use bytes::BytesMut;
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ impl ShardThread {
         }
         let (stream, name) = (StreamId(asked.connection), WatchId(asked.request));
         let ticket = self.ticket(Some(asked));
-        self.inputs.push(Input::Watch { ticket, stream, name, request });
+        self.inputs.push(Input::Watch { ticket, who: Who::Nobody, stream, name, request });
     }
 
     /// Tells watches the same. Small frames to one connection become one piece.
@@ -67,12 +68,12 @@ impl ShardThread {
     }
 
     /// Tells a watch that it has ended.
-    pub(super) fn end_watch(&mut self, to: Place, compacted: Revision) {
+    pub(super) fn end_watch(&mut self, to: Place, why: Ending) {
         if GatewayPort::is_stream(to.stream) {
-            self.gateway.end_watch(to, compacted);
+            self.gateway.end_watch(to, why);
             return;
         }
-        let ended = WatchAnswer::Ended { compacted };
+        let ended = WatchAnswer::Ended { why };
         self.queue(to.stream.0, encode_response_frame(to.watch.0, &Response::Watch(ended)));
     }
 

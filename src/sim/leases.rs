@@ -10,6 +10,7 @@ use super::invariants::{Broken, holds};
 use super::run::{Mishap, Run};
 use super::trace::Trace;
 use crate::api::Response;
+use crate::auth::Who;
 use crate::check::{LeaseBounds, LeaseHistory, judge_lease};
 use crate::ids::Ticket;
 use crate::kv::{Applied, LeaseOutcome, Outcome, StoreRefusal};
@@ -39,7 +40,9 @@ impl Run {
                 Ok(())
             }
             Some(Mishap::Lost) => Ok(()),
-            None => self.give(member, Input::Client { ticket: Ticket(ticket), request }, trace),
+            None => {
+                self.give(member, Input::Client { ticket: Ticket(ticket), who: Who::Nobody, request }, trace)
+            }
         }
     }
 

@@ -29,6 +29,7 @@ use super::tally::Tally;
 use super::trace::Trace;
 use super::watchers::Watchers;
 use crate::api::{Refusal, Response};
+use crate::auth::Who;
 use crate::check::{Call, Violation, judge, picture};
 use crate::client::retry::Setback;
 use crate::ids::{MemberId, Ticket};
@@ -510,8 +511,8 @@ impl Run {
                 self.tell(member, &to, &batch, trace);
                 Ok(())
             }
-            Output::EndWatch { to, compacted } => {
-                self.end_watch(member, to, compacted, trace);
+            Output::EndWatch { to, why } => {
+                self.end_watch(member, to, why, trace);
                 Ok(())
             }
         }
@@ -778,7 +779,7 @@ impl Run {
         let Some(request) = self.clients.arrive(self.now, attempt, boot, floor, &mut self.queue) else {
             return Ok(());
         };
-        let input = Input::Client { ticket: Ticket(attempt), request };
+        let input = Input::Client { ticket: Ticket(attempt), who: Who::Nobody, request };
         self.give(member, input, trace)
     }
 

@@ -7,11 +7,12 @@ use super::run::Run;
 use super::trace::Trace;
 use super::watchers::{Arrival, WatchEvent};
 use crate::api::{EncodedCommand, Request, Response};
+use crate::auth::Who;
 use crate::check::Replay;
 use crate::ids::{KeyspaceId, Revision, StreamId, Ticket, WatchId};
 use crate::kv::{Command, Compact};
 use crate::replica::Input;
-use crate::watch::{Batch, Place};
+use crate::watch::{Batch, Ending, Place};
 
 /// Tickets of requests about watches are these and above; those of all other clients stay below.
 const TICKETS_OF_WATCHES: u64 = 1 << 41;
@@ -73,6 +74,7 @@ impl Run {
         self.watchers.reached(stream, this.boot);
         let input = Input::Watch {
             ticket: Ticket(TICKETS_OF_WATCHES + request as u64),
+            who: Who::Nobody,
             stream: StreamId(stream as u64),
             name: WatchId(1),
             request: asked,
@@ -115,11 +117,12 @@ impl Run {
     }
 
     /// A member tells a watch that it has ended.
-    pub(super) fn end_watch(&mut self, member: usize, to: Place, compacted: Revision, trace: &mut Trace) {
+    pub(super) fn end_watch(&mut self, member: usize, to: Place, why: Ending, trace: &mut Trace) {
+        let compacted = if let Ending::Compacted(compacted) = why { compacted } else { Revision(0) };
         let facts = [14, to.stream.0, compacted.0, 0];
-        trace.record(self.now, facts, format_args!("m{} ends {to:?} for {compacted}", member + 1));
+        trace.record(self.now, facts, format_args!("m{} ends {to:?} for {why:?}", member + 1));
         if self.stream_carries(member, to.stream) {
-            self.watchers.end(self.now, to.stream, compacted, &mut self.queue);
+            self.watchers.end(self.now, to.stream, why, &mut self.queue);
         }
     }
 
@@ -155,7 +158,11 @@ impl Run {
         let Ok(command) = command else { return Ok(()) };
         let member = self.random.position(self.members.len());
         let request = Request::Write { keyspace: KeyspaceId::FIRST, stamp: None, command };
-        self.give(member, Input::Client { ticket: Ticket(TICKET_OF_COMPACTION), request }, trace)
+        self.give(
+            member,
+            Input::Client { ticket: Ticket(TICKET_OF_COMPACTION), who: Who::Nobody, request },
+            trace,
+        )
     }
 
     /// Plans the first compaction, in runs that have any.

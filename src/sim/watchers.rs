@@ -14,7 +14,7 @@ use crate::check::{Heard, Leg, Way};
 use crate::client::resume::Resume;
 use crate::ids::{KeyspaceId, Revision, StreamId, WatchId};
 use crate::kv::KeyRange;
-use crate::watch::{Batch, Bounds, Interest, WatchSpec};
+use crate::watch::{Batch, Bounds, Ending, Interest, WatchSpec};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -266,6 +266,7 @@ impl Watchers {
             | Response::SessionClosed
             | Response::Applied(_)
             | Response::Snapshot(_)
+            | Response::Users { .. }
             | Response::Status(_) => Frame::Refused,
         };
         self.send(now, stream, frame, queue);
@@ -277,8 +278,8 @@ impl Watchers {
     }
 
     /// A member tells a watch that it has ended.
-    pub(super) fn end(&mut self, now: TrueMicros, stream: StreamId, compacted: Revision, queue: &mut Queue) {
-        self.send(now, position(stream), Frame::Answer(WatchAnswer::Ended { compacted }), queue);
+    pub(super) fn end(&mut self, now: TrueMicros, stream: StreamId, why: Ending, queue: &mut Queue) {
+        self.send(now, position(stream), Frame::Answer(WatchAnswer::Ended { why }), queue);
     }
 
     /// The client of a stream reads the next frame; returns the bytes that still wait on it, if it read one.
@@ -393,7 +394,7 @@ impl Watchers {
                 leg.heard.push(Heard::Reached(revision));
                 this.resume.reached(revision);
             }
-            Frame::Answer(WatchAnswer::Ended { compacted }) => {
+            Frame::Answer(WatchAnswer::Ended { why: Ending::Compacted(compacted) }) => {
                 leg.heard.push(Heard::Ended(compacted));
                 this.resume.skip_to(compacted);
                 this.way = self.ways.len();
@@ -401,7 +402,8 @@ impl Watchers {
                 self.lose(now, at, queue);
             }
             // A cancelled watch is told nothing more; the client goes on where it stood.
-            Frame::Answer(WatchAnswer::Cancelled) | Frame::Refused => self.lose(now, at, queue),
+            Frame::Answer(WatchAnswer::Cancelled | WatchAnswer::Ended { why: Ending::NotPermitted })
+            | Frame::Refused => self.lose(now, at, queue),
         }
     }
 

@@ -157,7 +157,7 @@ impl Witness {
                 }
             }
             EntryKind::Command => self.commit_write(index, &header, &record.slice_ref(body))?,
-            EntryKind::NoOp | EntryKind::Configuration | EntryKind::StateCheck => {}
+            EntryKind::NoOp | EntryKind::Configuration | EntryKind::StateCheck | EntryKind::Users => {}
         }
         Ok(Term(header.term))
     }

@@ -28,6 +28,8 @@ pub enum Kind {
     Opening,
     /// Sessions, with the responses that they remember.
     Sessions,
+    /// Users and roles, if there ever were any.
+    Users,
     /// The store.
     Store,
     /// That it is whole.
@@ -41,11 +43,12 @@ impl Kind {
             Self::Sessions => 2,
             Self::Store => 3,
             Self::Closing => 4,
+            Self::Users => 5,
         }
     }
 
     pub(super) fn from_number(number: u8) -> Option<Self> {
-        [Self::Opening, Self::Sessions, Self::Store, Self::Closing]
+        [Self::Opening, Self::Sessions, Self::Users, Self::Store, Self::Closing]
             .into_iter()
             .find(|kind| kind.number() == number)
     }

@@ -64,6 +64,8 @@ pub enum Part<'a> {
     Opening(Box<Opening>),
     /// Sessions.
     Sessions(&'a [u8]),
+    /// Some of users and roles.
+    Users(&'a [u8]),
     /// Some of the store.
     Store(&'a [u8]),
 }
@@ -210,6 +212,7 @@ impl Reader {
                 Some(Part::Opening(Box::new(opening)))
             }
             Kind::Sessions => Some(Part::Sessions(payload)),
+            Kind::Users => Some(Part::Users(payload)),
             Kind::Store => Some(Part::Store(payload)),
             Kind::Closing => {
                 let closing =

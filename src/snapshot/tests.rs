@@ -58,12 +58,25 @@ fn read(file: &[u8], piece_bytes: usize) -> Result<(Told, Verified), Damage> {
             match part {
                 Part::Opening(found) => parts.push((Kind::Opening, found.encode())),
                 Part::Sessions(payload) => parts.push((Kind::Sessions, payload.to_vec())),
+                Part::Users(payload) => parts.push((Kind::Users, payload.to_vec())),
                 Part::Store(payload) => parts.push((Kind::Store, payload.to_vec())),
             }
             Ok::<_, Damage>(())
         })?;
     }
     Ok((parts, reader.finish()?))
+}
+
+#[test]
+fn users_stand_between_sessions_and_the_store() {
+    let all: &[(Kind, &[u8])] = &[PARTS[0], (Kind::Users, b"who"), (Kind::Users, b"may what"), PARTS[1]];
+    let (parts, _) = read(&snapshot(all).0, usize::MAX).expect("it is whole");
+    let kinds: Vec<Kind> = parts.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds, [Kind::Opening, Kind::Sessions, Kind::Users, Kind::Users, Kind::Store]);
+    let tag = PartsHash::tag(&opening().encode());
+    let head = encoded(tag, 0, Kind::Opening, &opening().encode());
+    let late = [head, encoded(tag, 1, Kind::Store, b"keys"), encoded(tag, 2, Kind::Users, b"who")].concat();
+    assert_eq!(read(&late, usize::MAX).expect_err("it is late").fault, Fault::OutOfOrder);
 }
 
 #[test]

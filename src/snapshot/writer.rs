@@ -34,9 +34,10 @@ impl Writer {
         writer
     }
 
-    /// Appends the next bytes: a part of sessions or store with this payload.
+    /// Appends the next bytes: a part of sessions, users or store with this payload.
     pub fn part(&mut self, kind: Kind, payload: &[u8], to: &mut BytesMut) {
-        assert!(matches!(kind, Kind::Sessions | Kind::Store) && kind >= self.last, "parts come in order");
+        let is_content = matches!(kind, Kind::Sessions | Kind::Users | Kind::Store);
+        assert!(is_content && kind >= self.last, "parts come in order");
         assert!(payload.len() <= SNAPSHOT_PART_BYTES_MAX, "a part ends with the record that fills it");
         self.encode(kind, payload, to);
     }

@@ -8,7 +8,7 @@ use super::{assert_caught, assert_none};
 /// A room, and the rooms it may name, or of a room one pure file (`room::file`) or one type and nothing else. Tests of a room
 /// stand behind the same wall.
 const WALLS: &[(&str, &[&str])] = &[
-    ("api", &["kv", "watch"]),
+    ("api", &["auth", "kv", "watch"]),
     ("auth", &["kv"]),
     ("bench-harness", &["api", "check", "cli", "client", "kv", "watch"]),
     ("check", &["api", "kv", "watch"]),
@@ -39,12 +39,13 @@ const WALLS: &[(&str, &[&str])] = &[
     ("planted", &[]),
     ("property", &[]),
     ("raft", &[]),
-    ("replica", &["api", "kv", "peer", "raft", "snapshot", "wal", "wal-format", "watch"]),
-    ("server", &["api", "io", "kv", "peer", "replica", "snapshot", "wal-format", "raft", "watch"]),
+    ("replica", &["api", "auth", "kv", "peer", "raft", "snapshot", "wal", "wal-format", "watch"]),
+    ("server", &["api", "auth", "io", "kv", "peer", "replica", "snapshot", "wal-format", "raft", "watch"]),
     (
         "sim",
         &[
             "api",
+            "auth",
             "check",
             "client::resume",
             "client::retry",

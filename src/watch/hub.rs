@@ -10,7 +10,7 @@
 
 use super::batch::{Gathered, gather};
 use super::interests::{CrowdId, Interests};
-use super::words::{Batch, Notice, Place, WatchRefusal, WatchSpec};
+use super::words::{Batch, Ending, Notice, Place, WatchRefusal, WatchSpec};
 use crate::ids::{BootMicros, Revision, StreamId, Ticket, WatchId};
 use crate::kv::{Changed, CompactedTo, Moment, Store};
 use crate::limits::{
@@ -206,6 +206,15 @@ impl Hub {
         }
     }
 
+    /// All watches end but those that may stay: nothing more is told to them.
+    pub fn withdraw(&mut self, may_stay: impl Fn(&Place) -> bool, notices: &mut Vec<Notice>) {
+        let gone: Vec<Place> = self.watches.keys().filter(|place| !may_stay(place)).copied().collect();
+        for place in gone {
+            self.cancel(place, notices);
+            notices.push(Notice::Ended { to: place, why: Ending::NotPermitted });
+        }
+    }
+
     /// A client asks how far one of its watches is; it is answered as soon as the watch keeps up.
     pub fn ask(&mut self, place: Place, ticket: Ticket, notices: &mut Vec<Notice>) {
         let upto = self.upto;
@@ -389,7 +398,7 @@ impl Hub {
                 "a list holds its own"
             );
             self.cancel(place, notices);
-            notices.push(Notice::Ended { to: place, compacted });
+            notices.push(Notice::Ended { to: place, why: Ending::Compacted(compacted) });
         }
     }
 

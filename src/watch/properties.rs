@@ -7,6 +7,7 @@ use super::{Batch, Bounds, Hub, Interest, Notice, Place, WatchSpec};
 use crate::ids::{BootMicros, Revision, StreamId, Ticket, WatchId};
 use crate::kv::{Command, Event, KeyRange, Moment, Put, Store, properties::Random};
 use crate::property;
+use crate::watch::Ending;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -180,7 +181,8 @@ impl World {
                         self.told(place, &batch);
                     }
                 }
-                Notice::Ended { to, compacted } => {
+                Notice::Ended { to, why } => {
+                    let Ending::Compacted(compacted) = why else { panic!("nothing was withdrawn") };
                     self.ended_count += 1;
                     let client = self.clients.remove(&to).expect("only a watch ends");
                     assert_eq!(Some(compacted), self.store.compacted());

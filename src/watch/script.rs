@@ -18,6 +18,7 @@
 use super::{Bounds, Hub, Interest, Notice, Place, WatchSpec};
 use crate::ids::{BootMicros, Revision, StreamId, Ticket, WatchId};
 use crate::kv::{Command, Compact, DeleteRange, Event, KeyRange, Operation, Put, Store, Txn};
+use crate::watch::Ending;
 use bytes::Bytes;
 use std::path::Path;
 
@@ -156,7 +157,10 @@ impl World {
                     let more = if batch.is_partial { ", and a part of the next" } else { "" };
                     format!("{} up to {}{more}: {}", to.join(" "), batch.revision, events.join(" "))
                 }
-                Notice::Ended { to, compacted } => format!("{} ends: compacted to {compacted}", name(to)),
+                Notice::Ended { to, why: Ending::Compacted(compacted) } => {
+                    format!("{} ends: compacted to {compacted}", name(to))
+                }
+                Notice::Ended { to, why: Ending::NotPermitted } => format!("{} ends: withdrawn", name(to)),
                 Notice::Reached { revision, .. } => format!("reached {revision}"),
                 Notice::Gone { .. } => "no such watch".to_owned(),
             });

@@ -60,6 +60,15 @@ pub struct Batch {
     pub events: Vec<Event>,
 }
 
+/// Why a watch has ended by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// What it would be told next is not known any more. This is the oldest revision at which it can begin anew.
+    Compacted(Revision),
+    /// Whoever watches may not any more.
+    NotPermitted,
+}
+
 /// Something to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
@@ -70,12 +79,12 @@ pub enum Notice {
         /// What.
         batch: Batch,
     },
-    /// A watch has ended: what it would be told next is not known any more.
+    /// A watch has ended by itself.
     Ended {
         /// Which.
         to: Place,
-        /// The oldest revision at which it can begin anew.
-        compacted: Revision,
+        /// Why.
+        why: Ending,
     },
     /// The answer to a request for progress: the watch was told everything up to this revision.
     Reached {

@@ -35,6 +35,8 @@ pub enum EntryKind {
     /// A member says what it made of the log up to an entry: the session is the member's id, the sequence the entry's index,
     /// the low-water mark the hash of its state.
     StateCheck,
+    /// A change of users and roles; the body is the change as the room of users writes it.
+    Users,
 }
 
 impl EntryKind {
@@ -48,6 +50,7 @@ impl EntryKind {
             Self::CloseSession => 5,
             Self::ExpireSession => 6,
             Self::StateCheck => 13,
+            Self::Users => 14,
         }
     }
 
@@ -61,6 +64,7 @@ impl EntryKind {
             5 => Some(Self::CloseSession),
             6 => Some(Self::ExpireSession),
             13 => Some(Self::StateCheck),
+            14 => Some(Self::Users),
             _ => None,
         }
     }

@@ -139,6 +139,7 @@ impl NativeConversation {
             | Response::SessionClosed
             | Response::Status(_)
             | Response::Snapshot(_)
+            | Response::Users { .. }
             | Response::Watch(_) => Err(Cow::from("an answer of another kind")),
         };
         Ok(Answer { number: frame.request, result })

@@ -1,6 +1,7 @@
 //! What goes wrong, as etcd's clients know it: one text and one gRPC code each (etcd's `rpctypes/error.go`).
 
 use crate::api::{Certainty, Refusal};
+use crate::auth::AuthRefusal;
 use crate::kv::StoreRefusal;
 
 /// The codes of gRPC that are used here, by their published numbers.
@@ -9,6 +10,7 @@ use crate::kv::StoreRefusal;
 pub enum Code {
     InvalidArgument = 3,
     NotFound = 5,
+    PermissionDenied = 7,
     ResourceExhausted = 8,
     FailedPrecondition = 9,
     OutOfRange = 11,
@@ -49,7 +51,11 @@ pub enum Fault {
     Stopped,
     TooManyRequests,
     AnswerTooLong,
-    AuthNotEnabled,
+    /// What users and roles do not allow.
+    Auth(AuthRefusal),
+    PermissionNotGiven,
+    /// A client brings a hash of a password.
+    HashedPassword,
     /// Something of the API that this version does not do, in words.
     NotBuilt(&'static str),
     /// Our own mistake: an answer that does not fit the question.
@@ -100,7 +106,12 @@ impl Fault {
             Self::AnswerTooLong => {
                 ("mainstay: it was done, and the answer is too long; ask for less", ResourceExhausted)
             }
-            Self::AuthNotEnabled => ("etcdserver: authentication is not enabled", FailedPrecondition),
+            Self::Auth(refusal) => super::users::text_and_code(refusal),
+            Self::PermissionNotGiven => ("etcdserver: permission not given", InvalidArgument),
+            Self::HashedPassword => (
+                "mainstay: a hash made elsewhere cannot be compared with; give the password",
+                InvalidArgument,
+            ),
             Self::NotBuilt(words) => (words, Code::Unimplemented),
             Self::Unexpected => ("mainstay: an answer that does not fit the question", Unavailable),
         }
@@ -142,6 +153,7 @@ impl From<Refusal> for Fault {
             Refusal::LeaderChanged => Self::LeaderChanged,
             Refusal::ForwardLost => Self::ConnectionLost,
             Refusal::AnswerTooLong => Self::AnswerTooLong,
+            Refusal::Users(refusal) => Self::Auth(refusal),
             Refusal::NoSuchKeyspace
             | Refusal::TooManySessions
             | Refusal::SessionUnknown

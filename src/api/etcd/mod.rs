@@ -11,11 +11,13 @@
 mod answers;
 mod fault;
 mod requests;
+mod users;
 mod watches;
 
 pub use answers::*;
 pub use fault::{Code, Fault};
 pub use requests::*;
+pub use users::{permission, role_grant_permission, role_revoke_permission, user_add, user_change_password};
 pub use watches::*;
 
 /// The messages, as `build.rs` makes them from the files in `proto/`.

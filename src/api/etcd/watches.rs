@@ -2,10 +2,11 @@
 
 use super::proto::etcdserverpb as pb;
 use super::{Standing, event, key_range};
+use crate::auth::AuthRefusal;
 use crate::ids::Revision;
 use crate::kv::KeyRange;
 use crate::limits::KEY_BYTES_MAX;
-use crate::watch::{Interest, WatchSpec};
+use crate::watch::{Ending, Interest, WatchSpec};
 use bytes::Bytes;
 
 /// Why a watch is not created, in etcd's words.
@@ -17,6 +18,7 @@ pub enum NotWatched {
     Compacted,
     TooLong,
     TooMany,
+    NotPermitted(AuthRefusal),
 }
 
 impl NotWatched {
@@ -28,6 +30,7 @@ impl NotWatched {
             Self::Compacted => "mvcc: required revision has been compacted",
             Self::TooLong => "etcdserver: request is too large",
             Self::TooMany => "mainstay: too many watches",
+            Self::NotPermitted(refusal) => super::users::text_and_code(refusal).0,
         }
     }
 }
@@ -80,15 +83,18 @@ pub fn watch_cancelled(standing: Standing, revision: Revision, id: i64) -> pb::W
     pb::WatchResponse { canceled: true, ..of_watch(standing, revision, id) }
 }
 
-/// The answer that ends a watch of which what comes next is compacted.
-pub fn watch_compacted(
-    standing: Standing,
-    revision: Revision,
-    id: i64,
-    compacted: Revision,
-) -> pb::WatchResponse {
-    let compact_revision = super::number(compacted);
-    pb::WatchResponse { canceled: true, compact_revision, ..of_watch(standing, revision, id) }
+/// The answer that ends a watch by itself.
+pub fn watch_ended(standing: Standing, revision: Revision, id: i64, why: Ending) -> pb::WatchResponse {
+    let cancelled = watch_cancelled(standing, revision, id);
+    match why {
+        Ending::Compacted(compacted) => {
+            pb::WatchResponse { compact_revision: super::number(compacted), ..cancelled }
+        }
+        Ending::NotPermitted => {
+            let cancel_reason = NotWatched::NotPermitted(AuthRefusal::Denied).words().to_owned();
+            pb::WatchResponse { cancel_reason, ..cancelled }
+        }
+    }
 }
 
 /// How far a watch is, or with the id -1 all of a stream.

@@ -16,7 +16,7 @@ use crate::kv::{
     SortBy, SortOrder, SpaceAlarm, StoreRefusal, TimeToLive, Txn, TxnResult,
 };
 use crate::limits::{KEY_BYTES_MAX, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, TXN_OPERATIONS_MAX};
-use crate::watch::{Batch, Interest, WatchSpec};
+use crate::watch::{Batch, Ending, Interest, WatchSpec};
 use bytes::{Bytes, BytesMut};
 use std::path::{Path, PathBuf};
 use std::{env, fs, process};
@@ -163,7 +163,7 @@ fn watches() -> Vec<Golden> {
         golden(
             "watch-ended",
             "Watch 16 ends: what it would be told is compacted.",
-            answer(16, WatchAnswer::Ended { compacted: Revision(20) }),
+            answer(16, WatchAnswer::Ended { why: Ending::Compacted(Revision(20)) }),
         ),
         golden("watch-cancel", "Request 18 ends watch 16.", request(18, WatchRequest::Cancel { watch })),
         golden("watch-cancelled", "Its answer.", answer(18, WatchAnswer::Cancelled)),

@@ -86,6 +86,8 @@ pub mod kind {
     pub const SNAPSHOT_CUT: u8 = 0xC8;
     /// Some bytes of a snapshot.
     pub const SNAPSHOT_PIECE: u8 = 0xC9;
+    /// Users and roles are changed; between members, and in snapshots.
+    pub const USERS_CHANGED: u8 = 0xB0;
     /// The request was not served.
     pub const REFUSED: u8 = 0xFF;
 }

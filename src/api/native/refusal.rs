@@ -4,6 +4,7 @@ use super::cursor::{Cursor, Fault, Malformed, put_bytes};
 use super::frame::{begin_frame, finish_frame};
 use super::kind;
 use crate::api::{Certainty, Refusal};
+use crate::auth::AuthRefusal;
 use crate::ids::MemberId;
 use crate::kv::StoreRefusal;
 use crate::limits::{REFUSAL_ADDRESS_BYTES_MAX, REFUSAL_WORDS_BYTES_MAX};
@@ -81,7 +82,51 @@ const fn code(refusal: Refusal) -> u16 {
         Refusal::NoCommonVersion => 15,
         Refusal::NoSuchWatch => 16,
         Refusal::NoSuchSnapshot => 17,
+        Refusal::Users(refusal) => users_code(refusal),
     }
+}
+
+const fn users_code(refusal: AuthRefusal) -> u16 {
+    match refusal {
+        AuthRefusal::RootUserMissing => 2001,
+        AuthRefusal::RootRoleMissing => 2002,
+        AuthRefusal::UserNameEmpty => 2003,
+        AuthRefusal::UserExists => 2004,
+        AuthRefusal::UserNotFound => 2005,
+        AuthRefusal::RoleNameEmpty => 2006,
+        AuthRefusal::RoleExists => 2007,
+        AuthRefusal::RoleNotFound => 2008,
+        AuthRefusal::RoleNotGranted => 2009,
+        AuthRefusal::PermissionNotGranted => 2010,
+        AuthRefusal::RootMustStay => 2011,
+        AuthRefusal::NotEnabled => 2012,
+        AuthRefusal::OldRevision => 2013,
+        AuthRefusal::Denied => 2014,
+        AuthRefusal::OutOfBounds => 2015,
+        AuthRefusal::TooMany => 2016,
+    }
+}
+
+const fn users_refusal_of(code: u16) -> Option<AuthRefusal> {
+    Some(match code {
+        2001 => AuthRefusal::RootUserMissing,
+        2002 => AuthRefusal::RootRoleMissing,
+        2003 => AuthRefusal::UserNameEmpty,
+        2004 => AuthRefusal::UserExists,
+        2005 => AuthRefusal::UserNotFound,
+        2006 => AuthRefusal::RoleNameEmpty,
+        2007 => AuthRefusal::RoleExists,
+        2008 => AuthRefusal::RoleNotFound,
+        2009 => AuthRefusal::RoleNotGranted,
+        2010 => AuthRefusal::PermissionNotGranted,
+        2011 => AuthRefusal::RootMustStay,
+        2012 => AuthRefusal::NotEnabled,
+        2013 => AuthRefusal::OldRevision,
+        2014 => AuthRefusal::Denied,
+        2015 => AuthRefusal::OutOfBounds,
+        2016 => AuthRefusal::TooMany,
+        _ => return None,
+    })
 }
 
 const fn refusal_of(code: u16, leader: Option<MemberId>) -> Option<Refusal> {
@@ -103,7 +148,10 @@ const fn refusal_of(code: u16, leader: Option<MemberId>) -> Option<Refusal> {
         15 => Refusal::NoCommonVersion,
         16 => Refusal::NoSuchWatch,
         17 => Refusal::NoSuchSnapshot,
-        _ => return None,
+        _ => match users_refusal_of(code) {
+            Some(refusal) => Refusal::Users(refusal),
+            None => return None,
+        },
     })
 }
 

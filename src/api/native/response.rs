@@ -6,7 +6,9 @@ use super::frame::{Frame, begin_frame, finish_frame};
 use super::kind;
 use super::refusal::{put_refusal, refusal, store_code, store_refusal};
 use super::watch;
-use crate::api::{Counter, MemberView, Refusal, Response, Role, SnapshotAnswer, Stage, Status, WatchAnswer};
+use crate::api::{
+    Counter, MemberView, Refusal, Response, Role, SnapshotAnswer, Stage, Status, UsersAnswer, WatchAnswer,
+};
 use crate::ids::{ClusterId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term};
 use crate::kv::{
     Applied, DeleteRangeResult, KeyValue, LeaseOutcome, OperationResult, Outcome, PutResult, RangeResult,
@@ -86,6 +88,9 @@ fn response(kind: u8, cursor: &mut Cursor<'_>) -> Result<Response, Malformed> {
             outcome: outcome(cursor)?,
         }),
         kind::STATUS_ANSWER => Response::Status(Box::new(status(cursor)?)),
+        kind::USERS_CHANGED => {
+            Response::Users { revision: Revision(cursor.u64("revision")?), answer: UsersAnswer::Changed }
+        }
         kind::REFUSED => Response::Refused(refusal(cursor)?),
         kind::SNAPSHOT_CUT => Response::Snapshot(SnapshotAnswer::Cut {
             index: LogIndex(cursor.u64("index")?),
@@ -281,6 +286,7 @@ pub fn response_bytes_expected(response: &Response) -> usize {
         | Response::Status(_)
         | Response::Watch(_)
         | Response::Snapshot(_)
+        | Response::Users { .. }
         | Response::Refused(_) => 0,
     };
     BODY_BYTES_EXPECTED + pairs_bytes
@@ -333,6 +339,15 @@ fn put_response(out: &mut BytesMut, response: &Response) -> u8 {
         Response::Snapshot(SnapshotAnswer::Piece(bytes)) => {
             put_bytes(out, bytes);
             kind::SNAPSHOT_PIECE
+        }
+        Response::Users { revision, answer: UsersAnswer::Changed } => {
+            out.put_u64_le(revision.0);
+            kind::USERS_CHANGED
+        }
+        // Nobody can ask for more by this protocol, and members answer it themselves.
+        Response::Users { answer: UsersAnswer::Told(_), .. } => {
+            put_refusal(out, Refusal::Malformed, "this protocol has no words for users");
+            kind::REFUSED
         }
         Response::Refused(refused) => {
             put_refusal(out, *refused, &refused.to_string());

@@ -4,6 +4,7 @@ use crate::api::{
     Counter, EncodedCommand, MemberView, ReadMode, Refusal, Request, Response, Role, SnapshotAnswer,
     SnapshotRequest, Stage, Stamp, Status, WatchAnswer, WatchRequest,
 };
+use crate::auth::AuthRefusal;
 use crate::ids::{ClusterId, KeyspaceId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term, WatchId};
 use crate::kv::{
     Applied, Command, Compact, Compare, CompareOperator, CompareTarget, DeleteRange, DeleteRangeResult,
@@ -12,7 +13,7 @@ use crate::kv::{
     SortBy, SortOrder, SpaceAlarm, StoreRefusal, TimeToLive, Txn, TxnResult,
 };
 use crate::limits::SNAPSHOT_PIECE_BYTES;
-use crate::watch::{Batch, Interest, WatchSpec};
+use crate::watch::{Batch, Ending, Interest, WatchSpec};
 use bytes::Bytes;
 
 /// A source of numbers that a seed determines (`SplitMix64`).
@@ -53,7 +54,7 @@ impl Random {
 }
 
 /// Every refusal there is.
-pub(super) const REFUSALS: [Refusal; 18] = [
+pub(super) const REFUSALS: [Refusal; 34] = [
     Refusal::NotLeader { leader: None },
     Refusal::NotLeader { leader: Some(MemberId(3)) },
     Refusal::NoQuorum,
@@ -72,6 +73,22 @@ pub(super) const REFUSALS: [Refusal; 18] = [
     Refusal::NoCommonVersion,
     Refusal::NoSuchWatch,
     Refusal::NoSuchSnapshot,
+    Refusal::Users(AuthRefusal::RootUserMissing),
+    Refusal::Users(AuthRefusal::RootRoleMissing),
+    Refusal::Users(AuthRefusal::UserNameEmpty),
+    Refusal::Users(AuthRefusal::UserExists),
+    Refusal::Users(AuthRefusal::UserNotFound),
+    Refusal::Users(AuthRefusal::RoleNameEmpty),
+    Refusal::Users(AuthRefusal::RoleExists),
+    Refusal::Users(AuthRefusal::RoleNotFound),
+    Refusal::Users(AuthRefusal::RoleNotGranted),
+    Refusal::Users(AuthRefusal::PermissionNotGranted),
+    Refusal::Users(AuthRefusal::RootMustStay),
+    Refusal::Users(AuthRefusal::NotEnabled),
+    Refusal::Users(AuthRefusal::OldRevision),
+    Refusal::Users(AuthRefusal::Denied),
+    Refusal::Users(AuthRefusal::OutOfBounds),
+    Refusal::Users(AuthRefusal::TooMany),
 ];
 
 const STORE_REFUSALS: [StoreRefusal; 16] = [
@@ -171,7 +188,8 @@ fn watch_answer(random: &mut Random) -> WatchAnswer {
         0 => WatchAnswer::Created { revision },
         1 => WatchAnswer::Cancelled,
         2 => WatchAnswer::Reached { revision },
-        3 => WatchAnswer::Ended { compacted: revision },
+        3 if revision == Revision(0) => WatchAnswer::Ended { why: Ending::NotPermitted },
+        3 => WatchAnswer::Ended { why: Ending::Compacted(revision) },
         _ => WatchAnswer::Told(batch(random)),
     }
 }

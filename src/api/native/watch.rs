@@ -12,7 +12,7 @@ use crate::api::{WatchAnswer, WatchRequest};
 use crate::ids::{KeyspaceId, LeaseId, Revision, WatchId};
 use crate::kv::{Event, KeyValue};
 use crate::limits::{KEY_BYTES_MAX, RESPONSE_BYTES_MAX};
-use crate::watch::{Batch, Interest, WatchSpec};
+use crate::watch::{Batch, Ending, Interest, WatchSpec};
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// Bytes of the shortest event: a deletion of an empty key, without what it was.
@@ -83,8 +83,11 @@ pub(super) fn put_answer(out: &mut BytesMut, answer: &WatchAnswer) -> u8 {
             put_batch(out, batch);
             kind::WATCH_TOLD
         }
-        WatchAnswer::Ended { compacted } => {
-            out.put_u64_le(compacted.0);
+        WatchAnswer::Ended { why } => {
+            out.put_u64_le(match why {
+                Ending::Compacted(compacted) => compacted.0,
+                Ending::NotPermitted => 0,
+            });
             kind::WATCH_ENDED
         }
     }
@@ -101,7 +104,12 @@ pub(super) fn answer(kind: u8, cursor: &mut Cursor<'_>) -> Result<WatchAnswer, M
             is_partial: cursor.bool("is_partial")?,
             events: cursor.list("events", RESPONSE_BYTES_MAX / EVENT_BYTES_MIN, EVENT_BYTES_MIN, event)?,
         }),
-        kind::WATCH_ENDED => WatchAnswer::Ended { compacted: Revision(cursor.u64("compacted")?) },
+        kind::WATCH_ENDED => WatchAnswer::Ended {
+            why: match cursor.u64("compacted")? {
+                0 => Ending::NotPermitted,
+                compacted => Ending::Compacted(Revision(compacted)),
+            },
+        },
         found => return Err(cursor.unknown("response kind", 0, found)),
     })
 }

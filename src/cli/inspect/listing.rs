@@ -319,5 +319,6 @@ fn entry_kind(kind: EntryKind) -> &'static str {
         EntryKind::CloseSession => "close-session",
         EntryKind::ExpireSession => "expire-session",
         EntryKind::StateCheck => "state-check",
+        EntryKind::Users => "users",
     }
 }

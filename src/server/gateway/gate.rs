@@ -7,11 +7,12 @@ use super::stamps::Stamps;
 use super::{Answer, Bell, Delivery, GATEWAY_BIT, Lane, Question, Watches, batch_bytes};
 use crate::api::etcd::{Fault, Standing, Wish};
 use crate::api::{Certainty, EncodedCommand, Refusal, Request, Response, WatchRequest};
+use crate::auth::Who;
 use crate::ids::{KeyspaceId, MemberId, Revision, StreamId, Ticket, WatchId};
 use crate::kv::Applied;
 use crate::limits::{GATEWAY_PATIENCE_MILLIS, GATEWAY_REQUESTS_MAX, GATEWAY_RETRY_MILLIS};
 use crate::replica::Input;
-use crate::watch::{Batch, Place};
+use crate::watch::{Batch, Ending, Place};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,7 +40,7 @@ pub(in super::super) enum Told {
     /// Changes, to these watches.
     Batch { watches: Watches, standing: Standing, batch: Arc<Batch> },
     /// A watch has ended.
-    Ended { watch: WatchId, standing: Standing, compacted: Revision },
+    Ended { watch: WatchId, standing: Standing, why: Ending },
 }
 
 #[derive(Debug, Default)]
@@ -190,7 +191,7 @@ impl Gate {
     pub(super) fn send(&self, request: Request) -> Result<oneshot::Receiver<(Standing, Response)>, Fault> {
         let (sender, receiver) = oneshot::channel();
         let ticket = self.admit(Waiter::One(sender))?;
-        self.put(ticket, Input::Client { ticket, request })?;
+        self.put(ticket, Input::Client { ticket, who: Who::Nobody, request })?;
         Ok(receiver)
     }
 
@@ -292,8 +293,8 @@ impl Gate {
                 Answer::Told { to, batch } => state.tell_all(&to, &batch),
                 // Whoever listens on one finds that it has ended, and its client finds another member.
                 Answer::StreamsEnded => state.streams.clear(),
-                Answer::Ended { to, compacted } => {
-                    state.tell(to.stream, Told::Ended { watch: to.watch, standing, compacted });
+                Answer::Ended { to, why } => {
+                    state.tell(to.stream, Told::Ended { watch: to.watch, standing, why });
                 }
             }
         }
@@ -361,7 +362,7 @@ impl WatchStream {
     pub(in super::super) fn ask(&mut self, name: WatchId, request: WatchRequest) -> Result<Ticket, Fault> {
         let ticket = self.gate.admit(Waiter::Stream(self.stream))?;
         let stream = self.stream;
-        self.gate.put(ticket, Input::Watch { ticket, stream, name, request })?;
+        self.gate.put(ticket, Input::Watch { ticket, who: Who::Nobody, stream, name, request })?;
         Ok(ticket)
     }
 

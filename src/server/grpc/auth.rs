@@ -42,6 +42,6 @@ impl stubs::auth_server::Auth for AuthService {
         &self,
         _: Request<pb::AuthenticateRequest>,
     ) -> Result<Response<pb::AuthenticateResponse>, Status> {
-        Err(refused(Fault::AuthNotEnabled))
+        Err(refused(Fault::Auth(crate::auth::AuthRefusal::NotEnabled)))
     }
 }

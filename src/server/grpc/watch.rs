@@ -265,10 +265,10 @@ impl Conversation {
         match told {
             Told::Answer { ticket, standing, response } => self.answered(ticket, standing, response).await,
             Told::Batch { watches, standing, batch } => self.batch(&watches, standing, &batch).await,
-            Told::Ended { watch: name, standing, compacted } => {
+            Told::Ended { watch: name, standing, why } => {
                 let Some(watch) = self.forget(name) else { return Ok(()) };
                 let (_, revision) = self.stream.standing();
-                self.say(etcd::watch_compacted(standing, revision, watch.id, compacted)).await
+                self.say(etcd::watch_ended(standing, revision, watch.id, why)).await
             }
         }
     }
@@ -325,6 +325,12 @@ impl Conversation {
                 self.forget(name);
                 let (_, revision) = self.stream.standing();
                 self.say(etcd::watch_not_created(standing, revision, NotWatched::TooMany)).await
+            }
+            Answer::Refused(Refusal::Users(refusal)) => {
+                self.forget(name);
+                let (_, revision) = self.stream.standing();
+                let why = NotWatched::NotPermitted(*refusal);
+                self.say(etcd::watch_not_created(standing, revision, why)).await
             }
             // This member serves nothing: its client finds another.
             Answer::Refused(Refusal::NotReady) if since.elapsed() > PATIENCE => {

@@ -38,7 +38,8 @@ fn kind(random: &mut Random) -> EntryKind {
         EntryKind::CloseSession,
         EntryKind::ExpireSession,
         EntryKind::StateCheck,
-    ][usize::try_from(random.below(7)).unwrap()]
+        EntryKind::Users,
+    ][usize::try_from(random.below(8)).unwrap()]
 }
 
 fn header(random: &mut Random, group: u32, index: u64, term: u64) -> EntryHeader {

@@ -7,7 +7,7 @@ use wal_format::{
 
 pub(crate) const SALT: u64 = 0x9f0c_2a51_d07b_e344;
 
-pub(crate) const ENTRY_KINDS: [(EntryKind, &str, &[u8]); 7] = [
+pub(crate) const ENTRY_KINDS: [(EntryKind, &str, &[u8]); 8] = [
     (EntryKind::NoOp, "no-op", b""),
     (EntryKind::Command, "command", b"put a=1"),
     (EntryKind::Configuration, "configuration", b"members"),
@@ -15,6 +15,7 @@ pub(crate) const ENTRY_KINDS: [(EntryKind, &str, &[u8]); 7] = [
     (EntryKind::CloseSession, "close-session", b""),
     (EntryKind::ExpireSession, "expire-session", b""),
     (EntryKind::StateCheck, "state-check", b"\x01"),
+    (EntryKind::Users, "users", b"\x02"),
 ];
 
 /// A frame of the sample log.
