@@ -5,12 +5,17 @@
 //! counts, and by what watches may have waiting, which the shard's hub counts. What is told on one stream arrives in
 //! the order in which the shard said it, answers included. Left out: HTTP, and what questions mean.
 
+mod asking;
 mod gate;
+mod passwords;
 mod stamps;
 pub(super) mod thread;
+mod tokens;
 mod writing;
 
+pub(super) use asking::{as_member, asker, found, spawn};
 pub(super) use gate::{Gate, Told, WatchStream};
+pub(super) use passwords::new_token_key;
 
 use crate::api::Response;
 use crate::ids::{ClusterId, MemberId, Revision, StreamId, Term, Ticket, WatchId};

@@ -17,8 +17,12 @@ fn send(address: SocketAddr, method: &str, path: &str, body: &str) -> BufReader<
 
 /// The status and the body.
 fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
+    read_answer(send(address, method, path, body))
+}
+
+fn read_answer(mut from: BufReader<TcpStream>) -> (u16, String) {
     let mut text = String::new();
-    send(address, method, path, body).read_to_string(&mut text).expect("an answer");
+    from.read_to_string(&mut text).expect("an answer");
     let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
     let (_, body) = text.split_once("\r\n\r\n").expect("a body");
     (status, body.to_owned())
@@ -28,7 +32,19 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> (u16, String) {
     ask(address, "GET", path, "")
 }
 
-fn post(address: SocketAddr, path: &str, body: &str) -> (u16, String) {
+/// The same, with a head of its own.
+pub(crate) fn post_as(address: SocketAddr, token: &str, path: &str, body: &str) -> (u16, String) {
+    let mut socket = TcpStream::connect(address).expect("the member listens");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    let length = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.0\r\nHost: m\r\nAuthorization: {token}\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    socket.write_all(head.as_bytes()).expect("a request can be sent");
+    read_answer(BufReader::new(socket))
+}
+
+pub(crate) fn post(address: SocketAddr, path: &str, body: &str) -> (u16, String) {
     ask(address, "POST", path, body)
 }
 

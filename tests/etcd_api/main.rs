@@ -15,4 +15,5 @@ mod locks;
 mod servers;
 mod services;
 mod streams;
+mod users;
 mod watches;

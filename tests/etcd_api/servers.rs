@@ -59,6 +59,11 @@ impl Drop for Etcd {
     }
 }
 
+/// The `etcdctl` beside that etcd.
+pub(crate) fn etcdctl() -> Option<PathBuf> {
+    Some(program()?.with_file_name("etcdctl")).filter(|program| program.is_file())
+}
+
 fn program() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os("MAINSTAY_ETCD") {
         return Some(PathBuf::from(named));

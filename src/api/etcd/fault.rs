@@ -16,6 +16,7 @@ pub enum Code {
     OutOfRange = 11,
     Unimplemented = 12,
     Unavailable = 14,
+    Unauthenticated = 16,
 }
 
 /// Why a request of the etcd API was not served, or what its client did wrong.
@@ -54,6 +55,10 @@ pub enum Fault {
     /// What users and roles do not allow.
     Auth(AuthRefusal),
     PermissionNotGiven,
+    /// A token that this cluster never gave, or that has run out.
+    InvalidToken,
+    /// Such a user and such a password are not known.
+    AuthFailed,
     /// A client brings a hash of a password.
     HashedPassword,
     /// Something of the API that this version does not do, in words.
@@ -107,6 +112,10 @@ impl Fault {
                 ("mainstay: it was done, and the answer is too long; ask for less", ResourceExhausted)
             }
             Self::Auth(refusal) => super::users::text_and_code(refusal),
+            Self::InvalidToken => ("etcdserver: invalid auth token", Code::Unauthenticated),
+            Self::AuthFailed => {
+                ("etcdserver: authentication failed, invalid user ID or password", InvalidArgument)
+            }
             Self::PermissionNotGiven => ("etcdserver: permission not given", InvalidArgument),
             Self::HashedPassword => (
                 "mainstay: a hash made elsewhere cannot be compared with; give the password",

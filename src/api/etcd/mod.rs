@@ -17,7 +17,7 @@ mod watches;
 pub use answers::*;
 pub use fault::{Code, Fault};
 pub use requests::*;
-pub use users::{permission, role_grant_permission, role_revoke_permission, user_add, user_change_password};
+pub use users::*;
 pub use watches::*;
 
 /// The messages, as `build.rs` makes them from the files in `proto/`.

@@ -1,48 +1,40 @@
 //! From messages about users and roles to commands and questions of `auth`, and back.
 //!
-//! Always: a password goes no further than this: what it becomes is the caller's, because a hash takes time and salt. Left
-//! out: who may ask for any of this (`auth`), and tokens.
+//! Always: a password is handed to the caller and kept nowhere; a hash of it takes time and salt. Left out: who may ask for any of this (`auth`), and tokens.
 
 use super::proto::etcdserverpb as pb;
 use super::proto::etcdserverpb::permission::Type;
 use super::{Code, Fault};
-use crate::auth::{Access, AuthCommand, AuthRefusal, Grant, Secret};
+use crate::auth::{Access, AuthCommand, AuthRefusal, Grant};
 use crate::kv::KeyRange;
 use bytes::Bytes;
 
 /// The end of a range that means "to the end of the keyspace".
 const FROM_KEY: &[u8] = b"\0";
 
-/// What to do for a `UserAdd`; `hash` makes of a password what it is compared with.
+/// The name of the user that a `UserAdd` asks for, and its password; None for one without.
 ///
 /// # Errors
 /// The message alone shows that it cannot be done.
-pub fn user_add(
-    request: pb::AuthUserAddRequest,
-    hash: impl FnOnce(&str) -> Secret,
-) -> Result<AuthCommand, Fault> {
+pub fn user_add(request: pb::AuthUserAddRequest) -> Result<(String, Option<String>), Fault> {
     if request.name.is_empty() {
         return Err(Fault::Auth(AuthRefusal::UserNameEmpty));
     }
     let has_none = request.options.is_some_and(|options| options.no_password);
-    let secret =
-        if has_none { None } else { Some(secret_of(&request.password, &request.hashed_password, hash)?) };
-    Ok(AuthCommand::AddUser { name: request.name, secret })
+    let password =
+        if has_none { None } else { Some(password_of(request.password, &request.hashed_password)?) };
+    Ok((request.name, password))
 }
 
-/// What to do for a `UserChangePassword`.
+/// The name of the user that a `UserChangePassword` is about, and the password.
 #[allow(clippy::missing_errors_doc)]
-pub fn user_change_password(
-    request: pb::AuthUserChangePasswordRequest,
-    hash: impl FnOnce(&str) -> Secret,
-) -> Result<AuthCommand, Fault> {
-    let secret = secret_of(&request.password, &request.hashed_password, hash)?;
-    Ok(AuthCommand::ChangePassword { name: request.name, secret })
+pub fn user_change_password(request: pb::AuthUserChangePasswordRequest) -> Result<(String, String), Fault> {
+    Ok((request.name, password_of(request.password, &request.hashed_password)?))
 }
 
 /// Hashes that clients bring are of another kind than ours; nothing could be compared with them.
-fn secret_of(password: &str, hashed: &str, hash: impl FnOnce(&str) -> Secret) -> Result<Secret, Fault> {
-    if hashed.is_empty() { Ok(hash(password)) } else { Err(Fault::HashedPassword) }
+fn password_of(password: String, hashed: &str) -> Result<String, Fault> {
+    if hashed.is_empty() { Ok(password) } else { Err(Fault::HashedPassword) }
 }
 
 /// What to do for a `RoleGrantPermission`.
@@ -159,23 +151,17 @@ mod tests {
 
     #[test]
     fn a_user_has_the_password_that_was_given_or_none_and_no_foreign_hash() {
-        let hash = |password: &str| Secret(Bytes::copy_from_slice(password.as_bytes()));
         let request = |password: &str, no_password, hashed: &str| pb::AuthUserAddRequest {
             name: "ali".to_owned(),
             password: password.to_owned(),
             options: Some(pb::UserAddOptions { no_password }),
             hashed_password: hashed.to_owned(),
         };
-        let secret = |command: Result<AuthCommand, Fault>| match command {
-            Ok(AuthCommand::AddUser { secret, .. }) => Ok(secret.map(|secret| secret.0)),
-            Ok(other) => panic!("a user was to be added: {other:?}"),
-            Err(fault) => Err(fault),
-        };
-        let given = secret(user_add(request("pw", false, ""), hash));
-        assert_eq!(given, Ok(Some(Bytes::from_static(b"pw"))));
-        assert_eq!(secret(user_add(request("pw", true, ""), hash)), Ok(None));
-        assert_eq!(secret(user_add(request("", false, "hash"), hash)), Err(Fault::HashedPassword));
+        let named = |password: Option<&str>| Ok(("ali".to_owned(), password.map(str::to_owned)));
+        assert_eq!(user_add(request("pw", false, "")), named(Some("pw")));
+        assert_eq!(user_add(request("pw", true, "")), named(None));
+        assert_eq!(user_add(request("", false, "hash")), Err(Fault::HashedPassword));
         let nameless = pb::AuthUserAddRequest { name: String::new(), ..request("pw", false, "") };
-        assert_eq!(user_add(nameless, hash), Err(Fault::Auth(AuthRefusal::UserNameEmpty)));
+        assert_eq!(user_add(nameless), Err(Fault::Auth(AuthRefusal::UserNameEmpty)));
     }
 }

@@ -3,11 +3,16 @@
 //! Always: a read is tried again only for lack of a leader or a quorum; whoever gives up waiting costs a place until the
 //! answer comes, and no more. Left out: the shard's end, and how a write is made sure of (`writing`).
 
+use super::asking::asker;
 use super::stamps::Stamps;
+use super::tokens::TokenKey;
+use super::writing::Writing;
 use super::{Answer, Bell, Delivery, GATEWAY_BIT, Lane, Question, Watches, batch_bytes};
 use crate::api::etcd::{Fault, Standing, Wish};
-use crate::api::{Certainty, EncodedCommand, Refusal, Request, Response, WatchRequest};
-use crate::auth::Who;
+use crate::api::{
+    Certainty, EncodedCommand, ReadMode, Refusal, Request, Response, UsersAnswer, UsersRequest, WatchRequest,
+};
+use crate::auth::{AuthAnswer, AuthCommand, AuthQuery, Who};
 use crate::ids::{KeyspaceId, MemberId, Revision, StreamId, Ticket, WatchId};
 use crate::kv::Applied;
 use crate::limits::{GATEWAY_PATIENCE_MILLIS, GATEWAY_REQUESTS_MAX, GATEWAY_RETRY_MILLIS};
@@ -17,10 +22,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 /// How long what found no room on the lane waits before it is tried again.
 const OWED_PAUSE: Duration = Duration::from_millis(5);
+
+/// Passwords that are hashed at once; others wait.
+///
+/// Chosen: each takes 19 MiB and some tens of milliseconds of one core, and the shard needs cores, too.
+const HASHES_AT_ONCE: usize = 2;
 
 /// How often it is looked whether leadership was handed over.
 const HAND_OVER_PAUSE: Duration = Duration::from_millis(10);
@@ -66,6 +76,10 @@ pub(in super::super) struct Gate {
     deliveries: Arc<Lane<Delivery>>,
     state: Mutex<State>,
     stamps: Mutex<Stamps>,
+    /// The key of tokens, as this member last told it.
+    pub(super) token_key: Mutex<Option<TokenKey>>,
+    /// Passwords that may be hashed at once.
+    pub(super) hashing: Semaphore,
     /// Rung when a session was opened, or could not be.
     pub(super) stamps_changed: Notify,
     /// Whether this member knows a leader.
@@ -85,7 +99,8 @@ impl Gate {
         let standing = Standing { member, ..Standing::default() };
         let state = Mutex::new(State { standing, ..State::default() });
         let (stamps, stamps_changed) = (Mutex::default(), Notify::new());
-        Self { questions, deliveries, state, stamps, stamps_changed, led, leaderless_max }
+        let (token_key, hashing) = (Mutex::default(), Semaphore::new(HASHES_AT_ONCE));
+        Self { questions, deliveries, state, stamps, token_key, hashing, stamps_changed, led, leaderless_max }
     }
 
     pub(super) fn stamps(&self) -> MutexGuard<'_, Stamps> {
@@ -122,7 +137,7 @@ impl Gate {
         match wish {
             Wish::Write(command) => {
                 let command = EncodedCommand::encode(&command).map_err(|_| Fault::TooLarge)?;
-                match self.write(keyspace, command).await? {
+                match self.write(keyspace, Writing::Command(command)).await? {
                     (standing, Response::Applied(applied)) => Ok((standing, applied)),
                     _ => Err(Fault::Unexpected),
                 }
@@ -137,6 +152,48 @@ impl Gate {
             (standing, Response::Applied(applied)) => Ok((standing, applied)),
             _ => Err(Fault::Unexpected),
         }
+    }
+
+    /// Changes something about users or roles.
+    pub(in super::super) async fn change_users(
+        &self,
+        command: AuthCommand,
+    ) -> Result<(Standing, Revision), Fault> {
+        match self.write(KeyspaceId::FIRST, Writing::Users(command)).await? {
+            (standing, Response::Users { revision, answer: UsersAnswer::Changed }) => {
+                Ok((standing, revision))
+            }
+            _ => Err(Fault::Unexpected),
+        }
+    }
+
+    /// The answer to a question about users and roles that `who` asks.
+    pub(in super::super) async fn ask_about_users(
+        &self,
+        who: Who,
+        query: AuthQuery,
+        mode: ReadMode,
+    ) -> Result<(Standing, Revision, AuthAnswer), Fault> {
+        let send = || {
+            let request = UsersRequest::Ask { query: query.clone(), mode };
+            self.send_input(|ticket| Input::Users { ticket, who, request })
+        };
+        match self.ask_by(send).await? {
+            (standing, Response::Users { revision, answer: UsersAnswer::Told(told) }) => {
+                Ok((standing, revision, told))
+            }
+            _ => Err(Fault::Unexpected),
+        }
+    }
+
+    /// Refuses whoever asks unless they may do everything, as this member knows it.
+    pub(in super::super) async fn only_root(&self) -> Result<(), Fault> {
+        self.ask_about_users(asker(), AuthQuery::Root, ReadMode::Serializable).await.map(|_| ())
+    }
+
+    /// Refuses whoever asks unless they are a user, or permissions do not count.
+    pub(in super::super) async fn only_users(&self) -> Result<(), Fault> {
+        self.ask_about_users(asker(), AuthQuery::Anybody, ReadMode::Serializable).await.map(|_| ())
     }
 
     /// How this member sees itself.
@@ -166,12 +223,20 @@ impl Gate {
 
     /// Asks until there is an answer other than that nobody leads just now, or patience ends.
     async fn ask(&self, request: Request) -> Result<(Standing, Response), Fault> {
+        self.ask_by(|| self.send(request.clone())).await
+    }
+
+    /// The same, of what `send` sends.
+    async fn ask_by(
+        &self,
+        send: impl Fn() -> Result<oneshot::Receiver<(Standing, Response)>, Fault>,
+    ) -> Result<(Standing, Response), Fault> {
         let patience = Duration::from_millis(GATEWAY_PATIENCE_MILLIS);
         let pause = Duration::from_millis(GATEWAY_RETRY_MILLIS);
         let mut last = Fault::TimedOut;
         let asking = async {
             loop {
-                let answer = self.send(request.clone())?;
+                let answer = send()?;
                 // Until it is answered nobody knows what became of this attempt.
                 last = Fault::TimedOut;
                 match answer.await {
@@ -187,11 +252,20 @@ impl Gate {
         ended.unwrap_or(Err(last))
     }
 
-    /// Asks once.
+    /// Asks once, for whoever asks here.
     pub(super) fn send(&self, request: Request) -> Result<oneshot::Receiver<(Standing, Response)>, Fault> {
+        let who = asker();
+        self.send_input(|ticket| Input::Client { ticket, who, request })
+    }
+
+    /// Gives the shard what is made with a ticket.
+    pub(super) fn send_input(
+        &self,
+        make: impl FnOnce(Ticket) -> Input,
+    ) -> Result<oneshot::Receiver<(Standing, Response)>, Fault> {
         let (sender, receiver) = oneshot::channel();
         let ticket = self.admit(Waiter::One(sender))?;
-        self.put(ticket, Input::Client { ticket, who: Who::Nobody, request })?;
+        self.put(ticket, make(ticket))?;
         Ok(receiver)
     }
 
@@ -362,7 +436,7 @@ impl WatchStream {
     pub(in super::super) fn ask(&mut self, name: WatchId, request: WatchRequest) -> Result<Ticket, Fault> {
         let ticket = self.gate.admit(Waiter::Stream(self.stream))?;
         let stream = self.stream;
-        self.gate.put(ticket, Input::Watch { ticket, who: Who::Nobody, stream, name, request })?;
+        self.gate.put(ticket, Input::Watch { ticket, who: asker(), stream, name, request })?;
         Ok(ticket)
     }
 

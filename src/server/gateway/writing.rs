@@ -4,15 +4,25 @@
 //! says that nothing was done. Whoever gives up waiting is told that the outcome is unknown, as *unavailable*. Left out:
 //! which stamp is the next (`stamps`).
 
+use super::asking::asker;
 use super::gate::{Gate, is_worth_a_retry};
 use super::stamps::Taken;
 use crate::api::etcd::{Fault, Standing};
-use crate::api::{Certainty, EncodedCommand, Refusal, Request, Response, Stamp};
+use crate::api::{Certainty, EncodedCommand, Refusal, Request, Response, Stamp, UsersRequest};
+use crate::auth::{AuthCommand, Who};
 use crate::ids::{KeyspaceId, SessionId};
 use crate::limits::{GATEWAY_PATIENCE_MILLIS, GATEWAY_RETRY_MILLIS};
+use crate::replica::Input;
 use std::time::Duration;
 
 const PAUSE: Duration = Duration::from_millis(GATEWAY_RETRY_MILLIS);
+
+/// What is written.
+#[derive(Clone, Debug)]
+pub(super) enum Writing {
+    Command(EncodedCommand),
+    Users(AuthCommand),
+}
 
 /// A write that has a stamp, or none because no session has room. Dropped, nobody waits for it any more.
 struct Stamped<'gate> {
@@ -77,19 +87,19 @@ impl Gate {
     pub(super) async fn write(
         &self,
         keyspace: KeyspaceId,
-        command: EncodedCommand,
+        writing: Writing,
     ) -> Result<(Standing, Response), Fault> {
         let mut outlook = Outlook { is_doubtful: false, last: Fault::TimedOut };
-        let writing = async {
+        let until_certain = async {
             loop {
                 let stamped = self.stamped(keyspace).await?;
-                if let Some(answered) = self.write_stamped(keyspace, &stamped, &command, &mut outlook).await?
+                if let Some(answered) = self.write_stamped(keyspace, &stamped, &writing, &mut outlook).await?
                 {
                     return Ok(answered);
                 }
             }
         };
-        let ended = tokio::time::timeout(Duration::from_millis(GATEWAY_PATIENCE_MILLIS), writing).await;
+        let ended = tokio::time::timeout(Duration::from_millis(GATEWAY_PATIENCE_MILLIS), until_certain).await;
         ended.unwrap_or(Err(outlook.last))
     }
 
@@ -98,11 +108,11 @@ impl Gate {
         &self,
         keyspace: KeyspaceId,
         stamped: &Stamped<'_>,
-        command: &EncodedCommand,
+        writing: &Writing,
         outlook: &mut Outlook,
     ) -> Result<Option<(Standing, Response)>, Fault> {
         loop {
-            match self.attempt(keyspace, stamped, command, outlook).await? {
+            match self.attempt(keyspace, stamped, writing, outlook).await? {
                 Attempt::Answered(standing, response) => return Ok(Some((standing, response))),
                 Attempt::Again => tokio::time::sleep(PAUSE).await,
                 Attempt::SessionGone(session) => {
@@ -117,11 +127,19 @@ impl Gate {
         &self,
         keyspace: KeyspaceId,
         stamped: &Stamped<'_>,
-        command: &EncodedCommand,
+        writing: &Writing,
         outlook: &mut Outlook,
     ) -> Result<Attempt, Fault> {
         let stamp = stamped.stamp();
-        let sent = self.send(Request::Write { keyspace, stamp, command: command.clone() });
+        let sent = match writing {
+            Writing::Command(command) => {
+                self.send(Request::Write { keyspace, stamp, command: command.clone() })
+            }
+            Writing::Users(command) => {
+                let (who, request) = (asker(), UsersRequest::Change { stamp, command: command.clone() });
+                self.send_input(|ticket| Input::Users { ticket, who, request })
+            }
+        };
         let answer = sent.map_err(|fault| if outlook.is_doubtful { Fault::TimedOut } else { fault })?;
         // Until it is answered nobody knows what became of this attempt.
         let before = std::mem::replace(&mut outlook.last, Fault::TimedOut);
@@ -166,7 +184,9 @@ impl Gate {
     /// Opens a session. None if the members have no room for one.
     async fn open_session(&self, keyspace: KeyspaceId) -> Result<Option<SessionId>, Fault> {
         loop {
-            match self.send(Request::OpenSession { keyspace })?.await {
+            // It is the gateway's own, whoever writes first.
+            let (who, request) = (Who::Cluster, Request::OpenSession { keyspace });
+            match self.send_input(|ticket| Input::Client { ticket, who, request })?.await {
                 Err(_) => return Err(Fault::Stopped),
                 Ok((_, Response::SessionOpened { session })) => return Ok(Some(session)),
                 // One that was opened and not heard of expires.

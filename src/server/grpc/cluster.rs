@@ -21,6 +21,7 @@ impl stubs::cluster_server::Cluster for ClusterService {
         &self,
         _: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
+        self.0.only_users().await.map_err(refused)?;
         let (standing, status) = self.0.status().await.map_err(refused)?;
         let header = Some(standing.header(status.revision));
         Ok(Response::new(pb::MemberListResponse { header, members: etcd::members(&status) }))

@@ -18,7 +18,7 @@ use crate::api::ReadMode;
 use crate::api::etcd::proto::etcdserverpb as pb;
 use crate::api::etcd::{ETCD_VERSION, key_value, number};
 use crate::kv::{KeyRange, Range};
-use crate::server::gateway::Gate;
+use crate::server::gateway::{Gate, spawn};
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -36,7 +36,7 @@ const BLOCK_BYTES: usize = 512;
 pub(super) fn stream(gate: &Arc<Gate>) -> Answers<pb::SnapshotResponse> {
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     let parts = Parts::new(gate, Range::new(KeyRange::From(Bytes::new())), ReadMode::Linearizable);
-    tokio::spawn(async move {
+    spawn(async move {
         let mut dump = Dump { sender, gathered: BytesMut::new(), sum: Sha256::new(), length: 0 };
         if let Err(status) = dump.run(parts).await {
             // The client may be gone.

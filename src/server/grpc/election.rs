@@ -9,7 +9,7 @@ use crate::api::etcd::{Fault, key_value, lease_id, number};
 use crate::api::{Response as Answer, WatchRequest};
 use crate::ids::{KeyspaceId, LeaseId, Revision, WatchId};
 use crate::kv::{DeleteRange, KeyRange, Operation};
-use crate::server::gateway::{Gate, Told};
+use crate::server::gateway::{Gate, Told, spawn};
 use crate::watch::{Interest, WatchSpec};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -75,7 +75,7 @@ impl Election for ElectionService {
         let (sender, receiver) = tokio::sync::mpsc::channel(1);
         let (metadata, _, request) = request.into_parts();
         let (gate, name) = (Arc::clone(&self.0), request.name);
-        tokio::spawn(async move {
+        spawn(async move {
             tokio::select! {
                 () = sender.closed() => {}
                 ended = observe(&gate, &name, &sender) => {

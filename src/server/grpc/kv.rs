@@ -6,7 +6,7 @@ use super::{refused, stubs};
 use crate::api::etcd::proto::etcdserverpb as pb;
 use crate::api::etcd::{self, Fault, Standing, Wish};
 use crate::kv::{Applied, Query};
-use crate::server::gateway::Gate;
+use crate::server::gateway::{Gate, spawn};
 use std::sync::Arc;
 use tokio::sync::mpsc::Sender;
 use tonic::{Request, Response, Status};
@@ -94,7 +94,7 @@ impl stubs::kv_server::Kv for KvService {
             let _ = sender.send(Ok(pb::RangeStreamResponse { range_response: Some(counted) })).await;
         } else {
             let parts = Parts::new(&self.0, range, mode);
-            tokio::spawn(async move {
+            spawn(async move {
                 if let Err(status) = tell_parts(parts, &sender).await {
                     // The client may be gone.
                     let _ = sender.send(Err(status)).await;

@@ -7,7 +7,7 @@ use crate::api::etcd::{self, Wish, lease_id};
 use crate::api::{ReadMode, Request as Asked};
 use crate::ids::KeyspaceId;
 use crate::kv::Query;
-use crate::server::gateway::Gate;
+use crate::server::gateway::{Gate, spawn};
 use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -49,7 +49,7 @@ impl stubs::lease_server::Lease for LeaseService {
         let (sender, receiver) = tokio::sync::mpsc::channel(RENEWALS_WAITING_MAX);
         let (metadata, _, mut requests) = request.into_parts();
         let gate = Arc::clone(&self.0);
-        tokio::spawn(async move {
+        spawn(async move {
             while let Ok(Some(request)) = requests.message().await {
                 let answer = renew(&gate, request.id).await;
                 let has_failed = answer.is_err();

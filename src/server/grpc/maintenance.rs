@@ -72,6 +72,7 @@ impl stubs::maintenance_server::Maintenance for MaintenanceService {
         let Ok(kind) = pb::AlarmType::try_from(request.alarm) else {
             return Err(refused(Fault::UnknownEnumeration));
         };
+        self.0.only_root().await.map_err(refused)?;
         // Alarms are told of as they are, not as this member may have seen them some time ago.
         self.read(Range {
             limit: 1,
@@ -114,10 +115,12 @@ impl stubs::maintenance_server::Maintenance for MaintenanceService {
         &self,
         _: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        self.0.only_root().await.map_err(refused)?;
         Ok(Response::new(pb::DefragmentResponse { header: None }))
     }
 
     async fn hash(&self, _: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
+        self.0.only_root().await.map_err(refused)?;
         let Hashed { standing, newest, hash, .. } = self.hashed(0).await?;
         Ok(Response::new(pb::HashResponse { header: Some(standing.header(newest)), hash }))
     }
@@ -126,6 +129,7 @@ impl stubs::maintenance_server::Maintenance for MaintenanceService {
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
+        self.0.only_root().await.map_err(refused)?;
         let Hashed { standing, newest, of, hash } = self.hashed(request.into_inner().revision).await?;
         Ok(Response::new(pb::HashKvResponse {
             header: Some(standing.header(newest)),
@@ -141,6 +145,7 @@ impl stubs::maintenance_server::Maintenance for MaintenanceService {
         &self,
         request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
+        self.0.only_root().await.map_err(refused)?;
         let (metadata, _, _) = request.into_parts();
         Ok(Response::new(while_led(&self.0, &metadata, dump::stream(&self.0))))
     }
@@ -149,6 +154,7 @@ impl stubs::maintenance_server::Maintenance for MaintenanceService {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        self.0.only_root().await.map_err(refused)?;
         let to = MemberId(request.into_inner().target_id);
         let (_, status) = self.0.status().await.map_err(refused)?;
         if status.leader != Some(status.member) {

@@ -90,7 +90,7 @@ pub(super) fn router(gate: &Arc<Gate>) -> axum::Router {
 }
 
 /// A fault as gRPC tells it.
-fn refused(fault: Fault) -> Status {
+pub(super) fn refused(fault: Fault) -> Status {
     let (text, code) = fault.text_and_code();
     Status::new(Code::from_i32(code as i32), text)
 }

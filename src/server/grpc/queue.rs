@@ -10,7 +10,7 @@ use crate::kv::{
     KeyValue, LeaseCommand, LeaseOutcome, Operation, OperationResult, Outcome, Put, Query, Range, Sort,
     SortBy, SortOrder, Txn,
 };
-use crate::server::gateway::{Gate, Told};
+use crate::server::gateway::{Gate, Told, spawn};
 use crate::watch::{Interest, WatchSpec};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::sync::Arc;
@@ -70,7 +70,7 @@ impl Drop for Leaving {
     fn drop(&mut self) {
         let Some(made_at) = self.made_at else { return };
         let (gate, key) = (Arc::clone(&self.gate), self.key.clone());
-        tokio::spawn(async move {
+        spawn(async move {
             let delete = DeleteRange { range: KeyRange::Key(key.clone()), wants_previous: false };
             // If it is not done, the lease does it.
             let _ = if_created_at(&gate, &key, made_at, Operation::DeleteRange(delete)).await;
@@ -91,7 +91,7 @@ struct Entered {
 async fn enter_line(gate: &Arc<Gate>, key: &Bytes, lease: LeaseId, value: &Bytes) -> Result<Entered, Status> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let (gate, key, value) = (Arc::clone(gate), key.clone(), value.clone());
-    tokio::spawn(async move {
+    spawn(async move {
         let entered = enter(&gate, &key, lease, &value).await.map(|(revision, is_made, is_other)| {
             let leaving = Leaving { gate: Arc::clone(&gate), key, made_at: is_made.then_some(revision) };
             Entered { revision, is_other, leaving }

@@ -12,7 +12,7 @@ use crate::api::etcd::{self, Fault, NotWatched, Standing};
 use crate::api::{Certainty, Refusal, Response as Answer, WatchAnswer, WatchRequest};
 use crate::ids::{KeyspaceId, Revision, Ticket, WatchId};
 use crate::limits::{GATEWAY_PATIENCE_MILLIS, GATEWAY_RETRY_MILLIS};
-use crate::server::gateway::{Gate, Told, WatchStream};
+use crate::server::gateway::{Gate, Told, WatchStream, spawn};
 use crate::watch::{Batch, WatchSpec};
 use pb::watch_request::RequestUnion;
 use std::collections::BTreeMap;
@@ -72,7 +72,7 @@ pub(in super::super) fn converse(
         creating: None,
         progress: None,
     };
-    tokio::spawn(conversation.run(Box::pin(requests)));
+    spawn(conversation.run(Box::pin(requests)));
     Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver))
 }
 

@@ -9,13 +9,14 @@ mod metrics;
 mod monitoring;
 mod streams;
 
-use super::gateway::Gate;
-use super::grpc::Services;
+use super::gateway::{Gate, found};
+use super::grpc::{Services, refused};
 use crate::limits::GRPC_MESSAGE_BYTES_MAX;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::Response;
 use axum::routing::post;
 use bytes::Bytes;
@@ -32,17 +33,17 @@ const BODY_BYTES_MAX: usize = GRPC_MESSAGE_BYTES_MAX / 3 * 4 + 4;
 /// What serves gRPC, and JSON beside it; what flows in and out is bounded.
 pub(super) fn beside(grpc: Router, gate: &Arc<Gate>) -> Router {
     let json = router(gate).layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+    let asked = axum::middleware::from_fn_with_state(Arc::clone(gate), asked_by);
     let flow = axum::middleware::from_fn_with_state(flow::Flow::new(), flow::bounded);
-    grpc.merge(json).fallback(nothing_here).layer(flow)
+    grpc.merge(json).fallback(nothing_here).layer(asked).layer(flow)
 }
 
 /// What serves JSON, by paths.
 fn router(gate: &Arc<Gate>) -> Router {
-    use super::grpc::stubs::auth_server::Auth as _;
-    use super::grpc::stubs::cluster_server::Cluster as _;
     use super::grpc::stubs::kv_server::Kv as _;
     use super::grpc::stubs::lease_server::Lease as _;
     use super::grpc::stubs::maintenance_server::Maintenance as _;
+    use super::grpc::stubs::{auth_server::Auth as _, cluster_server::Cluster as _};
     use super::grpc::{Election as _, Lock as _};
     let services = Arc::new(Services::new(gate));
     let mut router = Router::new();
@@ -87,7 +88,21 @@ fn router(gate: &Arc<Gate>) -> Router {
         "/v3/maintenance/hashkv" => maintenance.hash_kv;
         "/v3/auth/status" => auth.auth_status;
         "/v3/auth/enable" => auth.auth_enable;
+        "/v3/auth/disable" => auth.auth_disable;
         "/v3/auth/authenticate" => auth.authenticate;
+        "/v3/auth/user/add" => auth.user_add;
+        "/v3/auth/user/get" => auth.user_get;
+        "/v3/auth/user/list" => auth.user_list;
+        "/v3/auth/user/delete" => auth.user_delete;
+        "/v3/auth/user/changepw" => auth.user_change_password;
+        "/v3/auth/user/grant" => auth.user_grant_role;
+        "/v3/auth/user/revoke" => auth.user_revoke_role;
+        "/v3/auth/role/add" => auth.role_add;
+        "/v3/auth/role/get" => auth.role_get;
+        "/v3/auth/role/list" => auth.role_list;
+        "/v3/auth/role/delete" => auth.role_delete;
+        "/v3/auth/role/grant" => auth.role_grant_permission;
+        "/v3/auth/role/revoke" => auth.role_revoke_permission;
         "/v3/lock/lock" => lock.lock;
         "/v3/lock/unlock" => lock.unlock;
         "/v3/election/campaign" => election.campaign;
@@ -98,10 +113,31 @@ fn router(gate: &Arc<Gate>) -> Router {
     streams::routes(router, &services, gate).merge(monitoring::router(gate))
 }
 
+/// Paths of those who are about to say who they are: what they said before does not matter (etcd's rule).
+const LOGINS: [&str; 2] = ["/etcdserverpb.Auth/Authenticate", "/v3/auth/authenticate"];
+
+/// Serves a request for whoever shows the token that comes with it.
+async fn asked_by(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    if LOGINS.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    let headers = request.headers().clone();
+    let is_grpc = is_grpc(&headers);
+    match found(&gate, &headers, next.run(request)).await {
+        Ok(response) => response,
+        Err(fault) if is_grpc => refused(fault).into_http(),
+        Err(fault) => failed(&refused(fault)),
+    }
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.starts_with("application/grpc"))
+}
+
 /// A path that nobody serves; over gRPC that is a status of its own.
 async fn nothing_here(headers: HeaderMap) -> Response {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    if kind.is_some_and(|kind| kind.starts_with("application/grpc")) {
+    if is_grpc(&headers) {
         return Status::unimplemented("mainstay: no such call").into_http();
     }
     respond(StatusCode::NOT_FOUND, "text/plain", "404 page not found\n")

@@ -1,0 +1,71 @@
+//! Passwords: hashed with argon2id where a request comes in, so that neither the log nor the shard ever sees one.
+//!
+//! Always: a hash has salt of its own; comparing takes as long whether there is such a user or not. Left out: which users
+//! there are.
+
+use super::Gate;
+use crate::api::etcd::Fault;
+use crate::auth::Secret;
+use crate::limits::AUTH_TOKEN_KEY_BYTES;
+use argon2::Argon2;
+use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
+use bytes::Bytes;
+use rustix::rand::{GetRandomFlags, getrandom};
+
+/// Bytes of chance in a hash (RFC 9106).
+const SALT_BYTES: usize = 16;
+
+/// Bytes of chance. None if the machine has none to give.
+fn chance<const N: usize>() -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    let count = getrandom(&mut bytes, GetRandomFlags::empty()).ok()?;
+    (count == N).then_some(bytes)
+}
+
+fn hash(password: &str) -> Option<Secret> {
+    let salt = SaltString::encode_b64(&chance::<SALT_BYTES>()?).ok()?;
+    let hashed = Argon2::default().hash_password(password.as_bytes(), &salt).ok()?;
+    Some(Secret(Bytes::from(hashed.to_string())))
+}
+
+/// Whether a password is the one that `secret` was made of. Without a secret it takes as long, and is not.
+pub(super) fn is_right(password: &str, secret: Option<&Secret>) -> bool {
+    let Some(secret) = secret else {
+        let _ = hash(password);
+        return false;
+    };
+    let known = core::str::from_utf8(&secret.0).ok().and_then(|text| PasswordHash::new(text).ok());
+    known.is_some_and(|known| Argon2::default().verify_password(password.as_bytes(), &known).is_ok())
+}
+
+/// A key for tokens.
+pub(in super::super) fn new_token_key() -> Result<Secret, Fault> {
+    let key = chance::<AUTH_TOKEN_KEY_BYTES>().ok_or(Fault::Unexpected)?;
+    Ok(Secret(Bytes::copy_from_slice(&key)))
+}
+
+impl Gate {
+    /// What a password is compared with from now on. It takes some tens of milliseconds, on a thread of its own.
+    ///
+    /// # Errors
+    /// This member is ending.
+    pub(in super::super) async fn hash_password(&self, password: String) -> Result<Secret, Fault> {
+        let _place = self.hashing.acquire().await.map_err(|_| Fault::Stopped)?;
+        let hashed = tokio::task::spawn_blocking(move || hash(&password)).await;
+        hashed.ok().flatten().ok_or(Fault::Unexpected)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_right_for_its_own_hash_and_no_two_hashes_are_equal() {
+        let (one, other) = (hash("pw").expect("it can be hashed"), hash("pw").expect("it can be hashed"));
+        assert_ne!(one, other);
+        assert!(is_right("pw", Some(&one)) && is_right("pw", Some(&other)));
+        assert!(!is_right("PW", Some(&one)) && !is_right("pw", None));
+        assert!(!is_right("pw", Some(&Secret(Bytes::from_static(b"no hash")))));
+    }
+}
