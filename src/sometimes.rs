@@ -107,6 +107,8 @@ markers! {
     LeaseCheckpointed "lease_checkpointed",
     LeaseStartedFromCheckpoint "lease_started_from_checkpoint",
     LeaseRenewedThroughTheLog "lease_renewed_through_the_log",
+    // Users.
+    WriteNotPermitted "write_not_permitted",
     // Space.
     SpaceAlarmProposed "space_alarm_proposed",
     // Watches.

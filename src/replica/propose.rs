@@ -16,7 +16,7 @@ use crate::ids::{BootMicros, KeyspaceId, LogIndex, SessionId, Term, Ticket};
 use crate::kv::Command;
 use crate::limits::{PROPOSALS_WAITING_BYTES_MAX, PROPOSALS_WAITING_MAX};
 use crate::raft::{Position, RoleName};
-use crate::sometimes;
+use crate::{planted, sometimes};
 use bytes::Bytes;
 use wal_format::{EntryHeader, EntryKind};
 
@@ -116,6 +116,14 @@ impl Replica {
         proposal: Proposal,
         outputs: &mut Vec<Output>,
     ) {
+        // Catalogue 36: the member that takes the request decides, and nobody after it.
+        if planted!(36)
+            && let Ok(command) = crate::api::decode_command(&proposal.body)
+            && let Err(refusal) = self.auth.may_run(proposal.who, &command, &self.store)
+        {
+            outputs.push(group::reply(ticket, Response::Refused(refusal.into())));
+            return;
+        }
         let refusal = match self.propose(now, Asker::Client(ticket), &proposal) {
             Ok(()) => return,
             Err(Refusal::NotLeader { leader: Some(leader) }) if leader != self.setup.me => {

@@ -16,6 +16,7 @@ use crate::api::{ReadMode, Refusal, Response, UsersAnswer, UsersRequest};
 use crate::auth::{AuthCommand, AuthQuery, AuthRefusal, Who};
 use crate::ids::{AuthRevision, BootMicros, Principal};
 use crate::kv::{Command, Query};
+use crate::planted;
 use bytes::Bytes;
 use wal_format::{EntryHeader, EntryKind};
 
@@ -73,7 +74,8 @@ impl Replica {
 
     /// Whether an entry may be run that asks for `command`.
     pub(super) fn may_run(&self, who: Who, command: &Command) -> Result<(), AuthRefusal> {
-        if self.auth.is_enabled() { self.auth.may_run(who, command, &self.store) } else { Ok(()) }
+        let is_asked = self.auth.is_enabled() && !planted!(36);
+        if is_asked { self.auth.may_run(who, command, &self.store) } else { Ok(()) }
     }
 
     /// Whether anything that `who` asks for may be found in the memory of sessions.

@@ -4,16 +4,20 @@
 //! count on. While a lease lasts its holder attaches keys to it, or takes one away from whichever lease has it, so that keys
 //! go from lease to lease. Always: what each lease was promised and when it ended are written down on the true line of time,
 //! for `check::judge_lease`; no other client reads or writes these keys, but there are watches on them, and all
-//! revisions count. Left out: what holders read.
+//! revisions count. In half of the runs permissions count, and keys are attached by a user who gains and loses the permission
+//! for it all the time, often while a key is on its way. Left out: what holders read.
 
 use super::clock::TrueMicros;
 use super::events::{Event, Queue};
 use super::fault_plan::FaultPlan;
 use super::random::Random;
-use crate::api::{Certainty, EncodedCommand, Request, Response};
+use crate::api::{Certainty, EncodedCommand, Request, Response, UsersRequest};
+use crate::auth::{Access, AuthCommand, Secret, Who};
 use crate::check::{Counted, LeaseHistory, Renewal, Told};
-use crate::ids::{KeyspaceId, LeaseId};
-use crate::kv::{Applied, Command, Grant, LeaseCommand, LeaseOutcome, Outcome, Put};
+use crate::ids::{AuthRevision, KeyspaceId, LeaseId, Principal, Ticket};
+use crate::kv::{Applied, Command, Grant, KeyRange, LeaseCommand, LeaseOutcome, Outcome, Put};
+use crate::limits::AUTH_TOKEN_KEY_BYTES;
+use crate::replica::Input;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -68,6 +72,9 @@ pub(super) struct Holders {
     /// Whether nothing hinders clocks and members any more.
     is_calm: bool,
     is_open: bool,
+    /// Whether there are users, and the revision of what they may do, as the log says.
+    has_users: bool,
+    auth_revision: AuthRevision,
     random: Random,
 }
 
@@ -88,7 +95,15 @@ struct Attempt {
     lease: LeaseId,
     /// The place of the renewal among those of its lease; `None` if it asks for something else.
     renewal: Option<usize>,
-    request: Request,
+    who: Who,
+    asking: Asking,
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub(super) enum Asking {
+    Client(Request),
+    Users(AuthCommand),
 }
 
 impl Holders {
@@ -109,6 +124,8 @@ impl Holders {
             puts_count: 0,
             is_calm: false,
             is_open: true,
+            has_users: random.below(2) == 0,
+            auth_revision: AuthRevision(1),
             random,
         }
     }
@@ -119,8 +136,22 @@ impl Holders {
     }
 
     /// Where an attempt goes, and what it asks.
-    pub(super) fn asked(&self, ticket: u64) -> Option<(usize, &Request)> {
-        self.attempt(ticket).map(|attempt| (attempt.member, &attempt.request))
+    pub(super) fn asked(&self, ticket: u64) -> Option<(usize, Input)> {
+        let Attempt { member, who, asking, .. } = self.attempt(ticket)?;
+        let (ticket, who) = (Ticket(ticket), *who);
+        let input = match asking.clone() {
+            Asking::Client(request) => Input::Client { ticket, who, request },
+            Asking::Users(command) => {
+                let request = UsersRequest::Change { stamp: None, command };
+                Input::Users { ticket, who, request }
+            }
+        };
+        Some((*member, input))
+    }
+
+    /// The log says that users and roles are at this revision.
+    pub(super) fn users_are_at(&mut self, revision: AuthRevision) {
+        self.auth_revision = revision;
     }
 
     /// What happened to every lease that was asked for.
@@ -283,15 +314,47 @@ impl Holders {
         let put = Command::Put(Put { lease: named, ..Put::new(key, value) });
         let command = EncodedCommand::encode(&put).expect("a small put is within every limit");
         let request = Request::Write { keyspace: KeyspaceId::FIRST, stamp: None, command };
-        let attempt = Attempt {
-            holder,
-            member: self.random.position(self.members_count),
-            lease,
-            renewal: None,
-            request,
-        };
+        if !self.has_users {
+            self.say(now, (holder, lease), (Who::Cluster, Asking::Client(request)), queue);
+            return;
+        }
+        let principal = Principal(1 + u32::try_from(self.random.below(2)).unwrap_or(0));
+        let who = Who::User { principal, revision: self.auth_revision };
+        self.say(now, (holder, lease), (who, Asking::Client(request)), queue);
+        for _ in 0..self.random.below(4) {
+            let change = self.any_change();
+            self.say(now, (holder, LeaseId(0)), (Who::Cluster, Asking::Users(change)), queue);
+        }
+    }
+
+    /// Something about users. All of it is said again and again, because any of it may be lost.
+    fn any_change(&mut self) -> AuthCommand {
+        let (root, user, role) = ("root".to_owned(), "holder".to_owned(), "attaching".to_owned());
+        let range = KeyRange::Span { start: KEY_PREFIX.into(), end: "held0".into() };
+        match self.random.below(12) {
+            0 => AuthCommand::AddUser { name: root, secret: None },
+            1 => AuthCommand::AddUser { name: user, secret: None },
+            2 => AuthCommand::GrantRole { user: root.clone(), role: root },
+            3 => AuthCommand::AddRole { name: role },
+            4 => AuthCommand::GrantRole { user, role },
+            5 => AuthCommand::Enable { token_key: Secret(Bytes::from_static(&[7; AUTH_TOKEN_KEY_BYTES])) },
+            6 => AuthCommand::Disable,
+            7 | 8 => AuthCommand::RevokePermission { role, range },
+            _ => AuthCommand::GrantPermission { role, range, access: Access::Write },
+        }
+    }
+
+    /// Asks any member for something, and does not wait for the answer.
+    fn say(
+        &mut self,
+        now: TrueMicros,
+        (holder, lease): (usize, LeaseId),
+        (who, asking): (Who, Asking),
+        queue: &mut Queue,
+    ) {
+        let member = self.random.position(self.members_count);
         let ticket = TICKETS_FROM + self.attempts.len() as u64;
-        self.attempts.push(attempt);
+        self.attempts.push(Attempt { holder, member, lease, renewal: None, who, asking });
         let delay = self.random.waiting_time(300);
         queue.plan(now.after(delay), Event::HolderRequest { ticket });
     }
@@ -306,7 +369,8 @@ impl Holders {
         let member = self.random.position(self.members_count);
         let ticket = TICKETS_FROM + self.attempts.len() as u64;
         self.loops[holder].waits_for = Some(self.attempts.len());
-        self.attempts.push(Attempt { holder, member, lease, renewal: Some(renewal), request });
+        let (who, asking) = (Who::Cluster, Asking::Client(request));
+        self.attempts.push(Attempt { holder, member, lease, renewal: Some(renewal), who, asking });
         let delay = self.random.waiting_time(300);
         queue.plan(now.after(delay), Event::HolderRequest { ticket });
         self.wake_after(now, holder, patience, queue);

@@ -10,11 +10,8 @@ use super::invariants::{Broken, holds};
 use super::run::{Mishap, Run};
 use super::trace::Trace;
 use crate::api::Response;
-use crate::auth::Who;
 use crate::check::{LeaseBounds, LeaseHistory, judge_lease};
-use crate::ids::Ticket;
 use crate::kv::{Applied, LeaseOutcome, Outcome, StoreRefusal};
-use crate::replica::Input;
 
 /// How long it may take a calm cluster from a lease's running out to the commit of its end.
 const COMMIT_MICROS: u64 = 500_000;
@@ -25,14 +22,13 @@ const END_MICROS_MAX: u64 = 12_000_000;
 impl Run {
     /// A holder's request arrives at its member.
     pub(super) fn holder_request_arrives(&mut self, ticket: u64, trace: &mut Trace) -> Result<(), Broken> {
-        let Some((member, request)) = self.holders.asked(ticket) else {
+        let Some((member, input)) = self.holders.asked(ticket) else {
             return Ok(());
         };
-        let request = request.clone();
         trace.record(
             self.now,
             [10, ticket, member as u64, 0],
-            format_args!("m{} is asked {request:?}", member + 1),
+            format_args!("m{} is asked {input:?}", member + 1),
         );
         match self.mishap(!self.network.hears_clients(member), ticket) {
             Some(Mishap::Late(at)) => {
@@ -40,9 +36,7 @@ impl Run {
                 Ok(())
             }
             Some(Mishap::Lost) => Ok(()),
-            None => {
-                self.give(member, Input::Client { ticket: Ticket(ticket), who: Who::Nobody, request }, trace)
-            }
+            None => self.give(member, input, trace),
         }
     }
 
@@ -67,6 +61,7 @@ impl Run {
 
     /// Takes in what was committed about leases in this event.
     pub(super) fn note_leases(&mut self) -> Result<(), Broken> {
+        self.holders.users_are_at(self.truth.witness.auth_revision());
         for news in self.truth.witness.take_lease_news() {
             let bounds = self.lease_bounds();
             if let Some(ended) = self.holders.note(self.now, news) {

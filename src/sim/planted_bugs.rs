@@ -39,6 +39,7 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(33, "a read before the term's no-op is committed"),
     bug(34, "client leases renewed by a leader that was deposed and does not know it"),
     bug(35, "a retry applied twice"),
+    bug(36, "a permission decided by the member that takes the request, outside apply"),
     bug(37, "a watch from now on that begins at whatever its member has"),
     bug(39, "a bad frame taken for a torn tail although valid ones follow"),
     bug(42, "writes that are not synced"),

@@ -779,7 +779,7 @@ impl Run {
         let Some(request) = self.clients.arrive(self.now, attempt, boot, floor, &mut self.queue) else {
             return Ok(());
         };
-        let input = Input::Client { ticket: Ticket(attempt), who: Who::Nobody, request };
+        let input = Input::Client { ticket: Ticket(attempt), who: Who::Cluster, request };
         self.give(member, input, trace)
     }
 

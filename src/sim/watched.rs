@@ -74,7 +74,7 @@ impl Run {
         self.watchers.reached(stream, this.boot);
         let input = Input::Watch {
             ticket: Ticket(TICKETS_OF_WATCHES + request as u64),
-            who: Who::Nobody,
+            who: Who::Cluster,
             stream: StreamId(stream as u64),
             name: WatchId(1),
             request: asked,
@@ -160,7 +160,7 @@ impl Run {
         let request = Request::Write { keyspace: KeyspaceId::FIRST, stamp: None, command };
         self.give(
             member,
-            Input::Client { ticket: Ticket(TICKET_OF_COMPACTION), who: Who::Nobody, request },
+            Input::Client { ticket: Ticket(TICKET_OF_COMPACTION), who: Who::Cluster, request },
             trace,
         )
     }

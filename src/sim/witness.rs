@@ -10,9 +10,11 @@ use super::holders::{LeaseNews, is_held_key};
 use super::invariants::{Broken, holds};
 use super::random::fingerprint;
 use crate::api::decode_command;
+use crate::auth::{Auth, Who};
 use crate::check::{CommittedWrite, WriteId};
-use crate::ids::{LeaseId, LogIndex, Revision, SessionId, Term};
-use crate::kv::{Command, LeaseCommand, LeaseLife};
+use crate::ids::{AuthRevision, LeaseId, LogIndex, Principal, Revision, SessionId, Term};
+use crate::kv::{Command, LeaseCommand, LeaseLife, Store};
+use crate::sometimes;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use wal_format::{EntryHeader, EntryKind};
@@ -41,6 +43,12 @@ pub(super) struct Witness {
     lease_news: Vec<LeaseNews>,
     /// The highest revision that anybody asked to compact to.
     compacted: Revision,
+    /// Who may do what.
+    auth: Auth,
+}
+
+fn who_asked(header: &EntryHeader) -> Who {
+    Who::of_entry(Principal(header.principal), AuthRevision(header.auth_revision))
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +71,11 @@ impl Witness {
     /// How far the history was compacted, at the most.
     pub(super) const fn compacted(&self) -> Revision {
         self.compacted
+    }
+
+    /// The revision of who may do what.
+    pub(super) const fn auth_revision(&self) -> AuthRevision {
+        self.auth.revision()
     }
 
     /// Whether a copy of the write is committed.
@@ -157,7 +170,14 @@ impl Witness {
                 }
             }
             EntryKind::Command => self.commit_write(index, &header, &record.slice_ref(body))?,
-            EntryKind::NoOp | EntryKind::Configuration | EntryKind::StateCheck | EntryKind::Users => {}
+            EntryKind::Users => {
+                let may = self.auth.may_administer(who_asked(&header));
+                if let (Ok(()), Ok(command)) = (may, crate::auth::decode_command(&record.slice_ref(body))) {
+                    // What is refused changes nothing.
+                    let _ = self.auth.apply(&command);
+                }
+            }
+            EntryKind::NoOp | EntryKind::Configuration | EntryKind::StateCheck => {}
         }
         Ok(Term(header.term))
     }
@@ -169,6 +189,11 @@ impl Witness {
                 explanation: format!("the command of entry {index} does not decode"),
             });
         };
+        // What the store holds does not matter to a run's users: they may write all keys of leases, or none.
+        if self.auth.may_run(who_asked(header), &command, &Store::new()).is_err() {
+            sometimes!(WriteNotPermitted);
+            return Ok(());
+        }
         let is_of_others = match &command {
             Command::Lease(command) => {
                 self.commit_lease(command);
