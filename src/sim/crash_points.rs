@@ -1,56 +1,117 @@
-//! Every crash point of one fixed script: the same run again and again, dying at another completion of a disk each time.
+//! Every crash point of fixed scripts: the same run again and again, dying at another completion of a disk each time.
 //!
-//! Chance finds the crash that is likely; this finds the one that is not. The script is a calm cluster of three under
-//! ordinary load that makes and fills several segments. A first run counts each member's completions; then one run for
-//! each of them, and each in two manners: the write or the new segment is still under way when the process dies, or is
-//! done and the process was not told. The nested points die a second time, at one of the first completions of the
-//! recovery from the first death.
+//! Chance finds the crash that is likely; this finds the one that is not. Both scripts are clusters of three under
+//! ordinary load. In the first nothing goes wrong, and several segments are made and filled. In the second snapshots are
+//! cut every ten entries, the log is trimmed behind them, and members are cut off until they need one: so files
+//! are written, renamed, read and removed, segments recycled, logs begun anew. A first run counts each member's
+//! completions; then one run for each of them, and each in two manners: the write, the file or the new segment is still
+//! under way when the process dies, or is done and the process was not told. The nested points die a second time, at one
+//! of the first completions of the recovery from the first death.
 //!
-//! Always: up to its first death a run is the script, to the event, because one seed decides all of it; afterwards
+//! Always: up to its first death a run is its script, to the event, because one seed decides all of it; afterwards
 //! every invariant is checked, and the cluster must come to rest whole, as after any faults.
 
+use super::events::Fault;
 use super::fault_plan::FaultPlan;
 use super::member::CrashPoint;
 use super::run::{Outcome, Run, RunOptions};
 use super::trace::Trace;
+use crate::replica::SnapshotPolicy;
 use core::fmt;
 
-/// The script's seed; any would do.
+/// The seed of both scripts; any would do.
 const SEED: u64 = 7;
 
-/// How long the script is. Enough for three segments of each member.
-const SCRIPT_MICROS: u64 = 1_000_000;
-
-/// How many completions of a recovery are died at.
-const NESTED_MAX: u64 = 4;
-
-/// The script's members.
+/// The members of both scripts.
 const MEMBERS_COUNT: usize = 3;
 
-/// Where one run of the script dies.
+/// What the members do until one of them dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Script {
+    /// They write.
+    Log,
+    /// They write, and cut, trim, send and install snapshots.
+    Snapshots,
+}
+
+/// Where one run of a script dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeathAt {
+    script: Script,
     member: usize,
     first: CrashPoint,
     second: Option<CrashPoint>,
 }
 
-/// The points of the whole script, the nested ones last.
+/// The points of both scripts; of each the nested ones come last.
 pub fn crash_points() -> Vec<DeathAt> {
-    let mut script = Run::with_plan(options(), plan());
-    // An invariant that the script itself breaks is found again in every run of a point.
-    let _ = script.live_through(&mut Trace::hashed());
-    let mut single = Vec::new();
-    for (member, completions_count) in script.completions_of_script().into_iter().enumerate() {
-        single.extend(points(completions_count).map(|first| DeathAt { member, first, second: None }));
+    [Script::Log, Script::Snapshots].into_iter().flat_map(Script::points).collect()
+}
+
+impl Script {
+    fn points(self) -> Vec<DeathAt> {
+        let mut run = self.run();
+        // An invariant that the script itself breaks is found again in every run of a point.
+        let _ = run.live_through(&mut Trace::hashed());
+        let mut single = Vec::new();
+        for (member, completions_count) in run.completions_of_script().into_iter().enumerate() {
+            let at = |first| DeathAt { script: self, member, first, second: None };
+            single.extend(points(completions_count).map(at));
+        }
+        let again = |death: &DeathAt| {
+            let death = *death;
+            points(self.nested_max()).map(move |second| DeathAt { second: Some(second), ..death })
+        };
+        let nested: Vec<DeathAt> = single.iter().flat_map(again).collect();
+        single.extend(nested);
+        single
     }
-    let again = |death: &DeathAt| {
-        let death = *death;
-        points(NESTED_MAX).map(move |second| DeathAt { second: Some(second), ..death })
-    };
-    let nested: Vec<DeathAt> = single.iter().flat_map(again).collect();
-    single.extend(nested);
-    single
+
+    /// How many completions of a recovery are died at.
+    const fn nested_max(self) -> u64 {
+        match self {
+            Self::Log => 4,
+            Self::Snapshots => 1,
+        }
+    }
+
+    fn run(self) -> Run {
+        let faults_micros = match self {
+            // Enough for three segments of each member.
+            Self::Log => 1_000_000,
+            // Enough for each member to be sent a snapshot.
+            Self::Snapshots => 1_500_000,
+        };
+        Run::with_plan(RunOptions { seed: SEED, faults_micros }, self.plan())
+    }
+
+    fn plan(self) -> FaultPlan {
+        let plan = FaultPlan {
+            segment_bytes: 128 * 1_024,
+            election_micros: 100_000,
+            down_micros: 60_000,
+            ..FaultPlan::without_faults(MEMBERS_COUNT)
+        };
+        match self {
+            Self::Log => plan,
+            Self::Snapshots => FaultPlan {
+                snapshots: SnapshotPolicy {
+                    entries: 10,
+                    log_bytes: 100_000,
+                    patience_bytes: 0,
+                    micros: 400_000,
+                    hot_entries: 3,
+                    hot_bytes: 2_000,
+                    bytes_per_second: 2_000_000,
+                    piece_bytes: 4_096,
+                    retry_micros: 20_000,
+                },
+                partition_micros: 800_000,
+                ..plan
+            }
+            .with_interval(Fault::Partition, 400_000),
+        }
+    }
 }
 
 /// The first so many completions, in both manners.
@@ -61,28 +122,18 @@ fn points(completions_count: u64) -> impl Iterator<Item = CrashPoint> {
 
 /// Runs the script up to that death, and on.
 pub fn run_crash_point(death: DeathAt, trace: &mut Trace) -> Outcome {
-    let mut run = Run::with_plan(options(), plan());
+    let mut run = death.script.run();
     run.members[death.member].deaths = [Some(death.first), death.second].into_iter().flatten().collect();
     run.finish(trace)
-}
-
-const fn options() -> RunOptions {
-    RunOptions { seed: SEED, faults_micros: SCRIPT_MICROS }
-}
-
-fn plan() -> FaultPlan {
-    FaultPlan {
-        segment_bytes: 128 * 1_024,
-        election_micros: 100_000,
-        down_micros: 60_000,
-        ..FaultPlan::without_faults(MEMBERS_COUNT)
-    }
 }
 
 impl fmt::Display for DeathAt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let manner = |point: CrashPoint| if point.is_torn { "under way" } else { "done" };
         let first = self.first;
+        if self.script == Script::Snapshots {
+            write!(f, "snapshots are cut and ")?;
+        }
         write!(f, "m{} dies at completion {}, {}", self.member + 1, first.completions_left, manner(first))?;
         if let Some(second) = self.second {
             write!(f, "; again at {} of its recovery, {}", second.completions_left, manner(second))?;
@@ -98,7 +149,7 @@ mod tests {
     #[test]
     fn whatever_completion_a_member_dies_at_the_cluster_comes_to_rest() {
         let points = crash_points();
-        assert!(points.len() > 1_000, "the script has {} points", points.len());
+        assert!(points.len() > 1_000, "the scripts have {} points", points.len());
         let mut deaths = 0;
         // The first writes of all, then some of everything; `mainstay sim --crash-points` runs them all.
         for (at, death) in points.iter().enumerate() {
@@ -109,6 +160,16 @@ mod tests {
             }
         }
         assert!(deaths > 20, "the members died {deaths} times");
+    }
+
+    #[test]
+    fn in_the_second_script_snapshots_are_cut_sent_and_installed_and_logs_trimmed() {
+        let outcome = Script::Snapshots.run().finish(&mut Trace::hashed());
+        assert_eq!(outcome.failure, None);
+        for marker in ["snapshot_cut", "log_trimmed", "snapshot_offered", "snapshot_installed"] {
+            let times = outcome.markers.counts().get(marker).copied().unwrap_or(0);
+            assert!(times > 1, "{marker} was passed {times} times; {:?}", outcome.markers);
+        }
     }
 
     #[cfg(feature = "planted")]

@@ -236,6 +236,17 @@ impl FaultPlan {
         if is_exact { mean } else { random.waiting_time(mean) }
     }
 
+    /// The same plan with this fault at this mean interval.
+    #[must_use]
+    pub(super) fn with_interval(mut self, fault: Fault, micros: u64) -> Self {
+        for (kind, interval) in Fault::ALL.iter().zip(&mut self.intervals) {
+            if *kind == fault {
+                *interval = micros;
+            }
+        }
+        self
+    }
+
     /// The mean interval of `fault`; zero for never.
     pub(super) fn interval(&self, fault: Fault) -> u64 {
         Fault::ALL
