@@ -12,6 +12,7 @@ mod explore;
 
 use crate::sim::{
     Campaign, DeathAt, Outcome, RunOptions, Tally, Trace, crash_points, run as run_seed, run_crash_point,
+    soak,
 };
 use clap::Args;
 use core::fmt;
@@ -50,9 +51,13 @@ pub(super) struct SimArgs {
     #[arg(long, requires = "seed", conflicts_with_all = ["trace", "json"])]
     trace_hash: bool,
 
-    /// Run one script once for every completion of a disk in it, a member dying there, and again in its recovery
+    /// Run scripts once for every completion of a disk in them, a member dying there, and again in its recovery
     #[arg(long, conflicts_with_all = ["seed", "seeds", "first", "minutes"])]
     crash_points: bool,
+
+    /// Instead of seeds: so many simulated hours of steady work, in which nothing may grow
+    #[arg(long, value_name = "H", conflicts_with_all = ["seed", "seeds", "first", "minutes", "crash_points"])]
+    soak_hours: Option<u64>,
 
     /// Run this many seeds [default: 100, or as many as fit into the budget]
     #[arg(long, value_name = "N")]
@@ -107,6 +112,9 @@ pub(super) fn run(arguments: SimArgs) -> ExitCode {
     if let Some(bugs) = arguments.planted.clone() {
         return planted(&arguments, &bugs);
     }
+    if let Some(hours) = arguments.soak_hours {
+        return soak_for(&arguments, hours);
+    }
     match arguments.seed {
         Some(seed) => one(&arguments, seed),
         None => many(&arguments),
@@ -133,6 +141,19 @@ fn one(arguments: &SimArgs, seed: u64) -> ExitCode {
     finish(arguments, &campaign, began.elapsed())
 }
 
+fn soak_for(arguments: &SimArgs, hours: u64) -> ExitCode {
+    let began = now();
+    let (outcome, [first, second]) = soak(hours, &mut Trace::hashed());
+    eprintln!("a member had at the most, in the first half: {first}");
+    eprintln!("and in the second: {second}");
+    if let Some(failure) = &outcome.failure {
+        eprintln!("broke {} at {}: {}", failure.invariant, failure.at, failure.explanation);
+    }
+    let mut campaign = Campaign::default();
+    campaign.add(0, &outcome);
+    finish(arguments, &campaign, began.elapsed())
+}
+
 fn many(arguments: &SimArgs) -> ExitCode {
     let points = if arguments.crash_points { crash_points() } else { Vec::new() };
     let unbounded = match points.len() as u64 {
@@ -150,7 +171,7 @@ fn many(arguments: &SimArgs) -> ExitCode {
         bug: 0,
     };
     if arguments.crash_points {
-        eprintln!("{} crash points of one script", work.seeds_max);
+        eprintln!("{} crash points of two scripts", work.seeds_max);
     } else {
         eprintln!("seeds from {}, {} simulated minutes each", work.first, work.minutes);
     }

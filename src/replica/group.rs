@@ -425,6 +425,8 @@ impl Replica {
             counts_leases: self.countdown.is_some(),
             watches_count: self.watches.watches_count(),
             queues: self.queues(),
+            log_bytes: self.entries.bytes(),
+            keyspace_bytes: self.store.bytes(),
             state_hash: self.state_hash,
         }
     }

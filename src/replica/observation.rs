@@ -41,6 +41,10 @@ pub struct Observation {
     pub watches_count: usize,
     /// Everything that could grow, and its bound.
     pub queues: [Queue; 13],
+    /// Bytes of the records of its log that it keeps in memory.
+    pub log_bytes: u64,
+    /// About how many bytes its keys take, with their histories.
+    pub keyspace_bytes: u64,
     /// Rolling hash of everything applied, in order: equal on all members at equal `applied`.
     pub state_hash: u64,
 }

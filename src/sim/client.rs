@@ -60,6 +60,7 @@ pub(super) struct Clients {
     /// For each operation the first answer of the store that arrived, even if it came too late to be heeded.
     first_answers: Vec<Option<Applied>>,
     members_count: usize,
+    think_micros: u64,
     answered_count: u64,
     /// Whether operations still begin.
     is_open: bool,
@@ -232,6 +233,7 @@ impl Clients {
             history: Vec::new(),
             first_answers: Vec::new(),
             members_count: plan.members_count,
+            think_micros: THINK_MICROS * plan.pace,
             answered_count: 0,
             is_open: true,
             habits: Habits::draw(&mut random),
@@ -641,7 +643,7 @@ impl Clients {
             operation.completed = (answer != Answer::Unknown).then_some(now.0);
             operation.answer = answer;
         }
-        let think = self.random.waiting_time(THINK_MICROS);
+        let think = self.random.waiting_time(self.think_micros);
         queue.plan(now.after(think), Event::Client { client, slot });
     }
 

@@ -104,6 +104,7 @@ impl Script {
                     hot_bytes: 2_000,
                     bytes_per_second: 2_000_000,
                     piece_bytes: 4_096,
+                    chunk_bytes: 4_096,
                     retry_micros: 20_000,
                 },
                 partition_micros: 800_000,

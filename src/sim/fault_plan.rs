@@ -82,6 +82,10 @@ pub(super) struct FaultPlan {
     pub(super) exceeds: bool,
     /// When members cut snapshots, and what they keep of their logs.
     pub(super) snapshots: SnapshotPolicy,
+    /// Whether it is steady work for a long time, in which nothing may grow.
+    pub(super) is_steady: bool,
+    /// How many times as long as usual everyone waits before asking for more.
+    pub(super) pace: u64,
     /// Mean interval of each kind of planned fault.
     pub(super) intervals: [u64; Fault::ALL.len()],
 }
@@ -208,6 +212,8 @@ impl FaultPlan {
             quota_bytes: 0,
             exceeds: false,
             snapshots: SnapshotPolicy::SERVER,
+            is_steady: false,
+            pace: 1,
             intervals: [0; Fault::ALL.len()],
         }
     }
@@ -226,6 +232,7 @@ impl FaultPlan {
             quota_bytes: self.quota_bytes,
             exceeds: self.exceeds,
             snapshots: self.snapshots,
+            pace: self.pace,
             ..Self::without_faults(self.members_count)
         }
     }

@@ -64,6 +64,7 @@ pub(super) struct Holders {
     /// What the log says remains of each lease that lives, in milliseconds.
     remaining: BTreeMap<LeaseId, u64>,
     members_count: usize,
+    think_micros: u64,
     /// By how much clocks are fast or slow at the most, over the whole run.
     drift_ppm: u32,
     leases_count: u64,
@@ -119,6 +120,7 @@ impl Holders {
             leases: BTreeMap::new(),
             remaining: BTreeMap::new(),
             members_count: plan.members_count,
+            think_micros: THINK_MICROS * plan.pace,
             drift_ppm: plan.drift_ppm,
             leases_count: 0,
             puts_count: 0,
@@ -198,7 +200,7 @@ impl Holders {
         let (lease, request) = match this.lease {
             Some((_, 0)) => {
                 this.lease = None;
-                let rest = self.random.waiting_time(THINK_MICROS);
+                let rest = self.random.waiting_time(self.think_micros);
                 self.wake_after(now, holder, rest, queue);
                 return;
             }

@@ -20,7 +20,8 @@
 //! | `holders`, `leases` | who holds leases, and whether they last and end as promised |
 //! | `watchers`, `watched` | who watches; how it gets there, and what must be true of it |
 //! | `campaign`, `tally` | many seeds summed up |
-//! | `crash_points` | one script, a crash at every completion of it |
+//! | `crash_points` | two scripts, a crash at every completion of them |
+//! | `soak` | hours of steady work, in which nothing may grow |
 //! | `planted_bugs` | the bugs that can be switched on, to see that the simulator finds them |
 //! | `trace`, `random` | what happened; chance |
 //!
@@ -53,6 +54,7 @@ mod random;
 mod run;
 mod served;
 mod snapshot_files;
+mod soak;
 mod storage_faults;
 mod tally;
 mod trace;
@@ -67,5 +69,6 @@ pub use clock::TrueMicros;
 pub use crash_points::*;
 pub use planted_bugs::*;
 pub use run::{Counts, Failure, Outcome, RunOptions, run};
+pub use soak::{Heights, soak};
 pub use tally::Tally;
 pub use trace::{LineSink, Trace};

@@ -24,13 +24,14 @@ use super::member::{Making, Member};
 use super::network::{Network, Shape, mangled};
 use super::random::{Random, mix};
 use super::served::Served;
+use super::soak::Heights;
 use super::storage_faults::Harm;
 use super::tally::Tally;
 use super::trace::Trace;
 use super::watchers::Watchers;
 use crate::api::{Refusal, Response};
 use crate::auth::Who;
-use crate::check::{Call, Violation, judge, picture};
+use crate::check::{Call, Violation, picture};
 use crate::client::retry::Setback;
 use crate::ids::{MemberId, Ticket};
 use crate::peer::{self, Body};
@@ -157,9 +158,10 @@ pub(super) struct Run {
     pub(super) random: Random,
     pub(super) counts: Counts,
     pub(super) faults: Tally,
+    pub(super) heights: [Heights; 2],
     served: Served,
     outputs: Vec<Output>,
-    violation: Option<Box<Violation>>,
+    pub(super) violation: Option<Box<Violation>>,
 }
 
 /// Runs one seed to its end, or to the first broken invariant.
@@ -186,7 +188,7 @@ impl Run {
             .collect();
         let clients = Clients::new(&plan, random.fork(), &mut queue);
         let holders = Holders::new(&plan, random.fork(), &mut queue);
-        let watchers = Watchers::new(plan.members_count, random.fork(), &mut queue);
+        let watchers = Watchers::new(&plan, random.fork(), &mut queue);
         Self {
             options,
             plan,
@@ -201,6 +203,7 @@ impl Run {
             random,
             counts: Counts::default(),
             faults: Tally::of(fault_names()),
+            heights: <[Heights; 2]>::default(),
             served: Served::default(),
             outputs: Vec::new(),
             violation: None,
@@ -212,6 +215,10 @@ impl Run {
         // What this thread passed before is another run's.
         sometimes::take().for_each(drop);
         let result = self.live_through(trace);
+        self.sum_up(result)
+    }
+
+    pub(super) fn sum_up(mut self, result: Result<(), Broken>) -> Outcome {
         self.counts.leaders = self.truth.leaders_count() as u64;
         self.counts.committed = self.truth.committed_count();
         self.counts.copies = self.truth.witness.copies_count();
@@ -245,7 +252,7 @@ impl Run {
             self.plan_fault(fault);
         }
         self.plan_compaction();
-        self.run_until(TrueMicros(self.options.faults_micros), trace)?;
+        self.live_until(TrueMicros(self.options.faults_micros), trace)?;
         if self.plan.keeps_minority_down {
             if self.random.below(2) == 0 {
                 let member = self.victim();
@@ -892,25 +899,6 @@ impl Run {
                 Err(Broken { invariant: "a_retry_gets_the_first_answer", explanation })
             }
             Ok(()) | Err(_) => Ok(()),
-        }
-    }
-
-    fn check_history(&mut self) -> Result<(), Broken> {
-        let order = self.truth.witness.order();
-        match judge(self.clients.history(), order) {
-            Ok(judged) => {
-                let along = judged.along_revisions;
-                self.counts.answered = along.writes + along.reads;
-                self.counts.not_done = along.not_done;
-                self.counts.unknown = along.unknown;
-                self.counts.undecided = u64::from(judged.search.undecided > 0);
-                Ok(())
-            }
-            Err(violation) => {
-                let explanation = violation.to_string();
-                self.violation = Some(violation);
-                Err(Broken { invariant: "the_history_is_strictly_serializable", explanation })
-            }
         }
     }
 }

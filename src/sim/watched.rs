@@ -149,7 +149,7 @@ impl Run {
         if self.plan.is_calm {
             return Ok(());
         }
-        let wait = self.random.waiting_time(COMPACTION_MICROS);
+        let wait = self.random.waiting_time(COMPACTION_MICROS * self.plan.pace);
         self.queue.plan(self.now.after(wait), Event::Compaction);
         let newest = self.truth.newest_revision().0;
         let behind = self.random.magnitude(1, 60) - 1;

@@ -8,6 +8,7 @@
 
 use super::clock::TrueMicros;
 use super::events::{Event, Queue};
+use super::fault_plan::FaultPlan;
 use super::random::Random;
 use crate::api::{Response, WatchAnswer, WatchRequest};
 use crate::check::{Heard, Leg, Way};
@@ -83,6 +84,7 @@ pub(super) struct Watchers {
     requests: Vec<(usize, WatchRequest)>,
     ways: Vec<Way>,
     members_count: usize,
+    decision_micros: u64,
     /// Whether clients still make trouble.
     is_open: bool,
     random: Random,
@@ -144,14 +146,15 @@ pub(super) struct Arrival {
 }
 
 impl Watchers {
-    /// Clients of a cluster of so many members, about to begin.
-    pub(super) fn new(members_count: usize, mut random: Random, queue: &mut Queue) -> Self {
+    /// Clients of the cluster of `plan`, about to begin.
+    pub(super) fn new(plan: &FaultPlan, mut random: Random, queue: &mut Queue) -> Self {
         let mut this = Self {
             clients: Vec::new(),
             streams: Vec::new(),
             requests: Vec::new(),
             ways: Vec::new(),
-            members_count,
+            members_count: plan.members_count,
+            decision_micros: DECISION_MICROS * plan.pace,
             is_open: true,
             random: random.fork(),
         };
@@ -199,7 +202,8 @@ impl Watchers {
             // It has decided sooner.
             return;
         }
-        let pause = if self.is_open { self.random.waiting_time(DECISION_MICROS) } else { DECISION_MICROS };
+        let pause =
+            if self.is_open { self.random.waiting_time(self.decision_micros) } else { DECISION_MICROS };
         self.plan_decision(watcher, now.after(pause + 1), queue);
         let Some(at) = self.clients[watcher].stream else {
             return self.connect(now, watcher, queue);
