@@ -125,6 +125,14 @@ real_processes() {
     fi
 }
 
+# Every third bug of the table, from one of the first three on: another third in the next run. scripts/sim-soak.sh looks for all.
+planted_bugs_are_found() {
+    local bugs
+    bugs=$(sed -n 's/^| \([0-9][0-9]*\) .*/\1/p' src/sim/PLANTED.md | awk -v first=$((RANDOM % 3)) 'NR % 3 == first')
+    timeout --kill-after=10 "$STEP_SECONDS_MAX" cargo run --quiet --release --bin mainstay --features planted -- \
+        sim --planted "${bugs//$'\n'/,}" --budget "$BUG_BUDGET"
+}
+
 # Members with a bug that clients can see: the run must fail, say that the history is impossible, and draw it.
 nemesis_finds_a_planted_bug() {
     local status=0
@@ -162,8 +170,7 @@ step "simulator, one seed twice" sim_repeats
 step "simulator, one seed in debug" sim_repeats_in_debug
 step "simulator, every crash point" "${MAINSTAY[@]}" sim --crash-points --json
 step "every schedule up to a bound" "${MAINSTAY[@]}" sim --explore --states "$EXPLORED_STATES" --json
-step "planted bugs are found" cargo run --quiet --release --bin mainstay --features planted -- \
-    sim --planted all --budget "$BUG_BUDGET"
+step "a third of the planted bugs is found" planted_bugs_are_found
 step "nemesis finds a planted bug" nemesis_finds_a_planted_bug
 step "a planted member is found out" cargo test --release --package mainstay --features planted \
     --test real_processes planted
