@@ -11,5 +11,7 @@ first=${2:-$(($(od -An -N4 -tu4 /dev/urandom) * 4096))}
 
 echo "seeds $first and the $seeds from there on, one simulated minute each"
 cargo run --quiet --release --bin mainstay -- sim --seeds "$seeds" --first "$first" --minutes 1 --json
+echo "every crash point"
+cargo run --quiet --release --bin mainstay -- sim --crash-points --json
 echo "planted bugs"
 cargo run --quiet --release --bin mainstay --features planted -- sim --planted all --json

@@ -52,8 +52,12 @@ pub(super) struct SimArgs {
     trace_hash: bool,
 
     /// Run scripts once for every completion of a disk in them, a member dying there, and again in its recovery
-    #[arg(long, conflicts_with_all = ["seed", "seeds", "first", "minutes"])]
+    #[arg(long, conflicts_with_all = ["seed", "seeds", "minutes"])]
     crash_points: bool,
+
+    /// Of the crash points at which a member dies twice, only every Nth, beginning with the one that --first says
+    #[arg(long, value_name = "N", requires = "crash_points", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    twice_every: u64,
 
     /// Instead of seeds: so many simulated hours of steady work, in which nothing may grow
     #[arg(long, value_name = "H", conflicts_with_all = ["seed", "seeds", "first", "minutes", "crash_points"])]
@@ -154,8 +158,19 @@ fn soak_for(arguments: &SimArgs, hours: u64) -> ExitCode {
     finish(arguments, &campaign, began.elapsed())
 }
 
+/// All points at which a member dies once, and of those at which it dies twice as many as are asked for.
+fn some_crash_points(arguments: &SimArgs) -> Vec<DeathAt> {
+    let mut twice = arguments.first;
+    let mut points = crash_points();
+    points.retain(|death| {
+        twice += u64::from(death.is_twice());
+        !death.is_twice() || twice.is_multiple_of(arguments.twice_every)
+    });
+    points
+}
+
 fn many(arguments: &SimArgs) -> ExitCode {
-    let points = if arguments.crash_points { crash_points() } else { Vec::new() };
+    let points = if arguments.crash_points { some_crash_points(arguments) } else { Vec::new() };
     let unbounded = match points.len() as u64 {
         0 if arguments.budget.is_some() => SEEDS_UNBOUNDED,
         0 => 100,

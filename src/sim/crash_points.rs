@@ -43,6 +43,13 @@ pub struct DeathAt {
     second: Option<CrashPoint>,
 }
 
+impl DeathAt {
+    /// Whether the member dies again in its recovery.
+    pub const fn is_twice(&self) -> bool {
+        self.second.is_some()
+    }
+}
+
 /// The points of both scripts; of each the nested ones come last.
 pub fn crash_points() -> Vec<DeathAt> {
     [Script::Log, Script::Snapshots].into_iter().flat_map(Script::points).collect()
