@@ -588,6 +588,11 @@ pub const AUTH_NAME_BYTES_MAX: usize = 512;
 /// Chosen: the text of a hash with its parameters and salt takes about a hundred.
 pub const AUTH_SECRET_BYTES_MAX: usize = 512;
 
+/// Bytes of a password.
+///
+/// Chosen: more than anybody types or generates; passwords wait in memory to be hashed.
+pub const AUTH_PASSWORD_BYTES_MAX: usize = 1_024;
+
 /// Bytes of the key with which members make and check the tokens of users.
 ///
 /// Fixed by a format: those of SHA-256, and as much chance as anybody can use.

@@ -156,7 +156,7 @@ impl Replica {
             kind: proposal.kind.number(),
             keyspace: proposal.keyspace,
             stamp,
-            asker: proposal.who.to_entry(),
+            asker: self.asker_for_peers(proposal.who),
             body: proposal.body,
         };
         self.send(leader, body, outputs);

@@ -301,8 +301,8 @@ impl Replica {
     ) {
         let LeaseQuestion { lease, is_renewal, wants_keys, who } = question;
         let (term, keyspace) = (self.node.hard_state().term, self.setup.keyspace);
-        let body =
-            Body::AskLease { request, term, keyspace, lease, is_renewal, wants_keys, asker: who.to_entry() };
+        let asker = self.asker_for_peers(who);
+        let body = Body::AskLease { request, term, keyspace, lease, is_renewal, wants_keys, asker };
         self.send(leader, body, outputs);
     }
 

@@ -68,8 +68,16 @@ impl Replica {
     fn change_users(&mut self, who: Who, command: &AuthCommand) -> Result<(), AuthRefusal> {
         self.auth.may_administer(who)?;
         self.auth.apply(command)?;
+        // Whoever keeps up is told first of what came before that.
+        self.watch_advance();
         self.withdraw_watches();
         Ok(())
+    }
+
+    /// Who asks, as a peer is told. Where there were never users nobody is named, because a leader of the version before would
+    /// refuse what names somebody.
+    pub(super) fn asker_for_peers(&self, who: Who) -> (Principal, AuthRevision) {
+        if self.auth.has_history() { who.to_entry() } else { Who::Nobody.to_entry() }
     }
 
     /// Whether an entry may be run that asks for `command`.

@@ -96,13 +96,12 @@ impl Replica {
         self.pass_on_notices(outputs);
     }
 
-    /// Who may do what has changed: the watches end of those who may not watch any more. Whoever keeps up is told first of
-    /// what came before that.
+    /// Who may do what has changed: the watches end of those who may not watch any more. What they may still be told, they have
+    /// been told: what the store has since then may be what they may not see.
     pub(super) fn withdraw_watches(&mut self) {
         if !self.auth.is_enabled() {
             return;
         }
-        self.watch_advance();
         let Self { auth, watches, watchers, notices, .. } = self;
         watchers.retain(|_, (who, range)| auth.may_watch(auth.found_now(*who), range).is_ok());
         watches.withdraw(|place| watchers.contains_key(place), notices);

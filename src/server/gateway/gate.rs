@@ -30,7 +30,7 @@ const OWED_PAUSE: Duration = Duration::from_millis(5);
 /// Passwords that are hashed at once; others wait.
 ///
 /// Chosen: each takes 19 MiB and some tens of milliseconds of one core, and the shard needs cores, too.
-const HASHES_AT_ONCE: usize = 2;
+pub(super) const HASHES_AT_ONCE: usize = 2;
 
 /// How often it is looked whether leadership was handed over.
 const HAND_OVER_PAUSE: Duration = Duration::from_millis(10);
@@ -79,7 +79,7 @@ pub(in super::super) struct Gate {
     /// The key of tokens, as this member last told it.
     pub(super) token_key: Mutex<Option<TokenKey>>,
     /// Passwords that may be hashed at once.
-    pub(super) hashing: Semaphore,
+    pub(super) hashing: Arc<Semaphore>,
     /// Rung when a session was opened, or could not be.
     pub(super) stamps_changed: Notify,
     /// Whether this member knows a leader.
@@ -99,7 +99,7 @@ impl Gate {
         let standing = Standing { member, ..Standing::default() };
         let state = Mutex::new(State { standing, ..State::default() });
         let (stamps, stamps_changed) = (Mutex::default(), Notify::new());
-        let (token_key, hashing) = (Mutex::default(), Semaphore::new(HASHES_AT_ONCE));
+        let (token_key, hashing) = (Mutex::default(), Arc::new(Semaphore::new(HASHES_AT_ONCE)));
         Self { questions, deliveries, state, stamps, token_key, hashing, stamps_changed, led, leaderless_max }
     }
 

@@ -6,11 +6,12 @@
 use super::Gate;
 use crate::api::etcd::Fault;
 use crate::auth::Secret;
-use crate::limits::AUTH_TOKEN_KEY_BYTES;
+use crate::limits::{AUTH_PASSWORD_BYTES_MAX, AUTH_TOKEN_KEY_BYTES};
 use argon2::Argon2;
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use bytes::Bytes;
 use rustix::rand::{GetRandomFlags, getrandom};
+use std::sync::Arc;
 
 /// Bytes of chance in a hash (RFC 9106).
 const SALT_BYTES: usize = 16;
@@ -29,7 +30,7 @@ fn hash(password: &str) -> Option<Secret> {
 }
 
 /// Whether a password is the one that `secret` was made of. Without a secret it takes as long, and is not.
-pub(super) fn is_right(password: &str, secret: Option<&Secret>) -> bool {
+fn is_right(password: &str, secret: Option<&Secret>) -> bool {
     let Some(secret) = secret else {
         let _ = hash(password);
         return false;
@@ -45,14 +46,43 @@ pub(in super::super) fn new_token_key() -> Result<Secret, Fault> {
 }
 
 impl Gate {
-    /// What a password is compared with from now on. It takes some tens of milliseconds, on a thread of its own.
+    /// What a password is compared with from now on. It takes some tens of milliseconds, on a thread of its own. Only for those who
+    /// may set one.
+    ///
+    /// # Errors
+    /// Whoever asks may not, the password is too long, or this member is ending.
+    pub(in super::super) async fn hash_password(&self, password: String) -> Result<Secret, Fault> {
+        self.only_root().await?;
+        if password.len() > AUTH_PASSWORD_BYTES_MAX {
+            return Err(Fault::TooLarge);
+        }
+        self.at_its_place(move || hash(&password)).await?.ok_or(Fault::Unexpected)
+    }
+
+    /// Whether a password is the one that `secret` was made of. It takes as long.
     ///
     /// # Errors
     /// This member is ending.
-    pub(in super::super) async fn hash_password(&self, password: String) -> Result<Secret, Fault> {
-        let _place = self.hashing.acquire().await.map_err(|_| Fault::Stopped)?;
-        let hashed = tokio::task::spawn_blocking(move || hash(&password)).await;
-        hashed.ok().flatten().ok_or(Fault::Unexpected)
+    pub(super) async fn is_password(&self, password: String, secret: Option<Secret>) -> Result<bool, Fault> {
+        if password.len() > AUTH_PASSWORD_BYTES_MAX {
+            return Ok(false);
+        }
+        self.at_its_place(move || is_right(&password, secret.as_ref())).await
+    }
+
+    /// Does something that takes memory and time, with few others. The place is its own until it is done, also when nobody
+    /// waits for it any more.
+    async fn at_its_place<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Fault> {
+        let place = Arc::clone(&self.hashing).acquire_owned().await.map_err(|_| Fault::Stopped)?;
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(place);
+            done
+        });
+        done.await.map_err(|_| Fault::Unexpected)
     }
 }
 

@@ -5,6 +5,7 @@
 //! ended, so does this thread. Left out: what requests mean (`grpc`, `http`).
 
 use super::Gate;
+use super::gate::HASHES_AT_ONCE;
 use crate::limits::{
     GATEWAY_CONNECTIONS_MAX, GATEWAY_HEADER_LIST_BYTES_MAX, GATEWAY_KEEPALIVE_MILLIS, GATEWAY_PIECE_BYTES,
     GATEWAY_STREAMS_PER_CONNECTION_MAX, GATEWAY_STREAMS_RESET_MAX, GATEWAY_WINDOW_BYTES,
@@ -37,7 +38,10 @@ pub(in super::super) fn start(
     cpus: Vec<u32>,
 ) -> io::Result<thread::JoinHandle<()>> {
     listener.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(HASHES_AT_ONCE)
+        .build()?;
     thread::Builder::new().name("gateway".to_owned()).spawn(move || {
         if !cpus.is_empty()
             && let Err(error) = crate::io::run_on(&cpus)

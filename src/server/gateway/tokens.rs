@@ -11,7 +11,6 @@
 //! out: passwords.
 
 use super::Gate;
-use super::passwords::is_right;
 use crate::api::ReadMode;
 use crate::api::etcd::{Fault, Standing};
 use crate::auth::{AuthAnswer, AuthQuery, Secret, Who};
@@ -130,9 +129,7 @@ impl Gate {
             return Err(Fault::Unexpected);
         };
         let (principal, secret) = user.unzip();
-        let _place = self.hashing.acquire().await.map_err(|_| Fault::Stopped)?;
-        let compared = tokio::task::spawn_blocking(move || is_right(&password, secret.as_ref())).await;
-        if !compared.unwrap_or(false) {
+        if !self.is_password(password, secret).await? {
             return Err(Fault::AuthFailed);
         }
         let (principal, key) = principal.zip(TokenKey::new(&token_key)).ok_or(Fault::AuthFailed)?;
