@@ -21,8 +21,8 @@ const HEAD_BYTES: usize = 12;
 ///
 /// Version 2 knows snapshots. A member of version 1 would take a chunk for damage whenever it needs one, so the two
 /// refuse each other when they greet, in words, rather than then. Version 3 knows who asks: that is said only where there are
-/// users, and a member of version 2 refuses a forward that says so, and what changes users. So a cluster has users only once all of
-/// its members know them.
+/// users. A member of version 2 refuses a forward that says so, and takes no entry that changes users: so every member is upgraded
+/// before the first user is added, which nothing enforces yet.
 pub const PEER_VERSIONS: (u8, u8) = (2, 3);
 
 /// What a member says of itself at the start of a connection.

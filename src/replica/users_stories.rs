@@ -306,3 +306,24 @@ fn users_are_in_snapshots_and_whoever_comes_from_one_knows_them() {
         Request::Read { keyspace: KeyspaceId::FIRST, query: Query::Leases, mode: ReadMode::Serializable };
     assert!(is_done(&cluster.ask_as(root, away, query)));
 }
+
+#[test]
+fn a_watch_that_a_snapshot_ends_is_told_nothing_of_what_it_brings() {
+    let (mut cluster, ali, root) = with_ali();
+    let (away, leader) = (cluster.follower(), cluster.leader());
+    let answer = watch_as(&mut cluster, ali, away, (1, span("a", "b")));
+    assert!(matches!(answer, Response::Watch(WatchAnswer::Created { .. })), "{answer:?}");
+    let shard = cluster.shards.remove(&away).expect("it is there");
+    let command = AuthCommand::RevokePermission { role: "app".to_owned(), range: span("a", "c") };
+    change_as(&mut cluster, root, leader, command);
+    let root = found_at(&mut cluster, "root");
+    for value in ["not", "for", "ali"] {
+        write_some(&mut cluster, root, value);
+    }
+    cluster.shards.insert(away, shard);
+    cluster.inputs.insert(away, Vec::new());
+    cluster.advance(4_000_000);
+    let ended: Vec<_> = cluster.ended.iter().map(|(_, place, why)| (place.watch, *why)).collect();
+    assert_eq!(ended, [(WatchId(1), Ending::NotPermitted)]);
+    assert!(cluster.told.is_empty(), "ali was told of {} changes", cluster.told.len());
+}

@@ -12,6 +12,7 @@ use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, Salt
 use bytes::Bytes;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// Bytes of chance in a hash (RFC 9106).
 const SALT_BYTES: usize = 16;
@@ -56,7 +57,7 @@ impl Gate {
         if password.len() > AUTH_PASSWORD_BYTES_MAX {
             return Err(Fault::TooLarge);
         }
-        self.at_its_place(move || hash(&password)).await?.ok_or(Fault::Unexpected)
+        at_a_place(&self.hashing, move || hash(&password)).await?.ok_or(Fault::Unexpected)
     }
 
     /// Whether a password is the one that `secret` was made of. It takes as long.
@@ -67,23 +68,23 @@ impl Gate {
         if password.len() > AUTH_PASSWORD_BYTES_MAX {
             return Ok(false);
         }
-        self.at_its_place(move || is_right(&password, secret.as_ref())).await
+        at_a_place(&self.hashing, move || is_right(&password, secret.as_ref())).await
     }
+}
 
-    /// Does something that takes memory and time, with few others. The place is its own until it is done, also when nobody
-    /// waits for it any more.
-    async fn at_its_place<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Fault> {
-        let place = Arc::clone(&self.hashing).acquire_owned().await.map_err(|_| Fault::Stopped)?;
-        let done = tokio::task::spawn_blocking(move || {
-            let done = work();
-            drop(place);
-            done
-        });
-        done.await.map_err(|_| Fault::Unexpected)
-    }
+/// Does something that takes memory and time, with few others. The place is its own until it is done, also when nobody waits
+/// for it any more.
+async fn at_a_place<T: Send + 'static>(
+    places: &Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Fault> {
+    let place = Arc::clone(places).acquire_owned().await.map_err(|_| Fault::Stopped)?;
+    let done = tokio::task::spawn_blocking(move || {
+        let done = work();
+        drop(place);
+        done
+    });
+    done.await.map_err(|_| Fault::Unexpected)
 }
 
 #[cfg(test)]
@@ -97,5 +98,23 @@ mod tests {
         assert!(is_right("pw", Some(&one)) && is_right("pw", Some(&other)));
         assert!(!is_right("PW", Some(&one)) && !is_right("pw", None));
         assert!(!is_right("pw", Some(&Secret(Bytes::from_static(b"no hash")))));
+    }
+
+    #[test]
+    fn whoever_goes_away_leaves_its_place_to_the_work_that_goes_on() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let places = Arc::new(Semaphore::new(1));
+            let (begun, begins) = tokio::sync::oneshot::channel();
+            let (end, ends) = std::sync::mpsc::channel();
+            let asked = at_a_place(&places, move || (begun.send(()), ends.recv()));
+            tokio::select! {
+                _ = asked => panic!("it goes on until it is told to end"),
+                _ = begins => {}
+            }
+            assert_eq!(places.available_permits(), 0, "nobody waits any more, and the work goes on");
+            end.send(()).expect("the work waits for that");
+            assert!(at_a_place(&places, || ()).await.is_ok(), "there is a place again");
+        });
     }
 }
