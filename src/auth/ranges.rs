@@ -86,11 +86,31 @@ pub(super) fn cover<'sets>(sets: &(impl Iterator<Item = &'sets Ranges> + Clone),
     }
 }
 
+/// Whether each of some keys is in one of `sets`; `key_from` gives the least of them from a bound on.
+///
+/// What lies in one run is passed over at once, so there are as many steps as runs at the most, however many keys there are.
+pub(super) fn cover_keys<'sets, 'keys>(
+    sets: &(impl Iterator<Item = &'sets Ranges> + Clone),
+    mut key_from: impl FnMut(&[u8]) -> Option<&'keys Bytes>,
+) -> bool {
+    let mut next = key_from(b"");
+    while let Some(key) = next {
+        match sets.clone().filter_map(|set| set.end_of_run(key)).max() {
+            Some(End::Before(end)) => next = key_from(end),
+            Some(End::Never) => return true,
+            None => return false,
+        }
+    }
+    true
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kv::properties::Random;
     use crate::property;
+    use core::ops::Bound;
+    use std::collections::BTreeSet;
 
     fn span(start: &'static str, end: &'static str) -> KeyRange {
         KeyRange::Span {
@@ -119,6 +139,30 @@ mod tests {
         assert!(!is_covered(&[&[span("a", "c")], &[span("d", "e")]], &span("a", "e")));
         assert!(is_covered(&[&[key("c"), span("c\0", "d")]], &span("c", "d")));
         assert!(!is_covered(&[&[key("c"), span("c\0\0", "d")]], &span("c", "d")));
+    }
+
+    #[test]
+    fn keys_of_one_run_are_passed_over_at_once_and_none_outside_is_missed() {
+        let keys: BTreeSet<Bytes> = (0..10_000).map(|n| Bytes::from(format!("a{n:05}"))).collect();
+        let looked = |ranges: &[KeyRange]| {
+            let sets = [Ranges::of(ranges.iter())];
+            let mut steps = 0;
+            let key_from = |from: &[u8]| {
+                steps += 1;
+                keys.range::<[u8], _>((Bound::Included(from), Bound::Unbounded)).next()
+            };
+            (cover_keys(&sets.iter(), key_from), steps)
+        };
+        assert_eq!(looked(&[span("a", "b")]), (true, 2));
+        assert_eq!(looked(&[from("a")]), (true, 1));
+        assert_eq!(looked(&[span("a", "a05"), span("a05", "a06"), span("a07", "b")]), (false, 2));
+        assert_eq!(
+            looked(&[span("a", "a04999"), span("a05", "b")]),
+            (false, 2),
+            "the key between is missed by none"
+        );
+        assert_eq!(looked(&[span("a", "a05"), span("a050", "b")]), (true, 3));
+        assert_eq!(looked(&[]), (false, 1));
     }
 
     #[test]

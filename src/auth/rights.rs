@@ -7,11 +7,11 @@
 //! tie a key to it. (etcd's rules; where its 3.5 looks away, at nested transactions, at earlier pairs, at leases without
 //! keys, at compaction, this does not.)
 
-use super::ranges::{Ranges, cover};
+use super::ranges::{Ranges, cover, cover_keys};
 use super::state::{Auth, Role, User};
 use super::words::{AuthQuery, AuthRefusal, ROOT, Who};
 use crate::ids::LeaseId;
-use crate::kv::{Command, DeleteRange, KeyRange, Lease, LeaseCommand, Operation, Put, Query, Store, Txn};
+use crate::kv::{Command, DeleteRange, KeyRange, LeaseCommand, Operation, Put, Query, Store, Txn};
 
 /// Whether something is allowed.
 type Allowed = Result<(), AuthRefusal>;
@@ -45,15 +45,18 @@ impl Rights<'_> {
 
     /// All keys that are attached to a lease.
     fn write_lease(self, lease: LeaseId, store: &Store) -> Allowed {
-        self.each_key_of(lease, store, Self::write)
+        self.each_key_of(lease, store, |role| &role.writable)
     }
 
-    fn each_key_of(self, lease: LeaseId, store: &Store, may: fn(Self, &KeyRange) -> Allowed) -> Allowed {
-        if matches!(self, Self::All) {
-            return Ok(());
+    fn each_key_of(self, lease: LeaseId, store: &Store, kind: fn(&Role) -> &Ranges) -> Allowed {
+        match (self, store.lease(lease)) {
+            (Self::All, _) | (_, None) => Ok(()),
+            (Self::Of(auth, user), Some(lease)) => {
+                let roles = user.roles.iter().filter_map(|role| auth.roles.get(role));
+                let is_covered = cover_keys(&roles.map(kind), |from| lease.key_from(from));
+                if is_covered { Ok(()) } else { Err(AuthRefusal::Denied) }
+            }
         }
-        let keys = store.lease(lease).into_iter().flat_map(Lease::keys);
-        keys.cloned().map(KeyRange::Key).try_for_each(|key| may(self, &key))
     }
 
     fn put(self, put: &Put, store: &Store) -> Allowed {
@@ -175,7 +178,7 @@ impl Auth {
     /// They may not, or have to be found anew.
     pub fn may_use_lease(&self, who: Who, lease: LeaseId, wants_keys: bool, store: &Store) -> Allowed {
         let rights = self.rights(who)?;
-        if wants_keys { rights.each_key_of(lease, store, Rights::read) } else { Ok(()) }
+        if wants_keys { rights.each_key_of(lease, store, |role| &role.readable) } else { Ok(()) }
     }
 
     /// Whether `who` may do what only `root` may: change users and roles, and whatever concerns members.

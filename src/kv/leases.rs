@@ -17,6 +17,7 @@ use crate::ids::LeaseId;
 use crate::limits::{LEASE_TTL_MILLIS_MAX, LEASES_MAX};
 use crate::planted;
 use bytes::Bytes;
+use core::ops::Bound;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An odd multiplier with its bits well spread: multiplying by it visits every number once.
@@ -38,6 +39,11 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// The least key attached to it that is not below `from`.
+    pub fn key_from(&self, from: &[u8]) -> Option<&Bytes> {
+        self.keys.range::<[u8], _>((Bound::Included(from), Bound::Unbounded)).next()
+    }
+
     /// The keys attached to it, in order.
     pub fn keys(&self) -> impl Iterator<Item = &Bytes> {
         self.keys.iter()
