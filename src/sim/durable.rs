@@ -128,7 +128,9 @@ impl DurableImage {
     /// The end of the log that a member finds here: a snapshot above it, or against it, is its new beginning.
     pub(super) fn recovered_last(&self) -> Position {
         let last = self.last();
-        let is_against = self.entry(self.covered.index).is_some_and(|entry| entry.term != self.covered.term);
+        // Where the log began anew behind that very snapshot, what it held there before says nothing any more.
+        let is_against = self.reset != self.covered
+            && self.entry(self.covered.index).is_some_and(|entry| entry.term != self.covered.term);
         if self.covered.index > last.index || is_against { self.covered } else { last }
     }
 
@@ -394,6 +396,21 @@ mod tests {
         land(&mut image, &facts((0, 0), &[(1, 11)], true));
         assert_eq!(image.contiguous(), LogIndex(3));
         assert_eq!(image.entry(LogIndex(2)).map(|entry| entry.print), Some(22));
+    }
+
+    /// Seed 8190126080225: the member recovered what it had acknowledged, and was expected to have lost it.
+    #[test]
+    fn what_was_written_after_the_log_began_anew_is_found_whatever_stood_below() {
+        let mut image = DurableImage::default();
+        land(&mut image, &facts((0, 0), &[(1, 11), (1, 12), (1, 13)], false));
+        let snapshot = Position { index: LogIndex(2), term: Term(2) };
+        image.set_covered(snapshot);
+        assert_eq!(image.recovered_last(), snapshot, "the log is against the snapshot");
+        let reset = Some(ResetFacts { is_fill: false, snapshot });
+        land(&mut image, &FrameFacts { hard_state: None, runs: Vec::new(), reset });
+        assert_eq!(image.recovered_last().index, LogIndex(2));
+        land(&mut image, &facts((2, 2), &[(2, 23)], false));
+        assert_eq!(image.recovered_last(), Position { index: LogIndex(3), term: Term(2) });
     }
 
     #[test]
