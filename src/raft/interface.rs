@@ -49,7 +49,8 @@ pub struct RecoveredLog {
     /// base, or in the contiguous log.
     pub snapshot: Position,
     /// Whether the log on disk does not hold that entry: the member died between keeping the snapshot and starting its
-    /// log anew behind it (catalogue 22). Then this is written first, and nothing counts as durable before.
+    /// log anew behind it (catalogue 22), or the snapshot behind which it began was lost. Then this is written first, and nothing
+    /// counts as durable before.
     pub is_reset_owed: bool,
 }
 

@@ -349,9 +349,11 @@ impl Replica {
         let last_bytes = snapshots.verified.map_or(0, |last| last.bytes_count);
         let is_worth_it = bytes >= last_bytes.saturating_mul(2).min(policy.patience_bytes);
         let is_due = (entries >= policy.entries && is_worth_it) || bytes >= policy.log_bytes;
-        let is_enough = is_due || snapshots.is_one_missing || snapshots.saves.wants_cut();
-        let due = if is_enough { *rests_until } else { since.at.after(policy.micros).max(*rests_until) };
-        let is_wanted = snapshots.is_one_missing || snapshots.saves.wants_cut();
+        // Another of what is left would take nobody's place: as long as no more is applied, it is waited for.
+        let is_one_missing = snapshots.is_one_missing && self.applied > snapshots.newest().index;
+        let is_wanted = is_one_missing || snapshots.saves.wants_cut();
+        let due =
+            if is_due || is_wanted { *rests_until } else { since.at.after(policy.micros).max(*rests_until) };
         (entries > 0 || is_wanted).then_some(due)
     }
 

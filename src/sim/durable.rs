@@ -128,9 +128,7 @@ impl DurableImage {
     /// The end of the log that a member finds here: a snapshot above it, or against it, is its new beginning.
     pub(super) fn recovered_last(&self) -> Position {
         let last = self.last();
-        // Where the log began anew behind that very snapshot, what it held there before says nothing any more.
-        let is_against = self.reset != self.covered
-            && self.entry(self.covered.index).is_some_and(|entry| entry.term != self.covered.term);
+        let is_against = self.entry(self.covered.index).is_some_and(|entry| entry.term != self.covered.term);
         if self.covered.index > last.index || is_against { self.covered } else { last }
     }
 
@@ -181,6 +179,8 @@ impl DurableImage {
             self.entries.truncate(upto);
         }
         self.entries.resize(self.entries.len().max(upto), None);
+        // The log begins there: what it held below is not found any more, even where its frames still lie on the disk.
+        self.entries[..upto].fill(None);
         self.reset = reset.snapshot;
         self.contiguous = 0;
         self.extend_contiguous();

@@ -128,9 +128,7 @@ impl FaultPlan {
         if random.below(2) == 0 {
             plan.snapshots = often(random);
         }
-        // Only where bugs are looked for: snapshots that rot one after the other are more than a disk may lose, and the image of
-        // a disk does not know yet what is found then (seeds 11144043671933 and 11144043672550 of a build that dwelt always).
-        if random.below(SNAPSHOT_SEEDS) == 0 && crate::planted::IS_COMPILED {
+        if random.below(SNAPSHOT_SEEDS) == 0 {
             plan.dwell_on_snapshots(random);
         }
         plan

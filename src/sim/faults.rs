@@ -264,9 +264,10 @@ impl Run {
         let is_same_end = found.last == image.recovered_last();
         holds(this.is_rotten || is_same_end, NAME, || {
             format!(
-                "{} recovered a log to {:?}; durable is {:?}",
+                "{} recovered a log to {:?}{}; durable is {:?}",
                 this.id,
                 found.last,
+                if found.has_hole { " with a hole" } else { "" },
                 image.recovered_last()
             )
         })?;

@@ -262,8 +262,7 @@ impl Run {
             );
             self.refresh_coverage(member);
             let this = &mut self.members[member];
-            // Without any snapshot, what still lies below the beginning of its log is not found either (seed 11144043672563).
-            if older == Position::default() || !this.image.is_whole() {
+            if !this.image.is_whole() {
                 this.image.lose_snapshot();
                 this.is_rotten = true;
             }

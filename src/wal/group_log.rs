@@ -103,8 +103,8 @@ impl GroupLog {
 
     /// What the group still has, once every frame was seen. `snapshot` is what its state can be restored from.
     pub(super) fn finish(mut self, snapshot: Position) -> RecoveredGroup {
-        let is_held = self.begin_at_or_below(snapshot);
-        let is_reset_owed = !is_held && snapshot != Position::START;
+        // Also where no snapshot is left: the log on disk begins behind one that was lost, and what fills its place would be below.
+        let is_reset_owed = !self.begin_at_or_below(snapshot);
         self.assert_invariants();
         let mut records = BTreeMap::new();
         let mut stretches = self.stretches.into_iter().map(|stretch| {

@@ -60,6 +60,40 @@ fn a_reset_starts_the_log_anew_at_the_snapshot() {
     assert_eq!(group.log.islands, []);
 }
 
+/// Seed 11144043672550: the only snapshot rots, what it held is filled in from other members, and the next start says again
+/// that it is missing.
+#[test]
+fn what_fills_the_place_of_a_lost_snapshot_is_found_again() {
+    let mut rig = Rig::opened();
+    rig.snapshots.insert(ONE, vec![position(3, 1)]);
+    rig.put_by_hand(FrameKind::Reset, |frame| {
+        frame.reset(&reset(wal_format::RunKind::Append, (3, 1), (3, 1)));
+    });
+    rig.reopen();
+    let truth = rig.truth.get_mut(&ONE).unwrap();
+    truth.hard_state.term = Term(1);
+    let above = Some((RunKind::Append, position(3, 1), [1, 1].as_slice(), 50));
+    let write = GroupWrite { last: position(5, 1), ..write_of(ONE, truth, above) };
+    rig.write(&[write]);
+    rig.snapshots.clear();
+    let lost = &rig.recover().groups[&ONE];
+    assert_eq!((lost.log.base, lost.log.islands.len()), (Position::START, 1));
+    assert!(lost.log.is_reset_owed, "the log on disk still begins behind what was lost");
+    rig.put_by_hand(FrameKind::Reset, |frame| {
+        frame.reset(&reset(wal_format::RunKind::Fill, (0, 0), (5, 1)));
+    });
+    rig.reopen();
+    let truth = rig.truth.get_mut(&ONE).unwrap();
+    truth.hard_state.term = Term(1);
+    let fill = Some((RunKind::Fill, Position::START, [1, 1, 1].as_slice(), 50));
+    let write = GroupWrite { last: position(5, 1), ..write_of(ONE, truth, fill) };
+    rig.write(&[write]);
+    let found = &rig.recover().groups[&ONE];
+    assert_eq!((found.log.base, found.log.islands.len()), (Position::START, 0));
+    assert_eq!((found.log.entries.len(), found.last()), (5, position(5, 1)));
+    assert!(!found.log.is_reset_owed);
+}
+
 #[test]
 fn a_snapshot_into_a_hole_keeps_what_lies_above_it() {
     for (snapshot, islands_count) in [(5, 1), (6, 0), (7, 0)] {
