@@ -73,6 +73,9 @@ impl Random {
 /// How many kinds of bodies `body` can make.
 const KINDS: usize = 16;
 
+/// How a frame says that nobody said who they are.
+const NOBODY: Asker = (Principal(0), AuthRevision(0));
+
 fn body(kind: usize, random: &mut Random) -> Body {
     match kind {
         0 => Body::Forward {
@@ -99,23 +102,14 @@ fn body(kind: usize, random: &mut Random) -> Body {
         },
         3 => append_request(random),
         4 => fill_reply(random),
-        14 => Body::AskLease {
+        14 | 15 => Body::AskLease {
             request: random.number(),
             term: Term(random.number()),
             keyspace: KeyspaceId(u32::from(random.byte())),
             lease: LeaseId(random.number()),
             is_renewal: random.flag(),
             wants_keys: random.flag(),
-            asker: (Principal(0), AuthRevision(0)),
-        },
-        15 => Body::AskLease {
-            request: random.number(),
-            term: Term(random.number()),
-            keyspace: KeyspaceId(u32::from(random.byte())),
-            lease: LeaseId(random.number()),
-            is_renewal: random.flag(),
-            wants_keys: random.flag(),
-            asker: (Principal(1), AuthRevision(random.number())),
+            asker: if kind == 14 { NOBODY } else { (Principal(1), AuthRevision(random.number())) },
         },
         other => Body::Raft { message: message_without_entries(other, random), records: Vec::new() },
     }
@@ -125,7 +119,7 @@ fn asker(random: &mut Random) -> Asker {
     if random.flag() {
         (Principal(1 + u32::from(random.byte())), AuthRevision(random.number()))
     } else {
-        (Principal(0), AuthRevision(0))
+        NOBODY
     }
 }
 

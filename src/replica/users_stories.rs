@@ -15,6 +15,7 @@ use crate::kv::{
     Command, Compact, DeleteRange, Grant, KeyRange, LeaseCommand, Operation, Put, Query, Range, Revoke, Txn,
 };
 use crate::limits::AUTH_TOKEN_KEY_BYTES;
+use crate::peer::Body;
 use crate::watch::{Ending, Interest, WatchSpec};
 use bytes::Bytes;
 
@@ -326,4 +327,31 @@ fn a_watch_that_a_snapshot_ends_is_told_nothing_of_what_it_brings() {
     let ended: Vec<_> = cluster.ended.iter().map(|(_, place, why)| (place.watch, *why)).collect();
     assert_eq!(ended, [(WatchId(1), Ending::NotPermitted)]);
     assert!(cluster.told.is_empty(), "ali was told of {} changes", cluster.told.len());
+}
+
+/// A leader of the version before would refuse what names somebody.
+#[test]
+fn a_peer_is_told_who_asks_only_once_there_were_users() {
+    let mut cluster = Cluster::of(3);
+    cluster.advance(6 * ELECTION_MICROS);
+    let askers = |cluster: &mut Cluster| -> Vec<_> {
+        let (leader, follower) = (cluster.leader(), cluster.follower());
+        cluster.submit_as(Who::Cluster, follower, Request::OpenSession { keyspace: KeyspaceId::FIRST });
+        let alive = Request::KeepAlive { keyspace: KeyspaceId::FIRST, lease: LeaseId(9) };
+        cluster.submit_as(Who::Cluster, follower, alive);
+        cluster.turn(follower);
+        let frames = cluster.inputs[&leader].iter().filter_map(|input| {
+            let Input::Peer { frame, .. } = input else { return None };
+            crate::peer::decode(frame).ok()
+        });
+        let askers = frames.filter_map(|frame| match frame.body {
+            Body::Forward { asker, .. } | Body::AskLease { asker, .. } => Some(asker),
+            Body::Raft { .. } | Body::ForwardReply { .. } | Body::Hello { .. } => None,
+        });
+        askers.collect()
+    };
+    assert_eq!(askers(&mut cluster), [Who::Nobody.to_entry(); 2]);
+    let leader = cluster.leader();
+    change_as(&mut cluster, Who::Nobody, leader, AuthCommand::AddRole { name: "first".to_owned() });
+    assert_eq!(askers(&mut cluster), [Who::Cluster.to_entry(); 2]);
 }
