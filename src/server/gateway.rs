@@ -8,12 +8,13 @@
 mod asking;
 mod gate;
 mod passwords;
+mod socket;
 mod stamps;
 pub(super) mod thread;
 mod tokens;
 mod writing;
 
-pub(super) use asking::{as_member, asker, found, spawn};
+pub(super) use asking::{as_member, asker, found, spawn, token};
 pub(super) use gate::{Gate, Told, WatchStream};
 pub(super) use passwords::new_token_key;
 

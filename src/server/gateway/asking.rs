@@ -7,7 +7,7 @@
 use super::Gate;
 use crate::api::etcd::Fault;
 use crate::auth::Who;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
@@ -36,16 +36,21 @@ pub(in super::super) async fn as_member<T>(asking: impl Future<Output = T>) -> T
     ASKER.scope(Who::Cluster, asking).await
 }
 
-/// Does what `serving` does for whoever brings the token that is among `headers`. Without one nothing is looked up.
+/// The token that is among `headers`.
+pub(in super::super) fn token(headers: &HeaderMap) -> Option<HeaderValue> {
+    TOKENS.iter().find_map(|name| headers.get(*name)).cloned()
+}
+
+/// Does what `serving` does for whoever brings `token`. Without one nothing is looked up.
 ///
 /// # Errors
 /// It is no token of this cluster, or has run out.
 pub(in super::super) async fn found<T>(
     gate: &Arc<Gate>,
-    headers: &HeaderMap,
+    token: Option<HeaderValue>,
     serving: impl Future<Output = T>,
 ) -> Result<T, Fault> {
-    let Some(token) = TOKENS.iter().find_map(|name| headers.get(*name)) else {
+    let Some(token) = token else {
         return Ok(serving.await);
     };
     let who = gate.whose_token(token.as_bytes()).await?;

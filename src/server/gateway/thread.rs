@@ -6,14 +6,16 @@
 
 use super::Gate;
 use super::gate::HASHES_AT_ONCE;
+use super::socket::Socket;
 use crate::limits::{
     GATEWAY_CONNECTIONS_MAX, GATEWAY_HEADER_LIST_BYTES_MAX, GATEWAY_KEEPALIVE_MILLIS, GATEWAY_PIECE_BYTES,
     GATEWAY_STREAMS_PER_CONNECTION_MAX, GATEWAY_STREAMS_RESET_MAX, GATEWAY_WINDOW_BYTES,
 };
-use axum::Router;
+use crate::server::http::Front;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -56,15 +58,15 @@ pub(in super::super) fn start(
 
 async fn serve(listener: TcpListener, gate: Arc<Gate>) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let router = crate::server::http::beside(crate::server::grpc::router(&gate), &gate);
-    let accepting = tokio::spawn(accept(listener, router));
+    let front = Arc::new(Front::new(Arc::clone(&gate)));
+    let accepting = tokio::spawn(accept(listener, front));
     gate.run().await;
     accepting.abort();
     tokio::time::sleep(END_PATIENCE).await;
     Ok(())
 }
 
-async fn accept(listener: tokio::net::TcpListener, router: Router) {
+async fn accept(listener: tokio::net::TcpListener, front: Arc<Front>) {
     let places = Arc::new(Semaphore::new(GATEWAY_CONNECTIONS_MAX));
     loop {
         match listener.accept().await {
@@ -73,10 +75,10 @@ async fn accept(listener: tokio::net::TcpListener, router: Router) {
                     tracing::warn!("too many connections of etcd clients: one more is refused");
                     continue;
                 };
-                let router = router.clone();
+                let front = Arc::clone(&front);
                 tokio::spawn(async move {
                     // How a connection ends is its client's affair.
-                    let _ = converse(socket, router).await;
+                    let _ = converse(socket, front).await;
                     drop(place);
                 });
             }
@@ -88,7 +90,10 @@ async fn accept(listener: tokio::net::TcpListener, router: Router) {
     }
 }
 
-async fn converse(socket: TcpStream, router: Router) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+async fn converse(
+    socket: TcpStream,
+    front: Arc<Front>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     socket.set_nodelay(true)?;
     let (silence, patience) = GATEWAY_KEEPALIVE_MILLIS;
     let (connection_bytes, stream_bytes) = GATEWAY_WINDOW_BYTES;
@@ -106,6 +111,9 @@ async fn converse(socket: TcpStream, router: Router) -> Result<(), Box<dyn std::
         .initial_stream_window_size(stream_bytes)
         .keep_alive_interval(Duration::from_millis(silence))
         .keep_alive_timeout(Duration::from_millis(patience));
-    let service = TowerToHyperService::new(router);
-    builder.serve_connection(TokioIo::new(socket), service).await
+    let service = service_fn(move |request| {
+        let front = Arc::clone(&front);
+        async move { Ok::<_, Infallible>(front.answer(request).await) }
+    });
+    builder.serve_connection(TokioIo::new(Socket::new(socket)), service).await
 }

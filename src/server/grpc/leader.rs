@@ -6,9 +6,7 @@
 use super::refused;
 use crate::api::etcd::Fault;
 use crate::server::gateway::Gate;
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::http::HeaderMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,13 +19,10 @@ const WANTS_LEADER: &str = "hasleader";
 /// A stream of answers.
 pub(super) type Answers<M> = Pin<Box<dyn Stream<Item = Result<M, Status>> + Send>>;
 
-/// Refuses calls that want a leader where none is known.
-pub(super) async fn only_if_led(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
-    let wants_leader = request.headers().get(WANTS_LEADER).is_some_and(|value| value == "true");
-    if wants_leader && !gate.is_led() {
-        return refused(Fault::NoLeader).into_http();
-    }
-    next.run(request).await
+/// Refuses a call with these headers if it wants a leader and none is known.
+pub(in super::super) fn only_if_led(gate: &Gate, headers: &HeaderMap) -> Result<(), Status> {
+    let wants_leader = headers.get(WANTS_LEADER).is_some_and(|value| value == "true");
+    if wants_leader && !gate.is_led() { Err(refused(Fault::NoLeader)) } else { Ok(()) }
 }
 
 /// The answers, for as long as a leader is known if the client wants that.

@@ -18,6 +18,7 @@ mod queue;
 mod services;
 mod watch;
 
+pub(super) use leader::only_if_led;
 pub(super) use lease::renew;
 pub(super) use services::election::election_server::Election;
 pub(super) use services::etcdserverpb as stubs;
@@ -59,22 +60,31 @@ impl Services {
     }
 }
 
+/// A service on the gate. Messages in are bounded; what is sent is as long as the answer is.
+macro_rules! service {
+    ($gate:ident, $server:ident :: $Server:ident, $Service:path) => {
+        stubs::$server::$Server::new($Service(Arc::clone($gate)))
+            .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(usize::MAX)
+    };
+}
+
+/// What serves calls of the store.
+pub(super) type Store = stubs::kv_server::KvServer<kv::KvService>;
+
+/// The store's calls, without the table of paths.
+pub(super) fn store(gate: &Arc<Gate>) -> Store {
+    service!(gate, kv_server::KvServer, kv::KvService)
+}
+
 /// What serves requests, by their paths.
 pub(super) fn router(gate: &Arc<Gate>) -> axum::Router {
-    /// A service on the gate. Messages in are bounded; what is sent is as long as the answer is.
-    macro_rules! service {
-        ($server:ident :: $Server:ident, $Service:path) => {
-            stubs::$server::$Server::new($Service(Arc::clone(gate)))
-                .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(usize::MAX)
-        };
-    }
-    let mut routes = Routes::new(service!(kv_server::KvServer, kv::KvService))
-        .add_service(service!(watch_server::WatchServer, watch::WatchService))
-        .add_service(service!(lease_server::LeaseServer, lease::LeaseService))
-        .add_service(service!(cluster_server::ClusterServer, cluster::ClusterService))
-        .add_service(service!(maintenance_server::MaintenanceServer, maintenance::MaintenanceService))
-        .add_service(service!(auth_server::AuthServer, auth::AuthService))
+    let mut routes = Routes::new(store(gate))
+        .add_service(service!(gate, watch_server::WatchServer, watch::WatchService))
+        .add_service(service!(gate, lease_server::LeaseServer, lease::LeaseService))
+        .add_service(service!(gate, cluster_server::ClusterServer, cluster::ClusterService))
+        .add_service(service!(gate, maintenance_server::MaintenanceServer, maintenance::MaintenanceService))
+        .add_service(service!(gate, auth_server::AuthServer, auth::AuthService))
         .add_service(lock::service(gate))
         .add_service(election::service(gate))
         .add_service(health::service(gate));
@@ -83,10 +93,7 @@ pub(super) fn router(gate: &Arc<Gate>) -> axum::Router {
     let valid = "the descriptors are those that build.rs compiled";
     routes = routes.add_service(told().build_v1().expect(valid));
     routes = routes.add_service(told().build_v1alpha().expect(valid));
-    routes
-        .prepare()
-        .into_axum_router()
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(gate), leader::only_if_led))
+    routes.prepare().into_axum_router()
 }
 
 /// A fault as gRPC tells it.

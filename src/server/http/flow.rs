@@ -9,11 +9,9 @@ use crate::limits::{
     GATEWAY_INBOUND_BYTES_MAX, GATEWAY_MESSAGE_MILLIS_MAX, GATEWAY_OUTBOUND_BYTES_MAX, GATEWAY_PIECE_BYTES,
     GRPC_MESSAGE_BYTES_MAX,
 };
+use axum::BoxError;
 use axum::body::{Body, HttpBody};
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::http::{HeaderMap, Request, Response, header};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use std::pin::Pin;
@@ -68,6 +66,11 @@ impl Drop for Share {
     }
 }
 
+/// A body of either direction.
+pub(super) trait Part: HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin {}
+
+impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin> Part for B {}
+
 /// The budgets of one gateway.
 #[derive(Clone, Debug)]
 pub(super) struct Flow {
@@ -82,19 +85,21 @@ impl Flow {
             outbound: Budget::new(GATEWAY_OUTBOUND_BYTES_MAX),
         }
     }
+
+    /// A request whose body is bounded.
+    pub(super) fn let_in<B: Part>(&self, request: Request<B>, is_grpc: bool) -> Request<Inbound<B>> {
+        let is_conversation = CONVERSATIONS.contains(&request.uri().path());
+        request.map(|body| Inbound::new(body, Arc::clone(&self.inbound), is_grpc, is_conversation))
+    }
+
+    /// An answer whose body is bounded.
+    pub(super) fn let_out<B: Part + Send + 'static>(&self, response: Response<B>) -> Response<Body> {
+        let is_grpc = is_grpc(response.headers());
+        response.map(|body| Body::new(Outbound::new(body, Arc::clone(&self.outbound), is_grpc)))
+    }
 }
 
-/// Bounds a request and its answer.
-pub(super) async fn bounded(State(flow): State<Flow>, request: Request, next: Next) -> Response {
-    let is_grpc = is_grpc(request.headers());
-    let is_conversation = CONVERSATIONS.contains(&request.uri().path());
-    let request = request.map(|body| Body::new(Inbound::new(body, flow.inbound, is_grpc, is_conversation)));
-    let response = next.run(request).await;
-    let is_grpc = self::is_grpc(response.headers());
-    response.map(|body| Body::new(Outbound::new(body, flow.outbound, is_grpc)))
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     kind.is_some_and(|kind| kind.starts_with("application/grpc"))
 }
@@ -105,8 +110,8 @@ fn exhausted(words: &'static str) -> Status {
 
 /// What a client sends.
 #[derive(Debug)]
-struct Inbound {
-    body: Body,
+pub(super) struct Inbound<B> {
+    body: B,
     budget: Arc<Budget>,
     is_grpc: bool,
     is_conversation: bool,
@@ -119,8 +124,8 @@ struct Inbound {
     until: Option<Pin<Box<Sleep>>>,
 }
 
-impl Inbound {
-    fn new(body: Body, budget: Arc<Budget>, is_grpc: bool, is_conversation: bool) -> Self {
+impl<B: Part> Inbound<B> {
+    fn new(body: B, budget: Arc<Budget>, is_grpc: bool, is_conversation: bool) -> Self {
         let (head, shares) = (Vec::new(), Vec::new());
         let mut this = Self { body, budget, is_grpc, is_conversation, head, left: 0, shares, until: None };
         if !is_conversation && !this.body.is_end_stream() {
@@ -177,7 +182,7 @@ impl Inbound {
     }
 }
 
-impl HttpBody for Inbound {
+impl<B: Part> HttpBody for Inbound<B> {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -193,7 +198,7 @@ impl HttpBody for Inbound {
             }
             Poll::Ready(ended) => {
                 this.until = None;
-                Poll::Ready(ended)
+                Poll::Ready(ended.map(|ended| ended.map_err(axum::Error::new)))
             }
             Poll::Pending => {
                 let Some(until) = &mut this.until else { return Poll::Pending };
@@ -215,8 +220,8 @@ impl HttpBody for Inbound {
 
 /// What a client is sent.
 #[derive(Debug)]
-struct Outbound {
-    body: Body,
+struct Outbound<B> {
+    body: B,
     budget: Arc<Budget>,
     is_grpc: bool,
     /// What is left of a long part, and its bytes in the budget.
@@ -225,8 +230,8 @@ struct Outbound {
     is_refused: bool,
 }
 
-impl Outbound {
-    const fn new(body: Body, budget: Arc<Budget>, is_grpc: bool) -> Self {
+impl<B: Part> Outbound<B> {
+    const fn new(body: B, budget: Arc<Budget>, is_grpc: bool) -> Self {
         Self { body, budget, is_grpc, rest: None, is_refused: false }
     }
 
@@ -254,7 +259,7 @@ impl Outbound {
     }
 }
 
-impl HttpBody for Outbound {
+impl<B: Part> HttpBody for Outbound<B> {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -271,7 +276,8 @@ impl HttpBody for Outbound {
         }
         let frame = match ready!(Pin::new(&mut this.body).poll_frame(context)) {
             Some(Ok(frame)) => frame,
-            ended => return Poll::Ready(ended),
+            Some(Err(error)) => return Poll::Ready(Some(Err(axum::Error::new(error)))),
+            None => return Poll::Ready(None),
         };
         Poll::Ready(Some(match frame.into_data() {
             Ok(bytes) if bytes.len() <= GATEWAY_PIECE_BYTES => Ok(Frame::data(bytes)),

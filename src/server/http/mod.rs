@@ -5,18 +5,20 @@
 //! stream is one line (etcd's gateway). Left out: websockets.
 
 mod flow;
+mod front;
 mod metrics;
 mod monitoring;
 mod streams;
 
-use super::gateway::{Gate, found};
-use super::grpc::{Services, refused};
+pub(super) use front::Front;
+
+use super::gateway::Gate;
+use super::grpc::Services;
 use crate::limits::GRPC_MESSAGE_BYTES_MAX;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::Response;
 use axum::routing::post;
 use bytes::Bytes;
@@ -30,12 +32,10 @@ use tonic::{Code, Status};
 /// Derived: the largest message with all of its bytes in base64.
 const BODY_BYTES_MAX: usize = GRPC_MESSAGE_BYTES_MAX / 3 * 4 + 4;
 
-/// What serves gRPC, and JSON beside it; what flows in and out is bounded.
-pub(super) fn beside(grpc: Router, gate: &Arc<Gate>) -> Router {
+/// What serves gRPC, and JSON beside it.
+fn beside(grpc: Router, gate: &Arc<Gate>) -> Router {
     let json = router(gate).layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
-    let asked = axum::middleware::from_fn_with_state(Arc::clone(gate), asked_by);
-    let flow = axum::middleware::from_fn_with_state(flow::Flow::new(), flow::bounded);
-    grpc.merge(json).fallback(nothing_here).layer(asked).layer(flow)
+    grpc.merge(json).fallback(nothing_here)
 }
 
 /// What serves JSON, by paths.
@@ -113,31 +113,9 @@ fn router(gate: &Arc<Gate>) -> Router {
     streams::routes(router, &services, gate).merge(monitoring::router(gate))
 }
 
-/// Paths of those who are about to say who they are: what they said before does not matter (etcd's rule).
-const LOGINS: [&str; 2] = ["/etcdserverpb.Auth/Authenticate", "/v3/auth/authenticate"];
-
-/// Serves a request for whoever shows the token that comes with it.
-async fn asked_by(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
-    if LOGINS.contains(&request.uri().path()) {
-        return next.run(request).await;
-    }
-    let headers = request.headers().clone();
-    let is_grpc = is_grpc(&headers);
-    match found(&gate, &headers, next.run(request)).await {
-        Ok(response) => response,
-        Err(fault) if is_grpc => refused(fault).into_http(),
-        Err(fault) => failed(&refused(fault)),
-    }
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    kind.is_some_and(|kind| kind.starts_with("application/grpc"))
-}
-
 /// A path that nobody serves; over gRPC that is a status of its own.
 async fn nothing_here(headers: HeaderMap) -> Response {
-    if is_grpc(&headers) {
+    if flow::is_grpc(&headers) {
         return Status::unimplemented("mainstay: no such call").into_http();
     }
     respond(StatusCode::NOT_FOUND, "text/plain", "404 page not found\n")
