@@ -65,6 +65,16 @@ struct Landed {
     range: Range<usize>,
 }
 
+/// A reset that has landed.
+#[derive(Clone, Debug)]
+struct Reset {
+    frame: u64,
+    /// The last entry of its snapshot.
+    snapshot: Position,
+    /// What the log held below, from index 1 on: found again if this frame is lost.
+    hidden: Vec<Option<DurableEntry>>,
+}
+
 /// The durable image of one member.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DurableImage {
@@ -80,8 +90,8 @@ pub(super) struct DurableImage {
     contiguous: usize,
     /// The newest sound snapshot.
     covered: Position,
-    /// The last entry of the snapshot above which the log began anew last.
-    reset: Position,
+    /// Where the log began anew above a snapshot, the newest last.
+    resets: Vec<Reset>,
     landed: Vec<Landed>,
     frames_count: u64,
     /// Frames that have rotted. What stands in them is gone for ever.
@@ -119,7 +129,7 @@ impl DurableImage {
     /// The end of the last entry.
     pub(super) fn last(&self) -> Position {
         let index = LogIndex(self.entries.len() as u64);
-        let known = [self.covered, self.reset].into_iter().find(|known| known.index == index);
+        let known = [self.covered, self.reset()].into_iter().find(|known| known.index == index);
         let without = known.map_or(Term(0), |known| known.term);
         let term = self.entries.last().copied().flatten().map_or(without, |entry| entry.term);
         Position { index, term }
@@ -140,8 +150,13 @@ impl DurableImage {
     }
 
     /// Up to where an installed snapshot stands for the entries, whatever the log held there before.
-    pub(super) const fn reset_upto(&self) -> LogIndex {
-        self.reset.index
+    pub(super) fn reset_upto(&self) -> LogIndex {
+        self.reset().index
+    }
+
+    /// The last entry of the snapshot above which the log began anew last.
+    fn reset(&self) -> Position {
+        self.resets.last().map_or_else(Position::default, |reset| reset.snapshot)
     }
 
     /// A segment is gone, and the entries in it.
@@ -180,10 +195,22 @@ impl DurableImage {
         }
         self.entries.resize(self.entries.len().max(upto), None);
         // The log begins there: what it held below is not found any more, even where its frames still lie on the disk.
-        self.entries[..upto].fill(None);
-        self.reset = reset.snapshot;
+        let hidden = self.entries[..upto].iter_mut().map(Option::take).collect();
+        self.resets.push(Reset { frame: self.frames_count, snapshot: reset.snapshot, hidden });
         self.contiguous = 0;
         self.extend_contiguous();
+    }
+
+    /// A frame is lost. If it was a reset, what that hid is found again, unless a later one hides it as well.
+    fn lose_reset(&mut self, frame: u64) {
+        let Some(at) = self.resets.iter().position(|reset| reset.frame == frame) else { return };
+        let lost = self.resets.remove(at);
+        let is_there = |entry: &DurableEntry| self.landed.iter().any(|landed| landed.frame == entry.frame);
+        let found: Vec<_> = lost.hidden.into_iter().map(|entry| entry.filter(is_there)).collect();
+        let places = self.resets.get_mut(at).map_or(&mut self.entries, |later| &mut later.hidden);
+        for (place, entry) in places.iter_mut().zip(found) {
+            *place = place.or(entry);
+        }
     }
 
     /// Whether no entry is missing.
@@ -340,8 +367,9 @@ impl DurableImage {
             }
             self.contiguous = self.contiguous.min(at);
         }
-        self.extend_contiguous();
         self.landed.retain(|landed| landed.frame != candidate.frame);
+        self.lose_reset(candidate.frame);
+        self.extend_contiguous();
         self.rotten.push(candidate.frame);
     }
 }
@@ -411,6 +439,25 @@ mod tests {
         assert_eq!(image.recovered_last().index, LogIndex(2));
         land(&mut image, &facts((2, 2), &[(2, 23)], false));
         assert_eq!(image.recovered_last(), Position { index: LogIndex(3), term: Term(2) });
+    }
+
+    /// Seed 357: the frame with which the log began anew rotted, and then the snapshot above which it did.
+    #[test]
+    fn what_a_reset_hid_is_found_again_when_the_frame_of_the_reset_is_lost() {
+        let mut image = DurableImage::default();
+        for index in 1..=3 {
+            land(&mut image, &facts((index - 1, 1), &[(1, index)], false));
+        }
+        let snapshot = Position { index: LogIndex(2), term: Term(1) };
+        image.set_covered(snapshot);
+        let reset = Some(ResetFacts { is_fill: true, snapshot });
+        land(&mut image, &FrameFacts { hard_state: None, runs: Vec::new(), reset });
+        image.set_covered(Position::default());
+        assert!(!image.is_whole() && image.entry(LogIndex(1)).is_none());
+        let frame = image.frames_count;
+        image.lose(&RotCandidate { frame, segment: SegmentNumber(1), range: 0..0, entries: Vec::new() });
+        assert_eq!(image.entry(LogIndex(2)).map(|entry| entry.print), Some(2));
+        assert!(image.is_whole() && image.reset_upto() == LogIndex(0));
     }
 
     #[test]
