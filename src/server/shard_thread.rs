@@ -212,7 +212,6 @@ impl ShardThread {
         let mut outputs = Vec::new();
         loop {
             self.ring.turn(crate::io::now(), self.next_deadline(), &mut events)?;
-            // Read after everything has been drained, so that it is later than all that this turn answers.
             self.now = crate::io::now();
             for event in events.drain(..) {
                 self.event(event)?;
@@ -227,6 +226,8 @@ impl ShardThread {
             self.try_to_be_ready();
             let was_serving = self.shard.waiting_for().is_none();
             let mut serves_no_more = false;
+            // Read after everything has been drained, mailboxes included, so that it is later than all that this turn answers.
+            self.now = crate::io::now();
             self.shard.turn(self.now, &mut self.inputs, &mut outputs);
             if was_serving && let Some(waiting_for) = self.shard.waiting_for() {
                 error!(waiting_for, "this member serves no more");
