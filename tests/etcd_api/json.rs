@@ -114,4 +114,9 @@ fn monitoring_is_told_how_a_member_is() {
     {
         assert!(metrics.lines().any(|found| found == line), "{line} in {metrics}");
     }
+    let resident = metrics.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes "));
+    assert!(
+        resident.is_some_and(|bytes| bytes.parse().is_ok_and(|bytes: u64| bytes > 1_000_000)),
+        "{metrics}"
+    );
 }

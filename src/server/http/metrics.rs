@@ -1,5 +1,7 @@
 //! Metrics for Prometheus: what a member says of itself, under etcd's names where the thing is the same.
 
+mod process;
+
 use super::respond;
 use crate::api::Status;
 use crate::api::etcd::{ETCD_VERSION, counter};
@@ -51,6 +53,9 @@ fn text(status: &Status) -> String {
     for counter in status.counters.iter().filter(|counter| !known.contains(&counter.name.as_str())) {
         let name = format!("mainstay_{}_total", counter.name);
         metric("counter", &name, "Counted since the member's start.", counter.value);
+    }
+    for (kind, name, help, value) in process::told() {
+        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
     }
     stages(status, &mut text);
     let _ = write!(
