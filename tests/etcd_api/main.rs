@@ -7,6 +7,7 @@
 
 mod client;
 mod differential;
+mod floods;
 mod generator;
 mod json;
 mod kubernetes;

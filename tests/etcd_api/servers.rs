@@ -35,6 +35,8 @@ impl Etcd {
             .args(["--listen-client-urls", &url(client), "--advertise-client-urls", &url(client)])
             .args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)])
             .args(["--initial-cluster", &format!("default={}", url(peer)), "--log-level", "error"])
+            // Its passwords cost as little as can be.
+            .args(["--bcrypt-cost", "4"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -89,18 +91,27 @@ fn is_healthy(address: SocketAddr) -> bool {
     ask().is_ok_and(|answer| answer.contains("\"health\":\"true\""))
 }
 
-/// Members of ours that serve.
+/// Members of ours that serve; of the program that `MAINSTAY_PROGRAM` names, or of this build.
 pub(crate) fn mainstay(members_count: u16) -> LocalCluster {
     mainstay_with(members_count, &[])
 }
 
 /// The same, with further arguments for each.
 pub(crate) fn mainstay_with(members_count: u16, arguments: &[&str]) -> LocalCluster {
-    let program = PathBuf::from(env!("CARGO_BIN_EXE_mainstay"));
+    let program = std::env::var_os("MAINSTAY_PROGRAM").unwrap_or(env!("CARGO_BIN_EXE_mainstay").into());
+    let program = PathBuf::from(program);
     let mut options = ClusterOptions::new(program, members_count).with_generous_timeouts();
     options.arguments = arguments.iter().map(ToString::to_string).collect();
     match LocalCluster::start(options, PATIENCE) {
         Ok(cluster) => cluster,
         Err(error) => panic!("{error}"),
     }
+}
+
+/// Bytes of memory that the first member has, by a line of its `/proc/PID/status`.
+pub(crate) fn memory(cluster: &LocalCluster, line: &str) -> u64 {
+    let pid = cluster.members[0].pid().expect("it runs");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the kernel knows it");
+    let found = status.lines().find_map(|found| found.strip_prefix(line)).expect("there is such a line");
+    found.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1_024
 }
