@@ -13,7 +13,7 @@ SIM_BUDGET=5m
 SIM_SEEDS_MIN=200
 # For each planted bug; one that needs longer than this is as good as not found.
 BUG_BUDGET=4m
-EXPLORED_STATES=3000000
+EXPLORED_STATES=1500000
 STEP_SECONDS_MAX=900
 
 export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0

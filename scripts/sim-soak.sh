@@ -13,5 +13,7 @@ echo "seeds $first and the $seeds from there on, one simulated minute each"
 cargo run --quiet --release --bin mainstay -- sim --seeds "$seeds" --first "$first" --minutes 1 --json
 echo "every crash point"
 cargo run --quiet --release --bin mainstay -- sim --crash-points --json
+echo "every schedule of small clusters, up to ten million states of each"
+cargo run --quiet --release --bin mainstay -- sim --explore --states 10000000 --json
 echo "planted bugs"
 cargo run --quiet --release --bin mainstay --features planted -- sim --planted all --json

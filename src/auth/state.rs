@@ -196,10 +196,6 @@ impl Auth {
             }
             AuthQuery::Role { name } => {
                 let role = self.roles.get(name).ok_or(AuthRefusal::RoleNotFound)?;
-                if name == ROOT {
-                    let grant = Grant { range: KeyRange::From(Bytes::new()), access: Access::ReadWrite };
-                    return Ok(AuthAnswer::Grants(vec![grant]));
-                }
                 let grants = role.grants.iter();
                 let grants =
                     grants.map(|((_, range), access)| Grant { range: range.clone(), access: *access });

@@ -182,6 +182,9 @@ fn a_permission_for_the_same_range_is_replaced_and_told_in_order_of_keys() {
     let revoke = AuthCommand::RevokePermission { role: "app".to_owned(), range: key("m") };
     assert_eq!(auth.apply(&revoke), Ok(()));
     assert_eq!(auth.query(&role()), Ok(AuthAnswer::Grants(vec![from])));
+    // The role that may do everything says so nowhere (etcd tells what was granted to it, too).
+    assert_eq!(auth.apply(&add_role(ROOT)), Ok(()));
+    assert_eq!(auth.query(&AuthQuery::Role { name: ROOT.to_owned() }), Ok(AuthAnswer::Grants(Vec::new())));
 }
 
 #[test]

@@ -65,6 +65,9 @@ fn setting_up() -> Vec<Step> {
     vec![
         step(ROOT, "/etcdserverpb.KV/Range", &range("a", "")),
         step(None, "/etcdserverpb.Auth/AuthEnable", &pb::AuthEnableRequest {}),
+        step(None, "/etcdserverpb.Auth/RoleAdd", &role("root")),
+        step(None, "/etcdserverpb.Auth/RoleGet", &pb::AuthRoleGetRequest { role: text("root") }),
+        step(None, "/etcdserverpb.Auth/RoleDelete", &pb::AuthRoleDeleteRequest { role: text("root") }),
         step(None, "/etcdserverpb.Auth/UserAdd", &add_user("", "pw")),
         step(None, "/etcdserverpb.Auth/UserAdd", &add_user("root", "pw")),
         step(None, "/etcdserverpb.Auth/UserAdd", &add_user("root", "pw")),
