@@ -279,20 +279,26 @@ impl Rig<'_> {
         let seconds = (MISSED_ENTRIES / 10_000).to_string();
         eprintln!("snapshots: a follower is away");
         self.load(&["--op", "put", "--connections", "16", "--depth", "64", "--seconds", &seconds])?;
-        // The log is trimmed up to the second-newest snapshot.
+        // Logs are trimmed up to the second-newest snapshot: of both others, because either may lead when it comes back.
+        let others: Vec<usize> = (0..self.cluster.members.len()).filter(|other| *other != follower).collect();
         for _ in 0..2 {
             self.load(&["--op", "put", "--seconds", "1", "--warmup", "0"])?;
-            self.cut(leader)?;
+            for other in &others {
+                self.cut(*other)?;
+            }
         }
         let until = now() + PATIENCE;
-        while counter(&self.cluster.members[leader], "log_base_index").is_none_or(|base| base <= had) {
+        let is_kept = |other: &usize| {
+            counter(&self.cluster.members[*other], "log_base_index").is_none_or(|base| base <= had)
+        };
+        while others.iter().any(is_kept) {
             if now() > until {
-                return Err(Failed::NotThere("the log is not trimmed beyond what the follower has"));
+                return Err(Failed::NotThere("a log is not trimmed beyond what the follower has"));
             }
             self.load(&["--op", "put", "--seconds", "1", "--warmup", "0"])?;
         }
         eprintln!("snapshots: it comes back, while clients write");
-        let write = self.writer()?;
+        let (write, leader) = (self.writer()?, self.leader()?);
         let Self { cluster, .. } = self;
         thread::scope(|scope| {
             let writes = scope.spawn(write);
