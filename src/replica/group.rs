@@ -393,6 +393,7 @@ impl Replica {
             cluster: self.setup.cluster,
             counters: vec![
                 counter("keyspace_bytes", self.store.bytes()),
+                counter("compacted_revision", self.store.compacted().map_or(0, |revision| revision.0)),
                 counter("quota_bytes", self.setup.quota_bytes),
                 counter("space_alarm", u64::from(self.store.is_full())),
                 counter("leases", self.store.lease_count() as u64),

@@ -54,6 +54,11 @@ fn a_member_says_how_it_is() {
         client.put("a", "2").await.expect("a put is served");
         let after: pb::HashKvResponse = hash().await.expect("a hash is told");
         assert_eq!((before.hash, before.hash_revision), (after.hash, 2), "a hash is of a revision");
+        assert_eq!(after.compact_revision, -1, "nothing was compacted");
+        let compact = pb::CompactionRequest { revision: 2, physical: true };
+        let _: pb::CompactionResponse =
+            client.call("/etcdserverpb.KV/Compact", compact).await.expect("a compaction is served");
+        assert_eq!(hash().await.expect("a hash is told").compact_revision, 2);
         let answer: health::HealthCheckResponse = client
             .call("/grpc.health.v1.Health/Check", health::HealthCheckRequest::default())
             .await

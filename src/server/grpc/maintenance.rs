@@ -131,10 +131,16 @@ impl stubs::maintenance_server::Maintenance for MaintenanceService {
     ) -> Result<Response<pb::HashKvResponse>, Status> {
         self.0.only_root().await.map_err(refused)?;
         let Hashed { standing, newest, of, hash } = self.hashed(request.into_inner().revision).await?;
+        let (_, status) = self.0.status().await.map_err(refused)?;
+        // etcd says -1 before the first compaction.
+        let compacted = match etcd::counter(&status, "compacted_revision") {
+            0 => -1,
+            revision => etcd::number(Revision(revision)),
+        };
         Ok(Response::new(pb::HashKvResponse {
             header: Some(standing.header(newest)),
             hash,
-            compact_revision: 0,
+            compact_revision: compacted,
             hash_revision: etcd::number(of),
         }))
     }

@@ -38,6 +38,11 @@ fn text(status: &Status) -> String {
         ("etcd_mvcc_db_total_size_in_bytes", "Bytes that the keyspace takes in memory.", bytes),
         ("etcd_mvcc_db_total_size_in_use_in_bytes", "The same: there is no free space in it.", bytes),
         ("etcd_debugging_mvcc_current_revision", "The revision of the store.", status.revision.0),
+        (
+            "etcd_debugging_mvcc_compact_revision",
+            "The revision that was compacted last, or 0.",
+            counter(status, "compacted_revision"),
+        ),
         ("etcd_debugging_mvcc_watcher_total", "Watches served here.", counter(status, "watches")),
         ("etcd_debugging_lease_total", "Leases.", counter(status, "leases")),
         ("mainstay_raft_term", "The term.", status.term.0),
@@ -49,7 +54,7 @@ fn text(status: &Status) -> String {
     let (committed, applied) = (status.commit_index.0, status.applied_index.0);
     metric("counter", "etcd_server_proposals_committed_total", "Entries known to be committed.", committed);
     metric("counter", "etcd_server_proposals_applied_total", "Entries applied.", applied);
-    let known = ["keyspace_bytes", "quota_bytes", "space_alarm", "leases", "watches"];
+    let known = ["keyspace_bytes", "compacted_revision", "quota_bytes", "space_alarm", "leases", "watches"];
     for counter in status.counters.iter().filter(|counter| !known.contains(&counter.name.as_str())) {
         let name = format!("mainstay_{}_total", counter.name);
         metric("counter", &name, "Counted since the member's start.", counter.value);
