@@ -212,6 +212,7 @@ impl ShardThread {
         let mut outputs = Vec::new();
         loop {
             self.ring.turn(crate::io::now(), self.next_deadline(), &mut events)?;
+            // What comes in is stamped with this one.
             self.now = crate::io::now();
             for event in events.drain(..) {
                 self.event(event)?;

@@ -13,6 +13,7 @@ use super::invariants::{Broken, holds};
 use super::random::Random;
 use crate::ids::{LogIndex, MemberId, SegmentNumber, Term};
 use crate::raft::Position;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// An entry as an image holds it.
@@ -71,8 +72,8 @@ struct Reset {
     frame: u64,
     /// The last entry of its snapshot.
     snapshot: Position,
-    /// What the log held below, from index 1 on: found again if this frame is lost.
-    hidden: Vec<Option<DurableEntry>>,
+    /// What the log held below, by its place in `entries`: found again if this frame is lost.
+    hidden: BTreeMap<usize, DurableEntry>,
 }
 
 /// The durable image of one member.
@@ -195,7 +196,8 @@ impl DurableImage {
         }
         self.entries.resize(self.entries.len().max(upto), None);
         // The log begins there: what it held below is not found any more, even where its frames still lie on the disk.
-        let hidden = self.entries[..upto].iter_mut().map(Option::take).collect();
+        let below = self.entries[..upto].iter_mut().enumerate();
+        let hidden = below.filter_map(|(place, entry)| Some((place, entry.take()?))).collect();
         self.resets.push(Reset { frame: self.frames_count, snapshot: reset.snapshot, hidden });
         self.contiguous = 0;
         self.extend_contiguous();
@@ -206,10 +208,13 @@ impl DurableImage {
         let Some(at) = self.resets.iter().position(|reset| reset.frame == frame) else { return };
         let lost = self.resets.remove(at);
         let is_there = |entry: &DurableEntry| self.landed.iter().any(|landed| landed.frame == entry.frame);
-        let found: Vec<_> = lost.hidden.into_iter().map(|entry| entry.filter(is_there)).collect();
-        let places = self.resets.get_mut(at).map_or(&mut self.entries, |later| &mut later.hidden);
-        for (place, entry) in places.iter_mut().zip(found) {
-            *place = place.or(entry);
+        let found = lost.hidden.into_iter().filter(|(_, entry)| is_there(entry));
+        for (place, entry) in found {
+            if let Some(later) = self.resets.get_mut(at) {
+                later.hidden.entry(place).or_insert(entry);
+            } else if let Some(place) = self.entries.get_mut(place) {
+                place.get_or_insert(entry);
+            }
         }
     }
 

@@ -151,9 +151,9 @@ impl Raw {
 fn weather<T>(mebibytes_max: u64, flood: impl FnOnce(&LocalCluster) -> T) {
     let cluster = mainstay(1);
     block_on(async { Client::connect(cluster.members[0].client).await.put("a", "1").await.expect("a put") });
-    let before = memory(&cluster, "VmRSS:");
+    let before = memory(&cluster);
     let held = flood(&cluster);
-    let grown = memory(&cluster, "VmRSS:").saturating_sub(before);
+    let grown = memory(&cluster).saturating_sub(before);
     block_on(async {
         let client = Client::connect(cluster.members[0].client).await;
         client.put("b", "2").await.expect("others are served");
@@ -282,7 +282,7 @@ fn answers_that_are_never_taken_are_bounded() {
         let mut before = 0;
         while Instant::now() < until {
             std::thread::park_timeout(Duration::from_millis(500));
-            let now = memory(cluster, "VmRSS:");
+            let now = memory(cluster);
             if now == before {
                 break;
             }

@@ -91,15 +91,14 @@ fn is_healthy(address: SocketAddr) -> bool {
     ask().is_ok_and(|answer| answer.contains("\"health\":\"true\""))
 }
 
-/// Members of ours that serve; of the program that `MAINSTAY_PROGRAM` names, or of this build.
+/// Members of ours that serve.
 pub(crate) fn mainstay(members_count: u16) -> LocalCluster {
     mainstay_with(members_count, &[])
 }
 
 /// The same, with further arguments for each.
 pub(crate) fn mainstay_with(members_count: u16, arguments: &[&str]) -> LocalCluster {
-    let program = std::env::var_os("MAINSTAY_PROGRAM").unwrap_or(env!("CARGO_BIN_EXE_mainstay").into());
-    let program = PathBuf::from(program);
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_mainstay"));
     let mut options = ClusterOptions::new(program, members_count).with_generous_timeouts();
     options.arguments = arguments.iter().map(ToString::to_string).collect();
     match LocalCluster::start(options, PATIENCE) {
@@ -108,10 +107,10 @@ pub(crate) fn mainstay_with(members_count: u16, arguments: &[&str]) -> LocalClus
     }
 }
 
-/// Bytes of memory that the first member has, by a line of its `/proc/PID/status`.
-pub(crate) fn memory(cluster: &LocalCluster, line: &str) -> u64 {
+/// Bytes of memory that the first member has.
+pub(crate) fn memory(cluster: &LocalCluster) -> u64 {
     let pid = cluster.members[0].pid().expect("it runs");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the kernel knows it");
-    let found = status.lines().find_map(|found| found.strip_prefix(line)).expect("there is such a line");
+    let found = status.lines().find_map(|found| found.strip_prefix("VmRSS:")).expect("there is such a line");
     found.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1_024
 }

@@ -19,6 +19,11 @@ impl Rig {
         let (frame, _) = frame.finish();
         self.put(&WalWrite { segment: next.segment, offset: next.offset, frame: Bytes::from(frame) });
     }
+
+    /// The log of the one group begins anew above `snapshot`, and ends at `last`.
+    fn put_reset(&mut self, kind: wal_format::RunKind, snapshot: (u64, u64), last: (u64, u64)) {
+        self.put_by_hand(FrameKind::Reset, |frame| frame.reset(&reset(kind, snapshot, last)));
+    }
 }
 
 fn tail(group: GroupId, index: u64, term: u64) -> GroupTail {
@@ -42,9 +47,7 @@ fn a_reset_starts_the_log_anew_at_the_snapshot() {
     let mut rig = Rig::opened();
     rig.append(ONE, 0, &[1, 1, 1], 50);
     rig.snapshots.insert(ONE, vec![position(20, 2)]);
-    rig.put_by_hand(FrameKind::Reset, |frame| {
-        frame.reset(&reset(wal_format::RunKind::Append, (20, 2), (20, 2)));
-    });
+    rig.put_reset(wal_format::RunKind::Append, (20, 2), (20, 2));
     rig.reopen();
     let truth = rig.truth.get_mut(&ONE).unwrap();
     truth.hard_state.term = Term(2);
@@ -66,9 +69,7 @@ fn a_reset_starts_the_log_anew_at_the_snapshot() {
 fn what_fills_the_place_of_a_lost_snapshot_is_found_again() {
     let mut rig = Rig::opened();
     rig.snapshots.insert(ONE, vec![position(3, 1)]);
-    rig.put_by_hand(FrameKind::Reset, |frame| {
-        frame.reset(&reset(wal_format::RunKind::Append, (3, 1), (3, 1)));
-    });
+    rig.put_reset(wal_format::RunKind::Append, (3, 1), (3, 1));
     rig.reopen();
     let truth = rig.truth.get_mut(&ONE).unwrap();
     truth.hard_state.term = Term(1);
@@ -79,9 +80,7 @@ fn what_fills_the_place_of_a_lost_snapshot_is_found_again() {
     let lost = &rig.recover().groups[&ONE];
     assert_eq!((lost.log.base, lost.log.islands.len()), (Position::START, 1));
     assert!(lost.log.is_reset_owed, "the log on disk still begins behind what was lost");
-    rig.put_by_hand(FrameKind::Reset, |frame| {
-        frame.reset(&reset(wal_format::RunKind::Fill, (0, 0), (5, 1)));
-    });
+    rig.put_reset(wal_format::RunKind::Fill, (0, 0), (5, 1));
     rig.reopen();
     let truth = rig.truth.get_mut(&ONE).unwrap();
     truth.hard_state.term = Term(1);
@@ -103,9 +102,7 @@ fn a_snapshot_into_a_hole_keeps_what_lies_above_it() {
         }
         rig.flip(2, 100);
         rig.snapshots.insert(ONE, vec![position(snapshot, 1)]);
-        rig.put_by_hand(FrameKind::Reset, |frame| {
-            frame.reset(&reset(wal_format::RunKind::Fill, (snapshot, 1), (9, 1)));
-        });
+        rig.put_reset(wal_format::RunKind::Fill, (snapshot, 1), (9, 1));
         rig.reopen();
         let found = rig.recover();
         let group = &found.groups[&ONE];
