@@ -342,6 +342,17 @@ pub const SNAPSHOT_RESEND_HEARTBEATS: u32 = 5;
 /// rounds do not come back, and a read that is refused at once can be sent elsewhere.
 pub const RAFT_READS_WAITING_MAX: usize = 16 * 1_024;
 
+/// The longest lease of a leader, in microseconds.
+///
+/// Chosen: a new leader commits nothing for so long in the worst case, and whoever waits longer than 10 s takes the
+/// cluster for dead.
+pub const LEADER_LEASE_MICROS_MAX: u64 = 10_000_000;
+
+/// The largest drift of clocks that leases can be reckoned with, in parts per million.
+///
+/// Chosen: the crystals of computers are wrong by 100 ppm at the most; a clock that is wrong by a fifth is no clock.
+pub const LEADER_DRIFT_PPM_MAX: u32 = 200_000;
+
 const _: () = assert!(APPEND_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX, "the largest append fits in the window");
 
 const _: () =

@@ -82,6 +82,11 @@ markers! {
     SnapshotInstalledOverHole "snapshot_installed_over_hole",
     SnapshotInstalledOverConflict "snapshot_installed_over_conflict",
     // Reads.
+    ReadUnderLease "read_under_lease",
+    CommitDeferredForLease "commit_deferred_for_lease",
+    LeaseReleasedToUs "lease_released_to_us",
+    LeaseRenewedByNoOp "lease_renewed_by_no_op",
+    LeaseBegunLate "lease_begun_late",
     ReadRoundFailed "read_round_failed",
     ReadWaitedForApply "read_waited_for_apply",
     // Clients.

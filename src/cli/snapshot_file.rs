@@ -173,6 +173,8 @@ pub(super) mod tests {
             state_hash: 5,
             revision: Revision(1),
             compacted: Revision(0),
+            lease_micros: 0,
+            lease_drift_ppm: 0,
             configuration: wal_format::Configuration::default(),
         };
         let mut bytes = BytesMut::new();

@@ -629,7 +629,10 @@ impl Cluster {
                 let known = self.committed.get(&base.index).map(|(term, _)| *term);
                 assert_eq!(known, Some(base.term), "a snapshot ends with what is committed");
             }
-            Output::Superseded { .. } | Output::Deposed { .. } | Output::LeaderChanged { .. } => {}
+            Output::Superseded { .. }
+            | Output::Deposed { .. }
+            | Output::LeaderChanged { .. }
+            | Output::LeaseAges => {}
         }
     }
 

@@ -99,7 +99,13 @@ impl Node {
     }
 
     /// Takes entries for the current hole, or steps down to where the peer's log may agree, and asks on.
-    pub(super) fn receive_fill_reply(&mut self, from: MemberId, reply: &FillReply, out: &mut Vec<Output>) {
+    pub(super) fn receive_fill_reply(
+        &mut self,
+        now: BootMicros,
+        from: MemberId,
+        reply: &FillReply,
+        out: &mut Vec<Output>,
+    ) {
         if !self.log.hole_ends().any(|last| last == reply.last) || reply.entries.is_empty() {
             return;
         }
@@ -114,7 +120,7 @@ impl Node {
             if conflict.is_some() {
                 sometimes!(HoleOfAReplacedLog);
             }
-            self.accept(&reply.entries, out);
+            self.accept(now, &reply.entries, out);
             self.filling.stepped_down = None;
         } else if reply.previous.index <= self.log.last().index && reply.previous.index.0 > 0 {
             let at = self.log.last_upto(reply.previous.index, reply.previous.term);

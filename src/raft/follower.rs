@@ -68,7 +68,7 @@ impl Node {
         if !self.hear_leader(now, from, (request.session, request.round), out) {
             return;
         }
-        let Some(result) = self.match_append(request, out) else {
+        let Some(result) = self.match_append(now, request, out) else {
             return;
         };
         if !self.is_answered_when_durable(request, result) {
@@ -105,7 +105,12 @@ impl Node {
 
     /// Compares logs at `previous` and takes the entries in; nothing if the request contradicts what its sender
     /// or an earlier majority has said.
-    fn match_append(&mut self, request: &AppendRequest, out: &mut Vec<Output>) -> Option<AppendResult> {
+    fn match_append(
+        &mut self,
+        now: BootMicros,
+        request: &AppendRequest,
+        out: &mut Vec<Output>,
+    ) -> Option<AppendResult> {
         let previous = request.previous;
         if previous.index < self.log.base().index {
             // All up to the base is committed, so every leader's log holds it.
@@ -121,7 +126,7 @@ impl Node {
             return None;
         }
         let had_hole = self.log.has_hole();
-        self.accept(&request.entries, out);
+        self.accept(now, &request.entries, out);
         if !request.entries.is_empty() {
             self.filling.stepped_down = None;
         }

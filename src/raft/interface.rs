@@ -21,6 +21,8 @@ pub struct Config {
     pub seed: u64,
     /// Encoded size of a no-op entry.
     pub noop_bytes: u32,
+    /// How long it would answer reads alone while it leads, in microseconds; 0 for never. `Node::lease_from` begins that.
+    pub lease_micros: u64,
     /// Bytes of entries that one write to the log takes at the most; a single larger entry goes alone.
     pub persist_bytes_max: usize,
 }
@@ -168,11 +170,15 @@ pub enum Output {
         /// The last entry of the snapshot that was installed.
         base: Position,
     },
-    /// This member leads `noop.term`; it appended a no-op at `noop` whose bytes the caller encodes.
+    /// This member leads `noop.term`; it appended a no-op at `noop` whose bytes the caller encodes. Where leaders lease,
+    /// `Node::set_others_lease` must follow at once; if that no-op says that this one does, `Node::lease_from` too.
     Elected {
         /// Where the no-op stands.
         noop: Position,
     },
+    /// Reads come, and there is no lease, or the newest entry is so old that it ends soon or has ended: a no-op that says how
+    /// long it is would begin it, or renew it.
+    LeaseAges,
     /// This member no longer leads `term`: its unanswered proposals have an unknown outcome.
     Deposed {
         /// The term it led.

@@ -5,6 +5,7 @@
 //! Appends leave in `flush_leader`, once a turn; heartbeats in `tick_leader`.
 
 use super::interface::{NotLeader, Output};
+use super::leader_lease::LeaderLease;
 use super::message::{AppendReply, AppendResult, Entry, Message, Position};
 use super::node::{Node, Role};
 use super::progress::{Header, Progress};
@@ -22,6 +23,7 @@ pub(super) struct Leader {
     pub(super) noop: LogIndex,
     pub(super) followers: Vec<Progress>,
     pub(super) reads: LeaderReads,
+    pub(super) lease: LeaderLease,
     pub(super) transfer: Option<Transfer>,
     pub(super) heartbeat_at: BootMicros,
     /// Until when something is held back that the last `flush_leader` could have sent.
@@ -56,22 +58,28 @@ impl Node {
             noop: index,
             followers,
             reads: LeaderReads::default(),
+            lease: LeaderLease::default(),
             transfer: None,
             heartbeat_at: now.after(self.heartbeat_micros),
             gathers_until: None,
         }));
-        self.append_own(self.noop_bytes);
+        self.append_own(now, self.noop_bytes);
         out.push(Output::Elected { noop });
     }
 
-    fn append_own(&mut self, bytes_count: u32) {
+    fn append_own(&mut self, now: BootMicros, bytes_count: u32) {
         let index = self.log.last().index.next();
         self.log.append(Entry { index, term: self.hard_state.term, bytes_count });
         self.durability.added(index, index);
+        if let Role::Leader(leader) = &mut self.role
+            && leader.lease.has_begun()
+        {
+            leader.lease.appended(now, index);
+        }
     }
 
     /// Gives proposals their places.
-    pub(super) fn append_proposals(&mut self, sizes: &[u32]) -> Result<Position, NotLeader> {
+    pub(super) fn append_proposals(&mut self, now: BootMicros, sizes: &[u32]) -> Result<Position, NotLeader> {
         let Role::Leader(leader) = &self.role else {
             return Err(NotLeader { leader: self.leader() });
         };
@@ -80,7 +88,7 @@ impl Node {
         }
         let index = self.log.last().index.next();
         for bytes_count in sizes {
-            self.append_own(*bytes_count);
+            self.append_own(now, *bytes_count);
         }
         Ok(Position { index, term: self.hard_state.term })
     }
@@ -95,6 +103,12 @@ impl Node {
 
     /// Steps down if it should not lead; otherwise sends the heartbeats that are due.
     pub(super) fn tick_leader(&mut self, now: BootMicros, out: &mut Vec<Output>) {
+        let Role::Leader(leader) = &self.role else {
+            return;
+        };
+        if leader.lease.defers_until().is_some_and(|until| now >= until) {
+            self.advance_commit(now, out);
+        }
         let Role::Leader(leader) = &self.role else {
             return;
         };
@@ -116,6 +130,7 @@ impl Node {
         if leader.transfer.as_ref().is_some_and(|transfer| now >= transfer.deadline) {
             sometimes!(TransferTimedOut);
             leader.transfer = None;
+            leader.lease.transfer_given_up();
         }
         // The flush at the end of this turn sends what was gathered.
         leader.gathers_until = leader.gathers_until.filter(|until| now < *until);
@@ -123,6 +138,7 @@ impl Node {
             return;
         }
         leader.heartbeat_at = now.after(heartbeat_micros);
+        leader.lease.ticked(heartbeat_micros);
         if let Some(transfer) = &mut leader.transfer {
             transfer.is_sent = false;
         }
@@ -145,7 +161,9 @@ impl Node {
 
     /// When this leader will count as outrun if its disk does not answer.
     fn outrun_at(&self, leader: &Leader) -> Option<BootMicros> {
-        let waiting = self.durability.waiting_since().filter(|_| !planted!(45))?;
+        // While commits wait for others' leases a disk that stands still delays nobody.
+        let may_step_down = leader.lease.defers_until().is_none() && !planted!(45);
+        let waiting = self.durability.waiting_since().filter(|_| may_step_down)?;
         let is_passed = leader.followers.iter().any(|follower| follower.matched() > waiting.log_end);
         is_passed.then(|| waiting.since.after(self.election_micros / 2))
     }
@@ -157,7 +175,7 @@ impl Node {
         if let Some(transfer) = &leader.transfer {
             deadline = deadline.min(transfer.deadline);
         }
-        if let Some(until) = leader.gathers_until {
+        for until in [leader.gathers_until, leader.lease.defers_until()].into_iter().flatten() {
             deadline = deadline.min(until);
         }
         self.outrun_at(leader).map_or(deadline, |at| deadline.min(at))
@@ -184,11 +202,12 @@ impl Node {
     pub(super) fn flush_leader(&mut self, now: BootMicros, out: &mut Vec<Output>) {
         let commit = self.hard_state.commit;
         let gathers_until = self.gathers_until(now);
+        let is_leased = self.answer_reads_alone(now, out);
         let gathered_from = self.durability.next_run().map_or(self.log.last().index.next(), |run| run.first);
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
-        let is_round_new = leader.reads.start_round(commit, leader.noop);
+        let is_round_new = !is_leased && leader.reads.start_round(commit, leader.noop);
         let header = self.header();
         let Role::Leader(leader) = &mut self.role else {
             return;
@@ -268,7 +287,7 @@ impl Node {
         match reply.result {
             AppendResult::Matched { upto } => {
                 if follower.acknowledged(upto, self.log.base().index) {
-                    self.advance_commit(out);
+                    self.advance_commit(now, out);
                 }
             }
             AppendResult::Conflict { rejected, hint } => {
@@ -280,8 +299,12 @@ impl Node {
 
     /// The commit rule (Raft §5.4.2): an entry is committed when a majority holds it durably *and* it is of the
     /// leader's own term; everything before it is committed with it. An entry of an earlier term is never
-    /// committed by counting copies, because a later leader could still replace it (figure 8).
-    pub(super) fn advance_commit(&mut self, out: &mut Vec<Output>) {
+    /// committed by counting copies, because a later leader could still replace it (figure 8). And nothing is while a
+    /// leader of an earlier term may answer reads alone (`leader_lease`).
+    pub(super) fn advance_commit(&mut self, now: BootMicros, out: &mut Vec<Output>) {
+        if self.is_deferring(now) {
+            return;
+        }
         let durable = self.durable();
         let Role::Leader(leader) = &self.role else {
             return;

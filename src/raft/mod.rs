@@ -25,6 +25,7 @@
 //! | entries held already are never cut by a late append; what islands are | `Log::accept` in `log` |
 //! | late, doubled or wrong replies move nothing back | `progress` |
 //! | linearizable reads (thesis 6.4) | `read_index` |
+//! | answering reads alone, and not committing while others may | `leader_lease` |
 //! | handing leadership over (thesis 3.10) | `transfer` |
 //! | repairing a log that lost entries to damage (DESIGN §8) | `fill` |
 //! | trimming the log; sending, receiving and installing a snapshot (thesis 5) | `snapshot` |
@@ -38,7 +39,7 @@
 //! but is untrue may stop progress, but panics nobody (`fuzz` sends anything at all; `cluster` runs small clusters under faults; `explore` takes every schedule of three
 //! members up to a bound).
 //!
-//! Left out, so far: learners and changes of membership, leader leases.
+//! Left out, so far: learners and changes of membership.
 #![forbid(unsafe_code)]
 
 mod candidate;
@@ -54,6 +55,7 @@ mod inflight;
 mod interface;
 mod invariants;
 mod leader;
+mod leader_lease;
 mod log;
 mod message;
 mod node;

@@ -14,6 +14,7 @@ use super::interface::{
 };
 use super::invariants;
 use super::leader::Leader;
+use super::leader_lease::Released;
 use super::log::{Change, Log};
 use super::message::{Entry, HardState, Message, Position};
 use super::outbox::Outbox;
@@ -34,6 +35,7 @@ pub struct Node {
     pub(super) election_micros: u64,
     pub(super) heartbeat_micros: u64,
     pub(super) noop_bytes: u32,
+    pub(super) lease_micros: u64,
     persist_bytes_max: usize,
     pub(super) random: Random,
     pub(super) hard_state: HardState,
@@ -49,6 +51,10 @@ pub struct Node {
     pub(super) last_read: u64,
     pub(super) filling: Filling,
     pub(super) snapshots: Snapshots,
+    /// When an entry last entered the log, in this boot.
+    pub(super) received_at: BootMicros,
+    /// What the leader of the term that `TimeoutNow` came in released.
+    pub(super) released_to_us: Released,
     /// The leader that `LeaderChanged` named last.
     announced: Option<(Term, MemberId)>,
     /// The end of the log that the disk names above holes, and the index that settles it once written: its own, or
@@ -84,6 +90,7 @@ impl Node {
             election_micros: config.election_micros,
             heartbeat_micros: config.heartbeat_micros,
             noop_bytes: config.noop_bytes,
+            lease_micros: config.lease_micros,
             persist_bytes_max: config.persist_bytes_max,
             random,
             hard_state: recovered.hard_state,
@@ -97,6 +104,8 @@ impl Node {
             last_read: 0,
             filling: Filling::new(now),
             snapshots: Snapshots::default(),
+            received_at: now,
+            released_to_us: None,
             announced: None,
             named: None,
         };
@@ -159,7 +168,7 @@ impl Node {
             Message::ReadIndexRequest(request) => self.receive_read_index_request(from, request, out),
             Message::ReadIndexReply(reply) => self.receive_read_index_reply(from, reply, out),
             Message::FillRequest(request) => self.receive_fill_request(from, request, out),
-            Message::FillReply(reply) => self.receive_fill_reply(from, &reply, out),
+            Message::FillReply(reply) => self.receive_fill_reply(now, from, &reply, out),
             Message::SnapshotChunk(chunk) => self.receive_snapshot_chunk(now, from, chunk, out),
             Message::SnapshotReply(reply) => self.receive_snapshot_reply(now, from, reply),
         }
@@ -186,7 +195,7 @@ impl Node {
     /// # Errors
     /// When this member does not lead, or is handing its leadership over.
     pub fn propose(&mut self, now: BootMicros, sizes: &[u32]) -> Result<Position, NotLeader> {
-        let first = self.append_proposals(sizes)?;
+        let first = self.append_proposals(now, sizes)?;
         self.watch_disk(now);
         invariants::assert_cheap(self);
         Ok(first)
@@ -300,7 +309,7 @@ impl Node {
             Role::Follower(_) => self.tell_durable(out),
             Role::PreCandidate(_) => {}
             Role::Candidate(_) => self.count_own_vote(now, out),
-            Role::Leader(_) => self.advance_commit(out),
+            Role::Leader(_) => self.advance_commit(now, out),
         }
         self.settle(now, out);
     }
@@ -420,7 +429,7 @@ impl Node {
     }
 
     /// Takes entries from a peer into the log and the books; their `previous` is held here.
-    pub(super) fn accept(&mut self, entries: &[Entry], out: &mut Vec<Output>) {
+    pub(super) fn accept(&mut self, now: BootMicros, entries: &[Entry], out: &mut Vec<Output>) {
         if entries.is_empty() {
             return;
         }
@@ -443,6 +452,7 @@ impl Node {
                 }
                 Change::Added { first, last } => {
                     self.durability.added(first, last);
+                    self.received_entries(now);
                     out.push(Output::Accepted { first, last });
                 }
             }

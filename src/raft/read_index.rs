@@ -9,9 +9,9 @@ use super::interface::{NotLeader, Output, ReadRefused};
 use super::message::{Message, ReadIndexReply, ReadIndexRequest};
 use super::node::{Node, Role};
 use super::quorum;
-use crate::ids::{BootMicros, LogIndex, MemberId};
+use crate::ids::{BootMicros, LogIndex, MemberId, Term};
 use crate::limits::RAFT_READS_WAITING_MAX;
-use crate::planted;
+use crate::{planted, sometimes};
 use std::collections::VecDeque;
 
 /// Who waits for a round.
@@ -115,6 +115,19 @@ impl FollowerReads {
     }
 }
 
+/// The readers may be answered once `index` is applied.
+fn answer_readers(readers: Vec<Reader>, term: Term, index: LogIndex, out: &mut Vec<Output>) {
+    for reader in readers {
+        out.push(match reader {
+            Reader::Own(request) => Output::ReadReady { request, index },
+            Reader::Follower { member, request } => {
+                let reply = ReadIndexReply { term, request, index: Some(index) };
+                Output::Send { to: member, message: Message::ReadIndexReply(reply) }
+            }
+        });
+    }
+}
+
 impl Node {
     /// Registers a read of this member, to be confirmed by the next round.
     pub(super) fn register_read(&mut self) -> Result<u64, ReadRefused> {
@@ -155,6 +168,29 @@ impl Node {
         self.send(from, Message::ReadIndexReply(reply), out);
     }
 
+    /// Answers the readers gathered in this turn if this leader holds its lease, which is looked at here: after they came.
+    /// Returns whether it did; then no round is needed for them.
+    pub(super) fn answer_reads_alone(&mut self, now: BootMicros, out: &mut Vec<Output>) -> bool {
+        let is_leased = self.holds_lease(now);
+        let (term, index) = (self.hard_state.term, self.hard_state.commit);
+        let Role::Leader(leader) = &mut self.role else {
+            return false;
+        };
+        let are_waiting = !leader.reads.gathered.is_empty();
+        if is_leased {
+            let readers = core::mem::take(&mut leader.reads.gathered);
+            leader.reads.readers_count -= readers.len();
+            if are_waiting {
+                sometimes!(ReadUnderLease);
+            }
+            answer_readers(readers, term, index, out);
+        }
+        if are_waiting && let Role::Leader(leader) = &self.role {
+            self.refresh_lease(leader, now, out);
+        }
+        is_leased
+    }
+
     /// Answers the readers of every round that a majority, this member included, has echoed in this term.
     pub(super) fn confirm_reads(&mut self, out: &mut Vec<Output>) {
         let term = self.hard_state.term;
@@ -166,16 +202,7 @@ impl Node {
         let confirmed =
             if planted!(31) { newest } else { quorum::reached_by_majority(echoed.chain([newest])) };
         while let Some(round) = leader.reads.take_confirmed(confirmed) {
-            let index = round.index;
-            for reader in round.readers {
-                out.push(match reader {
-                    Reader::Own(request) => Output::ReadReady { request, index },
-                    Reader::Follower { member, request } => {
-                        let reply = ReadIndexReply { term, request, index: Some(index) };
-                        Output::Send { to: member, message: Message::ReadIndexReply(reply) }
-                    }
-                });
-            }
+            answer_readers(round.readers, term, round.index, out);
         }
     }
 
@@ -244,8 +271,6 @@ mod tests {
     use super::super::message::{AppendResult, ReadIndexReply};
     use super::super::testing::{append, elect, member, position, receive, recovered, reply, sent};
     use super::*;
-    use crate::ids::Term;
-
     fn matched(upto: u64) -> AppendResult {
         AppendResult::Matched { upto: LogIndex(upto) }
     }

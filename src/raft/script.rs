@@ -9,7 +9,7 @@
 //! each member's clock stands still until moved.
 //!
 //! ```text
-//! cluster voters=1,2,3 [term= vote= commit= log=1..3@1,4@2] [election=300ms heartbeat=50ms seed=1 chunk=40]
+//! cluster voters=1,2,3 [term= vote= commit= log=1..3@1,4@2] [election=300ms heartbeat=50ms lease=0ms seed=1 chunk=40]
 //!                       a cluster whose disks all hold this; members start at the first command that needs them
 //! member 2 [term= vote= commit= log= island=3@1:4@1,5@2]…
 //!                       a member whose disk differs; an island is what survived above a hole, behind its predecessor
@@ -103,6 +103,7 @@ scripts! {
     a_member_with_a_hole_acknowledges_only_the_contiguous_part,
     a_member_with_a_hole_is_never_made_leader,
     a_member_with_a_hole_votes_as_if_its_log_were_intact,
+    a_new_leader_commits_nothing_while_another_may_answer_alone,
     a_pre_candidate_whose_term_is_behind_catches_up_and_campaigns_again,
     a_prior_term_entry_commits_only_with_one_of_the_own_term,
     a_probe_finds_where_logs_agree_then_appends_stream,
@@ -119,6 +120,7 @@ scripts! {
     a_stale_doubled_or_empty_chunk_counts_for_nothing,
     a_stale_rejection_moves_nothing_back,
     a_stale_rejection_starts_no_second_snapshot,
+    a_target_commits_at_once_what_its_leader_released,
     a_transfer_ends_with_the_term_of_its_leader,
     a_transfer_hands_leadership_over_at_once,
     a_transfer_that_does_not_end_in_time_is_given_up,
@@ -127,6 +129,7 @@ scripts! {
     an_elected_leader_commits_its_no_op_and_every_member_follows,
     an_entry_of_a_higher_term_drops_an_island_before_it_is_reached,
     an_entry_that_contradicts_an_island_drops_it,
+    an_order_that_comes_late_releases_only_what_it_names,
     appends_in_flight_are_bounded_by_a_window,
     appends_that_arrive_in_the_wrong_order_are_put_right,
     messages_that_arrive_twice_change_nothing,

@@ -299,6 +299,7 @@ impl Node {
                 self.commit_upto(position.index, out);
             }
         } else {
+            self.received_entries(now);
             self.start_anew(position, out);
         }
         if position.index <= self.commit() {

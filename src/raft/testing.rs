@@ -21,6 +21,7 @@ pub(super) fn config(id: u64, members_count: u64, seed: u64) -> Config {
         heartbeat_micros: HEARTBEAT_MICROS,
         seed,
         noop_bytes: 64,
+        lease_micros: 0,
         persist_bytes_max: crate::limits::TURN_APPEND_BYTES_MAX,
     }
 }

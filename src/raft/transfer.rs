@@ -40,13 +40,17 @@ impl Node {
         Ok(())
     }
 
-    /// Sends the order once the target holds the whole log.
+    /// Sends the order once the target holds the whole log. With it goes the lease, so the leases of earlier leaders must
+    /// have ended: something of the own term is committed.
     pub(super) fn drive_transfer(&mut self, out: &mut Vec<Output>) {
         let last = self.log.last().index;
-        let term = self.hard_state.term;
+        let (term, commit) = (self.hard_state.term, self.hard_state.commit);
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
+        if commit < leader.noop {
+            return;
+        }
         let Some(transfer) = &mut leader.transfer else {
             return;
         };
@@ -56,6 +60,7 @@ impl Node {
         if is_caught_up && !transfer.is_sent {
             sometimes!(TransferOrdered);
             transfer.is_sent = true;
+            leader.lease.release(last);
             out.push(Output::Send { to, message: Message::TimeoutNow(TimeoutNow { term, last }) });
         }
     }
@@ -74,6 +79,7 @@ impl Node {
         };
         if is_current && follower.matched >= order.last && self.may_campaign(now) {
             sometimes!(TransferObeyed);
+            self.note_release(order);
             self.become_candidate(now, true, out);
         }
     }

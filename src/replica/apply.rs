@@ -6,6 +6,7 @@
 
 use super::bootstrap::mix;
 use super::group::Replica;
+use super::lease_terms::LeaseTerms;
 use super::sessions::Verdict;
 use super::users::who_asked;
 use super::{Output, group};
@@ -91,7 +92,11 @@ impl Replica {
         let session = SessionId(header.session);
         let who = who_asked(header);
         match header.kind {
-            EntryKind::NoOp | EntryKind::Configuration => Response::SessionClosed,
+            EntryKind::NoOp => {
+                self.lease_terms = LeaseTerms::decode(body);
+                Response::SessionClosed
+            }
+            EntryKind::Configuration => Response::SessionClosed,
             EntryKind::StateCheck => {
                 self.hear_state(header, body);
                 Response::SessionClosed

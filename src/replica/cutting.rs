@@ -165,6 +165,8 @@ impl Replica {
             state_hash: self.state_hash,
             revision: cut.revision(),
             compacted: cut.compacted(),
+            lease_micros: self.lease_terms.micros,
+            lease_drift_ppm: self.lease_terms.drift_ppm,
             configuration: self.setup.configuration.clone(),
         };
         let mut waiting = BytesMut::new();

@@ -12,6 +12,7 @@ use super::apply::Waiting;
 use super::bootstrap::mix;
 use super::entries::Entries;
 use super::forward::{Forwards, SeenForwards};
+use super::lease_terms::LeaseTerms;
 use super::leases::Countdown;
 use super::read::Reads;
 use super::restore::{FoundContent, FoundSnapshot, Restored};
@@ -24,17 +25,17 @@ use crate::auth::{Auth, Who};
 use crate::ids::{BootMicros, ClusterId, DirectoryId, GroupId, KeyspaceId, LogIndex, MemberId, Term, Ticket};
 use crate::kv::{KeyRange, Store};
 use crate::limits::{
-    FORWARD_BOOTS_MAX, LEASE_ENDS_WAITING_MAX, LEASES_MAX, PROPOSALS_WAITING_BYTES_MAX,
-    PROPOSALS_WAITING_MAX, RAFT_VOTERS_MAX, READS_WAITING_MAX, SESSION_ANSWERS_RESERVED,
-    SESSIONS_ANSWERS_SHARED_MAX, SESSIONS_BYTES_MAX, SESSIONS_MAX, SNAPSHOT_SAVES_WAITING_MAX,
-    TURN_ANSWER_BYTES_MAX, TURN_WALK_KEYS_MAX,
+    FORWARD_BOOTS_MAX, LEADER_LEASE_MICROS_MAX, LEASE_ENDS_WAITING_MAX, LEASES_MAX,
+    PROPOSALS_WAITING_BYTES_MAX, PROPOSALS_WAITING_MAX, RAFT_VOTERS_MAX, READS_WAITING_MAX,
+    SESSION_ANSWERS_RESERVED, SESSIONS_ANSWERS_SHARED_MAX, SESSIONS_BYTES_MAX, SESSIONS_MAX,
+    SNAPSHOT_SAVES_WAITING_MAX, TURN_ANSWER_BYTES_MAX, TURN_WALK_KEYS_MAX,
 };
 use crate::peer::{Body, Frame};
 use crate::raft::{self, Mark, Message, Node, RoleName};
 use crate::wal::{Configuration, GroupWrite, RecoveredGroup};
 use crate::watch::{Bounds, Hub, Notice, Place};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Who this replica is, and how it is to behave.
 #[derive(Clone, Debug)]
@@ -49,6 +50,8 @@ pub(super) struct Setup {
     pub(super) configuration: Configuration,
     pub(super) election_micros: u64,
     pub(super) heartbeat_micros: u64,
+    /// How long it answers reads alone while it leads.
+    pub(super) lease: LeaseTerms,
     pub(super) session_idle_micros: u64,
     /// Bytes that the keyspace may take; 0 for any number.
     pub(super) quota_bytes: u64,
@@ -73,6 +76,12 @@ pub(super) struct Replica {
     pub(super) applied: LogIndex,
     /// The term of that entry.
     pub(super) applied_term: Term,
+    /// What the newest applied no-op says of leaders' leases.
+    pub(super) lease_terms: LeaseTerms,
+    /// The peers that are known to wait for others' leases when they come to lead.
+    pub(super) waiting_peers: BTreeSet<MemberId>,
+    /// Raft wants the lease to be renewed.
+    pub(super) is_lease_ageing: bool,
     /// Bytes of everything applied in this boot.
     pub(super) applied_bytes: u64,
     /// Rolling hash of everything applied, in order; equal on all members at equal `applied`.
@@ -126,7 +135,9 @@ impl Replica {
             election_micros: setup.election_micros,
             heartbeat_micros: setup.heartbeat_micros,
             seed: setup.seed,
-            noop_bytes: super::propose::record_bytes_count(0),
+            noop_bytes: super::propose::record_bytes_count(setup.lease.encode(true).len()),
+            // No longer than its no-op is believed.
+            lease_micros: setup.lease.micros.min(LEADER_LEASE_MICROS_MAX),
             persist_bytes_max: setup.write_bytes_max,
         };
         let base = recovered.log.base.index;
@@ -150,6 +161,9 @@ impl Replica {
             auth: Auth::new(),
             applied: LogIndex(0),
             applied_term: Term(0),
+            lease_terms: LeaseTerms::NONE,
+            waiting_peers: BTreeSet::new(),
+            is_lease_ageing: false,
             applied_bytes: 0,
             state_hash: 0,
             snapshots: found,
@@ -222,13 +236,13 @@ impl Replica {
         self.watch_space(now);
         self.say_state(now, outputs);
         self.begin_reads(now, outputs);
-        self.consensus(now, outputs, Received::NOTHING, |node, out| node.flush(now, out));
+        self.flush(now, outputs);
         self.give_up_forwards(now, outputs);
         self.apply_committed(now, outputs);
         if self.lease_deadline().is_some_and(|due| due <= now) {
             // After apply, because an end that was applied makes room for the next; so it is sent on its own.
             self.count_leases_down(now);
-            self.consensus(now, outputs, Received::NOTHING, |node, out| node.flush(now, out));
+            self.flush(now, outputs);
         }
         self.serve_watches(now, outputs);
         self.serve_snapshots(now, outputs);
@@ -324,12 +338,12 @@ impl Replica {
                 }
             }
             raft::Output::Elected { noop } => {
-                let record = self.encode_noop(noop);
-                self.entries.put(noop.index, record);
+                self.begin_term(now, noop);
                 self.restart_session_clocks(now);
                 self.await_counting(now);
                 self.space_asked = None;
             }
+            raft::Output::LeaseAges => self.is_lease_ageing = true,
             raft::Output::Deposed { term } => {
                 self.stop_counting();
                 self.abandon_proposals(term, outputs);
@@ -396,6 +410,7 @@ impl Replica {
                 counter("compacted_revision", self.store.compacted().map_or(0, |revision| revision.0)),
                 counter("quota_bytes", self.setup.quota_bytes),
                 counter("space_alarm", u64::from(self.store.is_full())),
+                counter("leader_lease_micros", self.node.leases_micros()),
                 counter("leases", self.store.lease_count() as u64),
                 counter("log_base_index", self.node.base().index.0),
                 counter("log_bytes", self.entries.bytes()),

@@ -34,6 +34,13 @@ pub enum Input {
         /// The frame.
         frame: Bytes,
     },
+    /// A peer has greeted. What it says holds until it says another thing.
+    PeerSpeaks {
+        /// Who.
+        peer: MemberId,
+        /// The highest version of the peer protocol that it speaks.
+        version: u8,
+    },
     /// A client's request.
     Client {
         /// For the reply.

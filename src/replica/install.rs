@@ -18,6 +18,7 @@
 //! another one. Left out: which follower needs one, and what is sent again (`raft`).
 
 use super::group::Replica;
+use super::lease_terms::LeaseTerms;
 use super::restore::{Restored, Restorer};
 use super::snapshots::{OrderedBy, file_of, name_of};
 use super::state_check::StateCheck;
@@ -27,7 +28,7 @@ use crate::limits::CHUNKS_WRITTEN_MAX;
 use crate::peer::Body;
 use crate::raft::{Installed, Position, SnapshotName};
 use crate::snapshot::{BLOCK_BYTES, Damage, FileKind, FileName, Reader};
-use crate::sometimes;
+use crate::{planted, sometimes};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -472,6 +473,12 @@ impl Replica {
         self.state_check = StateCheck::new(self.node.last().index);
         self.applied = verified.position.index;
         self.applied_term = verified.position.term;
+        let (micros, drift_ppm) = (opening.lease_micros, opening.lease_drift_ppm);
+        self.lease_terms = LeaseTerms { micros, drift_ppm };
+        // Catalogue 47: a snapshot that does not say it.
+        if planted!(147) {
+            self.lease_terms = LeaseTerms::NONE;
+        }
         self.state_hash = opening.state_hash;
         self.snapshots.nothing_new_since(self.applied, self.applied_bytes, now);
     }

@@ -22,6 +22,7 @@
 //! | `cutting`, `sessions_bytes`, `restore` | from the state to a file, and back |
 //! | `saving` | a snapshot for a client, who keeps it elsewhere |
 //! | `install` | a snapshot from the leader in the place of the own state |
+//! | `lease_terms` | how long leaders answer reads alone, as the log says it |
 //! | `bootstrap` | how a cluster is founded, and why a wiped disk does not vote |
 #![forbid(unsafe_code)]
 
@@ -37,6 +38,9 @@ mod fuzz;
 mod group;
 mod input;
 mod install;
+#[cfg(test)]
+mod leader_lease_stories;
+mod lease_terms;
 mod leases;
 mod observation;
 mod output;
@@ -64,6 +68,7 @@ mod watch_stories;
 mod watching;
 
 pub use input::*;
+pub use lease_terms::*;
 pub use observation::*;
 pub use output::*;
 pub use restore::*;

@@ -167,9 +167,9 @@ impl Replica {
         Ok(())
     }
 
-    /// The record of the no-op that begins a term (Raft §8).
+    /// The record of the no-op that begins a term (Raft §8), and says how long its leader answers reads alone.
     pub(super) fn encode_noop(&self, position: Position) -> Bytes {
-        self.encode(position, &Proposal::bare(EntryKind::NoOp, self.setup.keyspace, None, Who::Nobody))
+        self.encode(position, &self.noop(Who::Nobody))
     }
 
     fn encode(&self, position: Position, proposal: &Proposal) -> Bytes {

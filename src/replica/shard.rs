@@ -12,6 +12,7 @@ use super::bootstrap::{self, Bootstrap, Heard, Progress, Record, first_configura
 use super::entries::carries_its_entries;
 use super::forward::Forwarded;
 use super::group::{Replica, Setup};
+use super::lease_terms::LeaseTerms;
 use super::leases::{ForwardedQuestion, LeaseQuestion};
 use super::restore::{CannotStart, FoundSnapshot};
 use super::{Input, Observation, Output, SnapshotPolicy};
@@ -20,7 +21,7 @@ use crate::ids::{
     BootMicros, ClusterId, DirectoryId, GroupId, KeyspaceId, LogIndex, MemberId, SegmentNumber,
 };
 use crate::limits::{RAFT_VOTERS_MAX, TURN_APPEND_BYTES_MAX};
-use crate::peer::{Body, Frame};
+use crate::peer::{Body, Frame, PEER_VERSION_WAITING};
 use crate::raft::{HardState, Mark, Position};
 use crate::wal::{FoundSegment, GroupOpening, GroupWrite, Note, RecoveredGroup, Wal, WalOptions, WalWrite};
 use crate::watch::{Bounds, Place};
@@ -40,6 +41,8 @@ pub struct Options {
     pub election_micros: u64,
     /// How often a leader is heard from.
     pub heartbeat_micros: u64,
+    /// How long it answers reads alone while it leads, after it appended an entry.
+    pub lease: LeaseTerms,
     /// A session that nothing names for this long is ended.
     pub session_idle_micros: u64,
     /// Bytes of memory that the keys of one keyspace may take, with their histories; 0 for any number.
@@ -94,6 +97,8 @@ pub struct Shard {
     pub(super) wal: Wal,
     stage: Stage,
     pub(super) replicas: BTreeMap<GroupId, Replica>,
+    /// The highest version of the peer protocol that each peer said it speaks.
+    peer_versions: BTreeMap<MemberId, u8>,
     /// Gathered for a write that the log had no room for yet.
     gathered: Option<Gathered>,
     /// What the write in flight makes durable.
@@ -179,6 +184,7 @@ impl Shard {
             wal,
             stage,
             replicas: BTreeMap::new(),
+            peer_versions: BTreeMap::new(),
             gathered: None,
             in_flight: Vec::new(),
             is_stage_in_flight: false,
@@ -207,6 +213,12 @@ impl Shard {
                     }
                 }
                 Input::Peer { from, frame } => self.peer(now, from, &frame, outputs),
+                Input::PeerSpeaks { peer, version } => {
+                    self.peer_versions.insert(peer, version);
+                    for replica in self.replicas.values_mut() {
+                        replica.note_peer(peer, version >= PEER_VERSION_WAITING);
+                    }
+                }
                 Input::Client { ticket, who, request } => self.client(now, (ticket, who), request, outputs),
                 Input::Users { ticket, who, request } => {
                     self.users(now, (ticket, who), request, outputs);
@@ -346,6 +358,7 @@ impl Shard {
             configuration: found.configuration.clone(),
             election_micros: self.options.election_micros,
             heartbeat_micros: self.options.heartbeat_micros,
+            lease: self.options.lease,
             session_idle_micros: self.options.session_idle_micros,
             quota_bytes: self.options.quota_bytes,
             watches: self.options.watches,
@@ -354,7 +367,11 @@ impl Shard {
             seed: mix(self.options.seed ^ u64::from(group.0)),
             boot_seed: self.options.seed,
         };
-        self.replicas.insert(group, Replica::new(setup, found, snapshots, now));
+        let mut replica = Replica::new(setup, found, snapshots, now);
+        for (peer, version) in &self.peer_versions {
+            replica.note_peer(*peer, *version >= PEER_VERSION_WAITING);
+        }
+        self.replicas.insert(group, replica);
     }
 
     /// A group whose state is not what most members have is served here no more.

@@ -3,7 +3,7 @@
 //! Always: everything that a shard wants is done at once, in order, and time passes only when a test says so. Left
 //! out: everything that can go wrong; that is the simulator's business.
 
-use super::{FileDone, FileOrder, Input, Options, Output, Shard, SnapshotPolicy};
+use super::{FileDone, FileOrder, Input, LeaseTerms, Options, Output, Shard, SnapshotPolicy};
 use crate::api::{EncodedCommand, ReadMode, Request, Response, Stamp};
 use crate::auth::Who;
 use crate::ids::{BootMicros, KeyspaceId, MemberId, Revision, SegmentNumber, Ticket};
@@ -49,15 +49,20 @@ impl Cluster {
 
     /// A cluster whose keyspace may take so many bytes.
     pub(super) fn with_quota(count: u64, quota_bytes: u64) -> Self {
-        Self::with(count, quota_bytes, SnapshotPolicy::SERVER)
+        Self::with(count, quota_bytes, SnapshotPolicy::SERVER, LeaseTerms::NONE)
     }
 
     /// A cluster that cuts snapshots so.
     pub(super) fn with_snapshots(count: u64, snapshots: SnapshotPolicy) -> Self {
-        Self::with(count, 0, snapshots)
+        Self::with(count, 0, snapshots, LeaseTerms::NONE)
     }
 
-    fn with(count: u64, quota_bytes: u64, snapshots: SnapshotPolicy) -> Self {
+    /// A cluster whose leaders lease so, once they know that others wait.
+    pub(super) fn with_leases(count: u64, lease: LeaseTerms) -> Self {
+        Self::with(count, 0, SnapshotPolicy::SERVER, lease)
+    }
+
+    fn with(count: u64, quota_bytes: u64, snapshots: SnapshotPolicy, lease: LeaseTerms) -> Self {
         let members: Vec<MemberId> = (1..=count).map(MemberId).collect();
         let shards = members.iter().map(|member| {
             let options = Options {
@@ -65,6 +70,7 @@ impl Cluster {
                 initial_members: members.clone(),
                 election_micros: ELECTION_MICROS,
                 heartbeat_micros: 50_000,
+                lease,
                 session_idle_micros: 60_000_000,
                 quota_bytes,
                 watches: Bounds::SERVER,

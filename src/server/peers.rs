@@ -174,7 +174,7 @@ impl ShardThread {
             ));
         };
         let older = peer.speaks_on.replace(tag);
-        self.peers.heard(&greeting);
+        self.heard(&greeting);
         if let Some(older) = older {
             self.close(older, None);
         }
@@ -192,7 +192,7 @@ impl ShardThread {
         if greeting.from != peer {
             return Err(format!("{} ({}) answers where {peer} should be", greeting.name, greeting.from));
         }
-        self.peers.heard(&greeting);
+        self.heard(&greeting);
         if let Some(known) = self.peers.peers.get_mut(&peer) {
             known.state = State::Open(tag);
             known.backoff_micros = RECONNECT_MICROS.0;
@@ -202,6 +202,12 @@ impl ShardThread {
         }
         info!(peer = greeting.name, "connected to a peer");
         Ok(true)
+    }
+
+    /// Takes in what a member says of itself.
+    fn heard(&mut self, greeting: &Greeting) {
+        self.peers.heard(greeting);
+        self.inputs.push(Input::PeerSpeaks { peer: greeting.from, version: greeting.versions.1 });
     }
 
     fn take_greeting(&mut self, tag: Tag) -> Result<Option<Greeting>, String> {

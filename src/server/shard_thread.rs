@@ -24,7 +24,8 @@ use crate::limits::{
     CLIENT_VANISHED_MILLIS, CONNECTIONS_MAX, PEER_VANISHED_MILLIS, RECEIVE_BYTES, WAL_SEGMENT_BYTES,
 };
 use crate::replica::{
-    FoundContent, FoundSnapshot, Input, Options, Output, SegmentFile, Shard, SnapshotPolicy, restore_newest,
+    FoundContent, FoundSnapshot, Input, LeaseTerms, Options, Output, SegmentFile, Shard, SnapshotPolicy,
+    restore_newest,
 };
 use crate::snapshot::FileName;
 use crate::watch::Bounds;
@@ -227,7 +228,8 @@ impl ShardThread {
             self.try_to_be_ready();
             let was_serving = self.shard.waiting_for().is_none();
             let mut serves_no_more = false;
-            // Read after everything has been drained, mailboxes included, so that it is later than all that this turn answers.
+            // Read after everything has been drained, mailboxes included, so that it is later than all that this turn answers:
+            // a pause up to here lets no read pass under a lease that has ended (DESIGN §5, §9).
             self.now = crate::io::now();
             self.shard.turn(self.now, &mut self.inputs, &mut outputs);
             if was_serving && let Some(waiting_for) = self.shard.waiting_for() {
@@ -711,6 +713,7 @@ fn shard_options(config: &ServerConfig, member: MemberId) -> Result<Options, Ser
         initial_members: initial.map(|it| member_id(&config.initial_cluster_token, &it.name)).collect(),
         election_micros: config.election_ms * 1_000,
         heartbeat_micros: config.heartbeat_ms * 1_000,
+        lease: LeaseTerms::NONE,
         session_idle_micros: SESSION_IDLE_MICROS,
         quota_bytes: config.quota_bytes,
         watches: Bounds::SERVER,

@@ -7,7 +7,8 @@
 use super::events::Fault;
 use super::random::Random;
 use super::storage_faults::Harm;
-use crate::replica::SnapshotPolicy;
+use crate::ids::MemberId;
+use crate::replica::{LeaseTerms, SnapshotPolicy};
 
 /// The rates of everything that can go wrong. Chances are parts per million, intervals are means in microseconds and
 /// zero for never.
@@ -18,6 +19,12 @@ pub(super) struct FaultPlan {
     pub(super) members_count: usize,
     /// The members' election timeout E.
     pub(super) election_micros: u64,
+    /// The lease of the member that leases for the median time, in microseconds; 0 for no leases.
+    pub(super) lease_micros: u64,
+    /// The drift that leases are reckoned with.
+    pub(super) lease_drift_ppm: u32,
+    /// Whether orders to campaign are sent often, are late, and meet an old leader that hears nothing of what follows.
+    pub(super) hands_over_badly: bool,
     /// The size of their segments.
     pub(super) segment_bytes: u64,
     /// Mean delay of a message between members.
@@ -131,6 +138,9 @@ impl FaultPlan {
         if random.below(SNAPSHOT_SEEDS) == 0 {
             plan.dwell_on_snapshots(random);
         }
+        if random.below(2) == 0 {
+            plan.draw_leases(random);
+        }
         plan
     }
 
@@ -180,6 +190,9 @@ impl FaultPlan {
         Self {
             members_count,
             election_micros: 200_000,
+            lease_micros: 0,
+            lease_drift_ppm: 0,
+            hands_over_badly: false,
             segment_bytes: 1_024 * 1_024,
             delay_micros: 200,
             tail_chance: 0,
@@ -223,6 +236,8 @@ impl FaultPlan {
     pub(super) fn calmed(&self) -> Self {
         Self {
             election_micros: self.election_micros,
+            lease_micros: self.lease_micros,
+            lease_drift_ppm: self.lease_drift_ppm,
             segment_bytes: self.segment_bytes,
             drift_ppm: if self.is_lockstep { 0 } else { self.drift_ppm },
             is_recycling: self.is_recycling,
@@ -234,6 +249,31 @@ impl FaultPlan {
             snapshots: self.snapshots,
             pace: self.pace,
             ..Self::without_faults(self.members_count)
+        }
+    }
+
+    /// How long a member leases while it leads: members differ, as if each had an option of its own.
+    pub(super) fn lease(&self, member: MemberId) -> LeaseTerms {
+        let micros = self.lease_micros * (1 + member.0 % 3) / 2;
+        LeaseTerms { micros, drift_ppm: self.lease_drift_ppm }
+    }
+
+    /// Leaders lease, and no clock stands still: that is beyond what leases promise.
+    fn draw_leases(&mut self, random: &mut Random) {
+        self.lease_micros = random.between(self.election_micros / 2, 2 * self.election_micros);
+        self.lease_drift_ppm = self.drift_ppm;
+        self.set_interval(Fault::Freeze, 0);
+        self.hands_over_badly = random.below(5) == 0;
+        if self.hands_over_badly {
+            self.set_interval(Fault::HandOver, random.magnitude(SECOND / 4, 2 * SECOND));
+        }
+    }
+
+    fn set_interval(&mut self, fault: Fault, micros: u64) {
+        for (kind, interval) in Fault::ALL.iter().zip(&mut self.intervals) {
+            if *kind == fault {
+                *interval = micros;
+            }
         }
     }
 

@@ -145,6 +145,22 @@ impl Run {
         self.give(member, Input::HandOver { to }, trace)
     }
 
+    /// When a frame reaches a process that stands still: some wait in its own buffers, the others in the network, and
+    /// come one by one after it goes on. In the order in which they arrived.
+    pub(super) fn waits_for_resumption(&mut self, member: usize) -> Option<TrueMicros> {
+        let this = &mut self.members[member];
+        let is_behind = this.drained_at > self.now;
+        if this.paused_until <= self.now && !is_behind {
+            return None;
+        }
+        if !is_behind && self.random.below(2) == 0 {
+            return None;
+        }
+        let gap = self.random.below(2 * self.plan.delay_micros + 1);
+        this.drained_at = this.drained_at.max(this.paused_until).max(self.now).after(gap + 1);
+        Some(this.drained_at)
+    }
+
     /// A process dies, with its machine: what was in flight lands in part, what was not synced may go, a bit may rot.
     pub(super) fn crash(&mut self, member: usize, trace: &mut Trace) -> Result<(), Broken> {
         let this = &mut self.members[member];

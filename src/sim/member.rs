@@ -11,6 +11,7 @@ use super::invariants::Broken;
 use super::random::{Random, fingerprint};
 use super::watchers;
 use crate::ids::{GroupId, LogIndex, MemberId, SegmentNumber, Term};
+use crate::peer::PEER_VERSIONS;
 use crate::raft::Position;
 use crate::replica::{Input, Observation, Options, Shard, restore_newest};
 use std::collections::VecDeque;
@@ -74,6 +75,8 @@ pub(super) struct Member {
     pub(super) completions_count: u64,
     /// When it last heard each member, in this boot.
     pub(super) heard_at: Vec<TrueMicros>,
+    /// Whether each member has greeted it in this boot.
+    pub(super) greeted: Vec<bool>,
     /// Since when it leads its term.
     pub(super) led_since: TrueMicros,
     /// Since when its disk has owed it entries, and where its log ended then.
@@ -118,6 +121,7 @@ impl Member {
             deaths: VecDeque::new(),
             completions_count: 0,
             heard_at: Vec::new(),
+            greeted: Vec::new(),
             led_since: TrueMicros(0),
             owed_since: None,
             image: DurableImage::default(),
@@ -147,6 +151,7 @@ impl Member {
             initial_members: (1..=plan.members_count as u64).map(MemberId).collect(),
             election_micros: plan.election_micros,
             heartbeat_micros: plan.election_micros / 6,
+            lease: plan.lease(self.id),
             session_idle_micros: self.session_idle_micros,
             quota_bytes: plan.quota_bytes,
             watches: watchers::BOUNDS,
@@ -162,6 +167,7 @@ impl Member {
         self.inbox.clear();
         self.turn_at = TrueMicros(u64::MAX);
         self.heard_at = vec![now; plan.members_count];
+        self.greeted = vec![false; plan.members_count];
         match shard {
             Ok(shard) => {
                 self.shard = Some(shard);
@@ -208,6 +214,17 @@ impl Member {
         self.led_since = self.led_since.after(micros);
         for heard_at in &mut self.heard_at {
             *heard_at = heard_at.after(micros);
+        }
+    }
+
+    /// Before anything else of a peer comes its greeting.
+    pub(super) fn greeted_by(&mut self, peer: usize) {
+        if self.is_up()
+            && let Some(greeted) = self.greeted.get_mut(peer)
+            && !std::mem::replace(greeted, true)
+        {
+            let peer = MemberId(peer as u64 + 1);
+            self.inbox.push(Input::PeerSpeaks { peer, version: PEER_VERSIONS.1 });
         }
     }
 

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `run` | one run: the queue's events, one by one |
 //! | `faults` | what strikes it; `fault_plan`: which faults a seed has, and how often |
+//! | `handing_over` | orders to campaign that are late, and old leaders that hear of nothing |
 //! | `storage_faults` | what disks do to what they had taken, and the atlas of what the promise covers |
 //! | `invariants`, `carried`, `served` | what must be true after every event, one named function each |
 //! | `liveness` | what must be true once the faults have ended |
@@ -43,6 +44,7 @@ mod durable;
 mod events;
 mod fault_plan;
 mod faults;
+mod handing_over;
 mod holders;
 mod invariants;
 mod leases;

@@ -185,6 +185,13 @@ impl Network {
         }
     }
 
+    /// Nothing of other members comes to `member` before `end`; it is late, not lost.
+    pub(super) fn deafen(&mut self, member: usize, end: TrueMicros) {
+        for other in 0..self.members_count {
+            self.links[other * self.members_count + member].clogged_until = end;
+        }
+    }
+
     /// The connection from `from` to `to` has lost its far end; its near end notices at `end`.
     pub(super) fn half_open(&mut self, from: usize, to: usize, end: TrueMicros) {
         let link = &mut self.links[from * self.members_count + to];

@@ -535,7 +535,9 @@ impl Run {
             self.check_send(member, receiver, frame, trace)?;
         }
         let (arrivals, connection) = self.network.send(&self.plan, self.now, member, receiver);
+        let late_micros = self.lateness(frame);
         for at in arrivals.into_iter().flatten() {
+            let at = at.after(late_micros);
             let event = Event::Frame {
                 from: member,
                 to: receiver,
@@ -738,6 +740,7 @@ impl Run {
             [6, from as u64, to as u64, frame.len() as u64],
             format_args!("m{} <- m{}", to + 1, from + 1),
         );
+        self.deafen_who_ordered(from, &frame);
         let mut frame = frame;
         if self.random.chance(self.plan.mangling_chance) {
             // Its stream was cut in the middle, or carried a wrong bit: the receiver must notice, and hang up.
@@ -745,24 +748,9 @@ impl Run {
             frame = mangled(&frame, &mut self.random);
             self.network.reset(from, to);
         }
+        self.members[to].greeted_by(from);
         let from = self.members[from].id;
         self.give(to, Input::Peer { from, frame }, trace)
-    }
-
-    /// When a frame reaches a process that stands still: some wait in its own buffers, the others in the network, and
-    /// come one by one after it goes on. In the order in which they arrived.
-    fn waits_for_resumption(&mut self, member: usize) -> Option<TrueMicros> {
-        let this = &mut self.members[member];
-        let is_behind = this.drained_at > self.now;
-        if this.paused_until <= self.now && !is_behind {
-            return None;
-        }
-        if !is_behind && self.random.below(2) == 0 {
-            return None;
-        }
-        let gap = self.random.below(2 * self.plan.delay_micros + 1);
-        this.drained_at = this.drained_at.max(this.paused_until).max(self.now).after(gap + 1);
-        Some(this.drained_at)
     }
 
     fn request_arrives(&mut self, attempt: u64, trace: &mut Trace) -> Result<(), Broken> {
@@ -919,7 +907,8 @@ fn markers_passed() -> Tally {
 
 /// Every kind of fault that a run counts.
 fn fault_names() -> impl Iterator<Item = &'static str> {
-    const OTHERS: [&str; 14] = [
+    const OTHERS: [&str; 15] = [
+        "order_to_campaign_late",
         "process_died",
         "process_died_in_recovery",
         "write_torn",

@@ -13,10 +13,12 @@ pub(super) const HEADER_BYTES: usize = 32;
 
 /// The first bytes of every opening.
 const MAGIC: [u8; 4] = *b"MSNP";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// Bytes of an opening before its configuration.
-const OPENING_BYTES: usize = 60;
+const OPENING_BYTES: usize = 72;
+/// Versions before this one say nothing of the leader's lease: there was none. That is what is written where there is none.
+const VERSION_WITH_LEASE: u16 = 2;
 
 /// Bytes of a closing.
 pub(super) const CLOSING_BYTES: usize = 24;
@@ -69,6 +71,11 @@ pub struct Opening {
     pub revision: Revision,
     /// The oldest revision that can be read; 0 if every one can.
     pub compacted: Revision,
+    /// How long the leader of the newest term in it answered reads alone, in microseconds, and by how much clocks may be
+    /// wrong, in parts per million: a later leader waits so long before it commits anything.
+    pub lease_micros: u64,
+    /// The second of these.
+    pub lease_drift_ppm: u32,
     /// The configuration as of that entry.
     pub configuration: Configuration,
 }
@@ -77,13 +84,20 @@ impl Opening {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut to = Vec::with_capacity(OPENING_BYTES);
         to.extend_from_slice(&MAGIC);
-        to.extend_from_slice(&VERSION.to_le_bytes());
+        // Without a lease it is what builds read that know of none.
+        let has_lease = self.lease_micros > 0;
+        let version = if has_lease { VERSION } else { VERSION_WITH_LEASE - 1 };
+        to.extend_from_slice(&version.to_le_bytes());
         to.extend_from_slice(&[0; 2]);
         to.extend_from_slice(&self.cluster.0.to_le_bytes());
         to.extend_from_slice(&self.group.0.to_le_bytes());
         let Position { index, term } = self.position;
         for number in [index.0, term.0, self.state_hash, self.revision.0, self.compacted.0] {
             to.extend_from_slice(&number.to_le_bytes());
+        }
+        if has_lease {
+            to.extend_from_slice(&self.lease_micros.to_le_bytes());
+            to.extend_from_slice(&self.lease_drift_ppm.to_le_bytes());
         }
         self.configuration.encode(&mut to);
         to
@@ -98,23 +112,31 @@ impl Opening {
 
     /// None if these bytes are no opening of this version.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (head, configuration) = bytes.split_first_chunk::<OPENING_BYTES>()?;
-        let mut fields = Fields(head);
-        let is_ours = fields.take()? == MAGIC && u16::from_le_bytes(fields.take()?) == VERSION;
-        if !is_ours || fields.take()? != [0; 2] {
+        let mut fields = Fields(bytes);
+        let is_ours = fields.take()? == MAGIC;
+        let version = u16::from_le_bytes(fields.take()?);
+        if !is_ours || !(1..=VERSION).contains(&version) || fields.take()? != [0; 2] {
             return None;
         }
         let cluster = ClusterId(fields.u64()?);
         let group = GroupId(u32::from_le_bytes(fields.take()?));
         let position = Position { index: LogIndex(fields.u64()?), term: Term(fields.u64()?) };
+        let (state_hash, revision, compacted) = (fields.u64()?, fields.u64()?, fields.u64()?);
+        let (lease_micros, lease_drift_ppm) = if version < VERSION_WITH_LEASE {
+            (0, 0)
+        } else {
+            (fields.u64()?, u32::from_le_bytes(fields.take()?))
+        };
         Some(Self {
             cluster,
             group,
             position,
-            state_hash: fields.u64()?,
-            revision: Revision(fields.u64()?),
-            compacted: Revision(fields.u64()?),
-            configuration: Configuration::decode(configuration).ok()?,
+            state_hash,
+            revision: Revision(revision),
+            compacted: Revision(compacted),
+            lease_micros,
+            lease_drift_ppm,
+            configuration: Configuration::decode(fields.0).ok()?,
         })
     }
 }

@@ -24,14 +24,25 @@ fn opening() -> Opening {
         state_hash: 0x0123_4567_89ab_cdef,
         revision: Revision(30),
         compacted: Revision(20),
+        lease_micros: 0,
+        lease_drift_ppm: 0,
         configuration: Configuration { index: 0, members: vec![member(1), member(2)] },
     }
 }
 
+/// An opening that tells of a leader's lease.
+fn opening_with_lease() -> Opening {
+    Opening { lease_micros: 299_700, lease_drift_ppm: 500, ..opening() }
+}
+
 /// A snapshot of these parts.
 fn snapshot(parts: &[(Kind, &[u8])]) -> (Vec<u8>, Verified) {
+    snapshot_of(&opening(), parts)
+}
+
+fn snapshot_of(opening: &Opening, parts: &[(Kind, &[u8])]) -> (Vec<u8>, Verified) {
     let mut file = BytesMut::new();
-    let mut writer = Writer::new(&opening(), &mut file);
+    let mut writer = Writer::new(opening, &mut file);
     for (kind, payload) in parts {
         writer.part(*kind, payload, &mut file);
     }
@@ -169,17 +180,30 @@ fn a_file_name_reads_back_as_itself_and_no_other_spelling_does() {
 /// `UPDATE=1 cargo test snapshot` rewrites it; a changed line is a changed format.
 #[test]
 fn the_bytes_of_a_snapshot_are_those_in_golden() {
-    let (file, _) = snapshot(PARTS);
+    compare_with_golden("snapshot.hex", &snapshot(PARTS).0);
+    compare_with_golden("snapshot_with_lease.hex", &snapshot_of(&opening_with_lease(), PARTS).0);
+}
+
+#[test]
+fn an_opening_tells_of_a_lease_only_if_there_is_one() {
+    for (opening, version) in [(opening(), 1), (opening_with_lease(), 2)] {
+        let bytes = opening.encode();
+        assert_eq!(bytes.get(4..6), Some([version, 0].as_slice()));
+        assert_eq!(Opening::decode(&bytes), Some(opening));
+    }
+}
+
+fn compare_with_golden(name: &str, file: &[u8]) {
     let mut text =
         format!("# A snapshot with two sessions' worth of words: {} bytes, zeros left out\n", file.len());
     for (at, line) in file.chunks(16).enumerate().filter(|(_, line)| line.iter().any(|byte| *byte != 0)) {
         let hex: Vec<String> = line.iter().map(|byte| format!("{byte:02x}")).collect();
         writeln!(text, "{:04x}  {}", 16 * at, hex.join(" ")).unwrap();
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/snapshot/golden/snapshot.hex");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/snapshot/golden").join(name);
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, &text).unwrap();
     }
     let golden = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(golden == text, "a snapshot is no longer what golden/snapshot.hex shows; it is now:\n{text}");
+    assert!(golden == text, "a snapshot is no longer what golden/{name} shows; it is now:\n{text}");
 }

@@ -41,6 +41,8 @@ pub(super) fn settle(node: &mut Node) {
     node.election_timeout = ELECTION_MICROS;
     node.election_at = DUE;
     node.filling.request_at = NOW;
+    node.received_at = NOW;
+    node.released_to_us = None;
     node.last_read = 0;
     node.reads.next_request = 0;
     for asked in &mut node.reads.asked {
@@ -63,6 +65,7 @@ pub(super) fn settle(node: &mut Node) {
 
 fn settle_leader(leader: &mut Leader) {
     leader.heartbeat_at = DUE;
+    leader.lease.forget();
     // It only says when to look again; every flush settles it anew.
     leader.gathers_until = None;
     if let Some(transfer) = &mut leader.transfer {

@@ -99,6 +99,7 @@ impl Member {
             heartbeat_micros: clock::HEARTBEAT_MICROS,
             seed: clock::seed(id, disk.hard_state.term.0),
             noop_bytes: ENTRY_BYTES,
+            lease_micros: 0,
             persist_bytes_max: TURN_APPEND_BYTES_MAX,
         };
         let recovered = RecoveredLog {

@@ -406,6 +406,7 @@ impl Exploration {
                 Output::Superseded { .. }
                 | Output::Accepted { .. }
                 | Output::Deposed { .. }
+                | Output::LeaseAges
                 | Output::LeaderChanged { .. }
                 | Output::Committed { .. }
                 | Output::ReadChunk { .. }

@@ -25,6 +25,8 @@ const SETTLE_STEPS_MAX: usize = 5_000;
 pub(super) struct Settings {
     pub(super) election_micros: u64,
     pub(super) heartbeat_micros: u64,
+    /// How long leaders answer alone, and those who come after them wait; 0 for never.
+    pub(super) lease_micros: u64,
     pub(super) seed: u64,
     /// Bytes of a snapshot in one message.
     pub(super) chunk_bytes: u64,
@@ -152,8 +154,7 @@ impl Cluster {
     fn start(&mut self, id: MemberId) -> Result<(), String> {
         self.names.restarted(id);
         let voters = self.ids();
-        let (election_micros, heartbeat_micros) =
-            (self.settings.election_micros, self.settings.heartbeat_micros);
+        let Settings { election_micros, heartbeat_micros, lease_micros, .. } = self.settings;
         let seed = self.settings.seed;
         let member = self.member(id)?;
         member.boots += 1;
@@ -166,6 +167,7 @@ impl Cluster {
             heartbeat_micros,
             seed,
             noop_bytes: 64,
+            lease_micros,
             persist_bytes_max: crate::limits::TURN_APPEND_BYTES_MAX,
         };
         let mut node = Node::new(config, member.disk.recover(), member.clock);
@@ -216,11 +218,19 @@ impl Cluster {
         id: MemberId,
         input: impl FnOnce(&mut Node, BootMicros, &mut Vec<Output>) -> R,
     ) -> Result<R, String> {
+        let lease_micros = self.settings.lease_micros;
         let member = self.member(id)?;
         let now = member.clock;
         let node = member.node.as_mut().ok_or_else(|| format!("member {} does not run", id.0))?;
         let mut outputs = Vec::new();
         let result = input(node, now, &mut outputs);
+        let noop_of =
+            |output: &Output| if let Output::Elected { noop } = output { Some(*noop) } else { None };
+        if let Some(noop) = outputs.iter().find_map(noop_of).filter(|_| lease_micros > 0) {
+            // Nobody has ever leased when the first entry is appended.
+            node.set_others_lease(now, if noop.index > LogIndex(1) { lease_micros } else { 0 });
+            node.lease_from(now, noop.index);
+        }
         node.flush(now, &mut outputs);
         for output in outputs {
             self.take(id, output)?;
@@ -262,6 +272,7 @@ impl Cluster {
             Output::Elected { noop } => {
                 format!("elected in term {} with no-op {}", noop.term, show_position(noop))
             }
+            Output::LeaseAges => "lease ages".to_owned(),
             Output::Deposed { term } => format!("deposed from term {term}"),
             Output::Committed { upto } => format!("committed {upto}"),
             Output::ReadReady { request, index } => {

@@ -132,6 +132,7 @@ impl Interpreter {
         let settings = Settings {
             election_micros: duration("election", 300_000)?,
             heartbeat_micros: duration("heartbeat", 50_000)?,
+            lease_micros: duration("lease", 0)?,
             seed: line.number("seed", 1)?,
             chunk_bytes: line.number("chunk", 40)?,
         };

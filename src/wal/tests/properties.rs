@@ -36,6 +36,7 @@ fn start_the_core(found: &Recovered) {
                 heartbeat_micros: 100,
                 seed: 1,
                 noop_bytes: 64,
+                lease_micros: 0,
                 persist_bytes_max: 1_000_000,
             };
             let mut node = Node::new(config, group.log.clone(), BootMicros(0));
