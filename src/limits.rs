@@ -353,6 +353,15 @@ pub const LEADER_LEASE_MICROS_MAX: u64 = 10_000_000;
 /// Chosen: the crystals of computers are wrong by 100 ppm at the most; a clock that is wrong by a fifth is no clock.
 pub const LEADER_DRIFT_PPM_MAX: u32 = 200_000;
 
+/// The drift of clocks that servers reckon with, in parts per million.
+///
+/// Chosen: a crystal is wrong by 100 ppm and ntpd slews by 500, but chrony slews by as much as a twelfth (83,333) unless it is
+/// told otherwise, and that moves the boot clock, too. It costs a lease a fifth of its length.
+pub const LEADER_DRIFT_PPM: u32 = 100_000;
+
+const _: () =
+    assert!(LEADER_DRIFT_PPM <= LEADER_DRIFT_PPM_MAX, "what servers reckon with can be said in the log");
+
 const _: () = assert!(APPEND_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX, "the largest append fits in the window");
 
 const _: () =

@@ -104,7 +104,8 @@ pub struct StartArgs {
     #[arg(long, value_name = "N")]
     pub snapshot_entries: Option<u64>,
 
-    /// How linearizable reads are confirmed: by a quorum, or by a leader lease (not in this version)
+    /// How linearizable reads are confirmed: the leader answers alone while its lease lasts, or asks a quorum about each batch,
+    /// for machines whose clocks may stand still [default: lease]
     #[arg(long, value_name = "MODE")]
     pub read_mode: Option<ReadMode>,
 
@@ -210,11 +211,6 @@ fn refuse_what_is_not_built(settings: &StartArgs) -> Result<(), ConfigError> {
     if settings.front_threads.is_some_and(|count| count != 0) {
         return refuse("--front-threads: this version has none; leave the flag out, or give 0");
     }
-    if settings.read_mode == Some(ReadMode::Lease) {
-        return refuse(
-            "--read-mode lease: this version confirms reads by a quorum; leave it out, or give quorum",
-        );
-    }
     if settings.initial_cluster_state == Some(InitialClusterState::Existing) {
         return refuse(
             "--initial-cluster-state existing: this version cannot add members to a running cluster; \
@@ -259,6 +255,7 @@ fn assemble(settings: &StartArgs) -> Result<ServerConfig, ConfigError> {
         initial_cluster_token: settings.initial_cluster_token.clone().unwrap_or_else(|| DEFAULT_TOKEN.into()),
         election_ms: settings.election_ms.unwrap_or(DEFAULT_ELECTION_MS),
         heartbeat_ms: settings.heartbeat_ms.unwrap_or(DEFAULT_HEARTBEAT_MS),
+        reads_by_quorum: settings.read_mode == Some(ReadMode::Quorum),
         quota_bytes: settings.quota_bytes.unwrap_or(DEFAULT_QUOTA_BYTES),
         snapshot_entries: settings.snapshot_entries.unwrap_or(DEFAULT_SNAPSHOT_ENTRIES).max(1),
         shards: settings.shards.unwrap_or(1),

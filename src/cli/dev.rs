@@ -56,6 +56,7 @@ pub(super) fn run(arguments: DevArgs) -> ExitCode {
         initial_cluster_token: "dev".to_owned(),
         election_ms: 300,
         heartbeat_ms: 50,
+        reads_by_quorum: false,
         quota_bytes: super::config::DEFAULT_QUOTA_BYTES,
         snapshot_entries: super::config::DEFAULT_SNAPSHOT_ENTRIES,
         shards: 1,

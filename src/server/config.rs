@@ -31,6 +31,8 @@ pub struct ServerConfig {
     pub election_ms: u64,
     /// How often a leader is heard from.
     pub heartbeat_ms: u64,
+    /// Whether every linearizable read is confirmed by a quorum, so that no clock counts; otherwise leaders lease.
+    pub reads_by_quorum: bool,
     /// Bytes that a keyspace may take in memory; 0 for any number.
     pub quota_bytes: u64,
     /// A snapshot is cut when so many entries were applied since the last.

@@ -21,7 +21,8 @@ use crate::api::{Counter, Request, Response, Status};
 use crate::ids::{BootMicros, MemberId, SegmentNumber, StreamId, Ticket};
 use crate::io::{AlignedBuffer, DataDirectory, Event, Ring, Tag, Wake};
 use crate::limits::{
-    CLIENT_VANISHED_MILLIS, CONNECTIONS_MAX, PEER_VANISHED_MILLIS, RECEIVE_BYTES, WAL_SEGMENT_BYTES,
+    CLIENT_VANISHED_MILLIS, CONNECTIONS_MAX, LEADER_DRIFT_PPM, PEER_VANISHED_MILLIS, RECEIVE_BYTES,
+    WAL_SEGMENT_BYTES,
 };
 use crate::replica::{
     FoundContent, FoundSnapshot, Input, LeaseTerms, Options, Output, SegmentFile, Shard, SnapshotPolicy,
@@ -706,6 +707,14 @@ fn take_place(placement: &Placement) {
     }
 }
 
+/// As long as a new leader that was elected for want of one has waited anyway.
+fn lease_terms(config: &ServerConfig) -> LeaseTerms {
+    if config.reads_by_quorum {
+        return LeaseTerms::NONE;
+    }
+    LeaseTerms::derived(config.election_ms * 1_000, LEADER_DRIFT_PPM)
+}
+
 fn shard_options(config: &ServerConfig, member: MemberId) -> Result<Options, ServerError> {
     let initial = config.initial_cluster.iter();
     Ok(Options {
@@ -713,7 +722,7 @@ fn shard_options(config: &ServerConfig, member: MemberId) -> Result<Options, Ser
         initial_members: initial.map(|it| member_id(&config.initial_cluster_token, &it.name)).collect(),
         election_micros: config.election_ms * 1_000,
         heartbeat_micros: config.heartbeat_ms * 1_000,
-        lease: LeaseTerms::NONE,
+        lease: lease_terms(config),
         session_idle_micros: SESSION_IDLE_MICROS,
         quota_bytes: config.quota_bytes,
         watches: Bounds::SERVER,

@@ -69,6 +69,7 @@ fn as_json(config: &ServerConfig) -> Value {
         "initial_cluster_token": config.initial_cluster_token,
         "election_ms": config.election_ms,
         "heartbeat_ms": config.heartbeat_ms,
+        "read_mode": read_mode(config),
         "quota_bytes": config.quota_bytes,
         "snapshot_entries": config.snapshot_entries,
         "shards": config.shards,
@@ -106,6 +107,7 @@ fn as_toml(config: &ServerConfig) -> String {
     line("initial-cluster-token", text(config.initial_cluster_token.clone()));
     line("election-ms", number(config.election_ms));
     line("heartbeat-ms", number(config.heartbeat_ms));
+    line("read-mode", text(read_mode(config).to_owned()));
     line("quota-bytes", number(config.quota_bytes));
     line("snapshot-entries", number(config.snapshot_entries));
     line("shards", number(config.shards.into()));
@@ -115,6 +117,10 @@ fn as_toml(config: &ServerConfig) -> String {
     line("log-format", text(format_name(config.log_format).to_owned()));
     line("insecure", toml::Value::Boolean(is_beyond_loopback(config)));
     lines
+}
+
+const fn read_mode(config: &ServerConfig) -> &'static str {
+    if config.reads_by_quorum { "quorum" } else { "lease" }
 }
 
 fn format_name(format: LogFormat) -> &'static str {

@@ -108,13 +108,17 @@ fn what_is_missing_is_named_with_an_example() {
 
 #[test]
 fn what_this_version_cannot_honour_is_refused() {
-    let flags = ["--shards 2", "--front-threads 1", "--read-mode lease", "--initial-cluster-state existing"];
+    let flags = ["--shards 2", "--front-threads 1", "--initial-cluster-state existing"];
     for flag in flags {
         assert_refused(&format!("{THREE} {flag}"), "config-not-in-this-version", "this version");
     }
     let honoured =
         "--snapshot-entries 10 --shards 1 --front-threads 0 --read-mode quorum --initial-cluster-state new";
-    resolved(&format!("{THREE} {honoured}")).expect("these are what there is");
+    let config = resolved(&format!("{THREE} {honoured}")).expect("these are what there is");
+    assert!(config.reads_by_quorum);
+    for leased in ["", "--read-mode lease"] {
+        assert!(!resolved(&format!("{THREE} {leased}")).expect("there are leases").reads_by_quorum);
+    }
 }
 
 #[test]

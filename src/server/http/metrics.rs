@@ -47,6 +47,11 @@ fn text(status: &Status) -> String {
         ("etcd_debugging_lease_total", "Leases.", counter(status, "leases")),
         ("mainstay_raft_term", "The term.", status.term.0),
         ("mainstay_log_last_index", "The end of the log.", status.last_index.0),
+        (
+            "mainstay_leader_lease_micros",
+            "How long this member, as the leader, answers reads alone on one entry; 0 if it does not.",
+            counter(status, "leader_lease_micros"),
+        ),
         ("mainstay_space_alarm", "Whether the keyspace is full.", counter(status, "space_alarm")),
     ] {
         metric("gauge", name, help, value);
@@ -54,7 +59,15 @@ fn text(status: &Status) -> String {
     let (committed, applied) = (status.commit_index.0, status.applied_index.0);
     metric("counter", "etcd_server_proposals_committed_total", "Entries known to be committed.", committed);
     metric("counter", "etcd_server_proposals_applied_total", "Entries applied.", applied);
-    let known = ["keyspace_bytes", "compacted_revision", "quota_bytes", "space_alarm", "leases", "watches"];
+    let known = [
+        "keyspace_bytes",
+        "compacted_revision",
+        "quota_bytes",
+        "space_alarm",
+        "leader_lease_micros",
+        "leases",
+        "watches",
+    ];
     for counter in status.counters.iter().filter(|counter| !known.contains(&counter.name.as_str())) {
         let name = format!("mainstay_{}_total", counter.name);
         metric("counter", &name, "Counted since the member's start.", counter.value);
