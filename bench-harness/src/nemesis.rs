@@ -9,6 +9,7 @@
 mod clients;
 mod judgement;
 mod recorder;
+mod steadfast;
 mod witness;
 
 use self::clients::{Clients, Written};
@@ -42,8 +43,8 @@ const CLIENTS_MAX: u32 = 64;
 /// Writes acknowledged before and after each fault.
 const WRITES: usize = 100;
 
-/// How long a leader stands still when it is paused: longer than two election timeouts.
-const PAUSE: Duration = Duration::from_secs(2);
+/// How long a leader stands still at the least when it is paused: longer than two election timeouts.
+const PAUSE_SECONDS_MIN: u16 = 2;
 
 /// The arguments of `bench-harness nemesis`.
 #[derive(Args, Debug)]
@@ -69,6 +70,13 @@ pub(crate) struct Options {
     /// This binary instead of the one built from this tree
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
+    /// Whether leaders answer reads alone, under a lease, or ask a quorum
+    #[arg(long, value_enum, value_name = "MODE", default_value_t)]
+    read_mode: ReadMode,
+    /// How long a paused leader stands still at the most, in seconds; drawn for each pause, and 2 at the least
+    #[arg(long, value_name = "SECONDS", default_value_t = PAUSE_SECONDS_MIN,
+        value_parser = clap::value_parser!(u16).range(i64::from(PAUSE_SECONDS_MIN)..=30))]
+    pause_seconds_max: u16,
     /// Write down what the clients did and were told, as JSON lines; what is wrong is drawn beside it
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
@@ -81,6 +89,25 @@ pub(crate) struct Options {
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
+}
+
+/// How members confirm linearizable reads, as `mainstay start --read-mode` has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum ReadMode {
+    /// The leader answers alone while its lease lasts
+    #[default]
+    Lease,
+    /// A quorum is asked
+    Quorum,
+}
+
+impl ReadMode {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Lease => "lease",
+            Self::Quorum => "quorum",
+        }
+    }
 }
 
 /// What is done to the members.
@@ -226,8 +253,14 @@ fn rounds(
     }
     // Every run writes, so no two runs on one directory begin at the same revision.
     let first_revision = leader(&cluster)?.1;
-    let (clients_count, recorder) = (options.clients, Arc::clone(recorder));
-    let mut nemesis = Nemesis { cluster, clients_count, recorder, state: seed, is_interrupted };
+    let mut nemesis = Nemesis {
+        cluster,
+        clients_count: options.clients,
+        pause_seconds_max: options.pause_seconds_max,
+        recorder: Arc::clone(recorder),
+        state: seed,
+        is_interrupted,
+    };
     for round in 1..=options.rounds {
         let fault = options.only.unwrap_or(FAULTS[nemesis.below(FAULTS.len())]);
         let (gap, silence) = nemesis.round(fault, round, &format!("nemesis/{first_revision}/{round:06}"))?;
@@ -251,6 +284,7 @@ fn cluster_options(options: &Options) -> Result<ClusterOptions, NemesisError> {
     cluster.election_ms = options.election_ms;
     cluster.heartbeat_ms = options.election_ms / 10;
     cluster.directory.clone_from(&options.data);
+    cluster.arguments.extend(["--read-mode".to_owned(), options.read_mode.name().to_owned()]);
     if let Some(bug) = options.planted {
         if !mainstay::planted::IS_COMPILED {
             return Err(NemesisError::NothingPlanted);
@@ -310,6 +344,7 @@ impl Silence {
 struct Nemesis {
     cluster: LocalCluster,
     clients_count: u16,
+    pause_seconds_max: u16,
     recorder: Arc<Recorder>,
     /// Of the chooser of faults.
     state: u64,
@@ -332,7 +367,7 @@ impl Nemesis {
         prefix: &str,
     ) -> Result<(Duration, Duration), NemesisError> {
         // The first numbers are those of the members, which are read in the end.
-        let numbers = (round * MEMBERS_MAX.max(CLIENTS_MAX), self.clients_count);
+        let numbers = (round * (MEMBERS_MAX + CLIENTS_MAX), self.clients_count);
         let (clients, written) = Clients::start(&self.cluster.endpoints(), numbers, prefix, &self.recorder);
         let result = self.strike_under_load(fault, &written);
         clients.stop();
@@ -381,7 +416,12 @@ impl Nemesis {
             }
             Fault::PauseLeader => {
                 self.cluster.members[leader].signal(Signal::STOP);
-                std::thread::park_timeout(PAUSE);
+                // Nobody unparks this thread.
+                let longer_ms = usize::from(self.pause_seconds_max - PAUSE_SECONDS_MIN) * 1_000;
+                let more_ms = if longer_ms > 0 { self.below(longer_ms) } else { 0 };
+                let pause =
+                    Duration::from_secs(PAUSE_SECONDS_MIN.into()) + Duration::from_millis(more_ms as u64);
+                std::thread::park_timeout(pause);
                 self.cluster.members[leader].signal(Signal::CONT);
                 Ok(())
             }
@@ -458,7 +498,8 @@ fn report(options: &Options, seed: u64, tally: &mut Tally, error: Option<&Nemesi
         let faults: BTreeMap<&str, u32> =
             tally.faults.iter().map(|(fault, count)| (fault.name(), *count)).collect();
         let summary = serde_json::json!({
-            "rounds": tally.gaps_ms.len(), "members": options.members, "seed": seed, "acked": acked,
+            "rounds": tally.gaps_ms.len(), "members": options.members, "seed": seed,
+            "read_mode": options.read_mode.name(), "acked": acked,
             "reads": reads, "unknown": unknown, "not_done": not_done, "verdict": verdict, "undecided": undecided,
             "members_equal": tally.are_equal, "fault_p50_ms": fault_p50, "fault_max_ms": fault_max,
             "silence_p50_ms": silence_p50, "silence_max_ms": silence_max, "faults": faults,

@@ -5,11 +5,14 @@
 //!   six of ten    put, delete, compare-and-put and read a few keys that all clients share: what is stale shows
 //! ```
 //!
+//! Beside them one reader stays with each member (`nemesis/steadfast.rs`).
+//!
 //! What always holds: every value is written once, so a value names its write; every operation is on the record before
 //! it is sent. What it leaves out: whether the answers are possible.
 
 use super::now;
 use super::recorder::Recorder;
+use super::steadfast::Steadfast;
 use bytes::Bytes;
 use mainstay::api::{Certainty, ReadMode};
 use mainstay::check::{Answer, Call, WriteId};
@@ -64,8 +67,8 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Starts `count` clients, which send into the channel what became of their writes. `prefix` must be new to the
-    /// cluster, and so must be the numbers of clients from `first_number` on.
+    /// Starts `count` clients, which send into the channel what became of their writes, and a reader of each member. `prefix`
+    /// must be new to the cluster, and so must be the numbers from `first_number` on, `count` and one for each member.
     pub(super) fn start(
         endpoints: &[SocketAddr],
         (first_number, count): (u32, u16),
@@ -93,7 +96,17 @@ impl Clients {
             };
             std::thread::spawn(move || chatter.run())
         });
-        let threads = threads.collect();
+        let readers = (u32::from(count)..).zip(endpoints).map(|(at, &member)| {
+            let reader = Steadfast {
+                member,
+                number: first_number + at,
+                prefix: prefix.to_owned(),
+                recorder: Arc::clone(recorder),
+                is_over: Arc::clone(&is_over),
+            };
+            std::thread::spawn(move || reader.run())
+        });
+        let threads = threads.chain(readers).collect();
         (Self { is_over, threads }, written)
     }
 
@@ -105,6 +118,11 @@ impl Clients {
             let _ = thread.join();
         }
     }
+}
+
+/// One of the keys that all clients share.
+pub(super) fn shared_key(prefix: &str, number: u64) -> Bytes {
+    Bytes::from(format!("{prefix}/shared/{}", number % SHARED_KEYS))
 }
 
 /// One client.
@@ -160,7 +178,7 @@ impl Chatter {
 
     fn shared_key(&mut self) -> Bytes {
         let number = self.below(SHARED_KEYS);
-        Bytes::from(format!("{}/shared/{number}", self.prefix))
+        shared_key(&self.prefix, number)
     }
 
     fn all_shared(&self) -> KeyRange {
