@@ -6,6 +6,7 @@
 use super::clock::TrueMicros;
 use super::watchers::WatchEvent;
 use crate::api::Response;
+use crate::ids::Term;
 use bytes::Bytes;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -106,6 +107,13 @@ pub(super) enum Event {
     Heal {
         /// A later partition has a later generation and is left alone.
         generation: u32,
+    },
+    /// A leader is cut off from the others, if it still leads this term.
+    CutOff {
+        /// Which member.
+        member: usize,
+        /// Its term.
+        term: Term,
     },
     /// A partition that comes and goes is lifted, or back.
     Flap {

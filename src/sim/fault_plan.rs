@@ -7,7 +7,6 @@
 use super::events::Fault;
 use super::random::Random;
 use super::storage_faults::Harm;
-use crate::ids::MemberId;
 use crate::replica::{LeaseTerms, SnapshotPolicy};
 
 /// The rates of everything that can go wrong. Chances are parts per million, intervals are means in microseconds and
@@ -19,12 +18,14 @@ pub(super) struct FaultPlan {
     pub(super) members_count: usize,
     /// The members' election timeout E.
     pub(super) election_micros: u64,
-    /// The lease of the member that leases for the median time, in microseconds; 0 for no leases.
+    /// Two thirds of the longest lease that a member may have, in microseconds; 0 for no leases.
     pub(super) lease_micros: u64,
     /// The drift that leases are reckoned with.
     pub(super) lease_drift_ppm: u32,
     /// Whether orders to campaign are sent often, are late, and meet an old leader that hears nothing of what follows.
     pub(super) hands_over_badly: bool,
+    /// New leaders that are cut off from the others, though not from clients, before these know what is committed.
+    pub(super) cut_leader_chance: u32,
     /// The size of their segments.
     pub(super) segment_bytes: u64,
     /// Mean delay of a message between members.
@@ -193,6 +194,7 @@ impl FaultPlan {
             lease_micros: 0,
             lease_drift_ppm: 0,
             hands_over_badly: false,
+            cut_leader_chance: 0,
             segment_bytes: 1_024 * 1_024,
             delay_micros: 200,
             tail_chance: 0,
@@ -252,9 +254,12 @@ impl FaultPlan {
         }
     }
 
-    /// How long a member leases while it leads: members differ, as if each had an option of its own.
-    pub(super) fn lease(&self, member: MemberId) -> LeaseTerms {
-        let micros = self.lease_micros * (1 + member.0 % 3) / 2;
+    /// How long a member leases while it leads in one boot: members differ, and boots, as if each had an option of its own.
+    pub(super) fn lease(&self, random: &mut Random) -> LeaseTerms {
+        if self.lease_micros == 0 {
+            return LeaseTerms::NONE;
+        }
+        let micros = self.lease_micros * random.between(1, 6) / 4;
         LeaseTerms { micros, drift_ppm: self.lease_drift_ppm }
     }
 
@@ -266,6 +271,15 @@ impl FaultPlan {
         self.hands_over_badly = random.below(5) == 0;
         if self.hands_over_badly {
             self.set_interval(Fault::HandOver, random.magnitude(SECOND / 4, 2 * SECOND));
+        } else if random.below(4) == 0 {
+            // Elections among whoever holds what the leader begins with, and does not know that it is committed; so soon
+            // that its lease may still last.
+            self.election_micros = 300_000;
+            self.lease_micros = 2 * self.election_micros;
+            self.cut_leader_chance = rate(random, 200_000, 700_000);
+            self.delay_micros = self.delay_micros.min(2_000);
+            self.write_micros = self.write_micros.min(2_000);
+            self.turn_micros = self.turn_micros.min(200);
         }
     }
 
@@ -429,6 +443,7 @@ mod tests {
         for count in [1, 3, 5] {
             assert!(plans.iter().any(|plan| plan.members_count == count));
         }
+        assert!(plans.iter().any(|plan| plan.cut_leader_chance > 0 && plan.lease_micros > 0));
         assert!(plans.iter().any(|plan| plan.loss_chance == 0));
         assert!(plans.iter().any(|plan| plan.loss_chance > 100_000));
         for harm in Harm::ALL {

@@ -151,7 +151,7 @@ impl Member {
             initial_members: (1..=plan.members_count as u64).map(MemberId).collect(),
             election_micros: plan.election_micros,
             heartbeat_micros: plan.election_micros / 6,
-            lease: plan.lease(self.id),
+            lease: plan.lease(random),
             session_idle_micros: self.session_idle_micros,
             quota_bytes: plan.quota_bytes,
             watches: watchers::BOUNDS,

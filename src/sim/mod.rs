@@ -11,6 +11,7 @@
 //! | `run` | one run: the queue's events, one by one |
 //! | `faults` | what strikes it; `fault_plan`: which faults a seed has, and how often |
 //! | `handing_over` | orders to campaign that are late, and old leaders that hear of nothing |
+//! | `cut_leaders` | new leaders that are cut off |
 //! | `storage_faults` | what disks do to what they had taken, and the atlas of what the promise covers |
 //! | `invariants`, `carried`, `served` | what must be true after every event, one named function each |
 //! | `liveness` | what must be true once the faults have ended |
@@ -39,6 +40,7 @@ mod carried;
 mod client;
 mod clock;
 mod crash_points;
+mod cut_leaders;
 mod disk;
 mod durable;
 mod events;

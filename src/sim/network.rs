@@ -265,6 +265,17 @@ impl Network {
         (shape, self.generation)
     }
 
+    /// Mends what was cut, then cuts `centre` off from all other members; clients still see it.
+    pub(super) fn isolate(&mut self, centre: usize) -> u32 {
+        self.mend_links();
+        self.generation += 1;
+        let cuts = self.cuts(Shape::Isolated, centre, centre);
+        for (link, is_cut) in self.links.iter_mut().zip(cuts) {
+            link.is_cut = is_cut;
+        }
+        self.generation
+    }
+
     /// Which links a shape cuts, in the order of `links`.
     fn cuts(&mut self, shape: Shape, centre: usize, other: usize) -> Vec<bool> {
         let count = self.members_count;
@@ -386,6 +397,18 @@ mod tests {
         assert!(cut(&network));
         network.heal(generation);
         assert!(!cut(&network));
+    }
+
+    #[test]
+    fn who_is_cut_off_hears_no_member_and_still_its_clients() {
+        let (mut network, plan) = (network(), FaultPlan::without_faults(3));
+        let generation = network.isolate(0);
+        let arrives =
+            |network: &mut Network, from, to| network.send(&plan, TrueMicros(0), from, to).0[0].is_some();
+        assert!(!arrives(&mut network, 0, 1) && !arrives(&mut network, 2, 0) && arrives(&mut network, 1, 2));
+        assert!(network.hears_clients(0) && network.is_heard_by_clients(0));
+        network.heal(generation);
+        assert!(arrives(&mut network, 0, 1));
     }
 
     /// How many members each member can reach both ways.

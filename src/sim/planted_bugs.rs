@@ -58,6 +58,7 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(56, "a new leader counting TTLs down before its first own-term commit"),
     bug(57, "holes that only the leader may fill"),
     bug(58, "a retry told *not done* while its first copy is still on the way"),
+    bug(59, "a new leader that waits only for the leases that it has applied the length of"),
     bug(101, "a deletion of nothing that makes a revision"),
     bug(102, "compares evaluated after the writes"),
     bug(103, "changes of one transaction at two revisions"),

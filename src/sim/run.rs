@@ -33,7 +33,7 @@ use crate::api::{Refusal, Response};
 use crate::auth::Who;
 use crate::check::{Call, Violation, picture};
 use crate::client::retry::Setback;
-use crate::ids::{MemberId, Ticket};
+use crate::ids::{MemberId, Term, Ticket};
 use crate::peer::{self, Body};
 use crate::raft::{AppendResult, Message, RoleName};
 use crate::replica::{Input, Observation, Output};
@@ -159,6 +159,8 @@ pub(super) struct Run {
     pub(super) counts: Counts,
     pub(super) faults: Tally,
     pub(super) heights: [Heights; 2],
+    /// The newest term whose leader was beset as it began, or spared.
+    pub(super) leaders_considered: Term,
     served: Served,
     outputs: Vec<Output>,
     pub(super) violation: Option<Box<Violation>>,
@@ -204,6 +206,7 @@ impl Run {
             counts: Counts::default(),
             faults: Tally::of(fault_names()),
             heights: <[Heights; 2]>::default(),
+            leaders_considered: Term(0),
             served: Served::default(),
             outputs: Vec::new(),
             violation: None,
@@ -339,6 +342,10 @@ impl Run {
                 self.flap(generation);
                 Ok(())
             }
+            Event::CutOff { member, term } => {
+                self.cut_off(member, term, trace);
+                Ok(())
+            }
             Event::HealClients => {
                 self.network.mend_clients();
                 Ok(())
@@ -432,6 +439,7 @@ impl Run {
             self.check_observed(member, &after)?;
             self.note_leases()?;
         }
+        self.beset_new_leader(member, &after);
         let this = &self.members[member];
         let facts = [2, after.hard_state.term.0, after.commit.0, after.state_hash];
         trace.record(
@@ -907,8 +915,9 @@ fn markers_passed() -> Tally {
 
 /// Every kind of fault that a run counts.
 fn fault_names() -> impl Iterator<Item = &'static str> {
-    const OTHERS: [&str; 15] = [
+    const OTHERS: [&str; 16] = [
         "order_to_campaign_late",
+        "new_leader_cut_off",
         "process_died",
         "process_died_in_recovery",
         "write_torn",
