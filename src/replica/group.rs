@@ -53,6 +53,7 @@ pub(super) struct Setup {
     /// How long it answers reads alone while it leads.
     pub(super) lease: LeaseTerms,
     pub(super) session_idle_micros: u64,
+    pub(super) state_check_entries: u64,
     /// Bytes that the keyspace may take; 0 for any number.
     pub(super) quota_bytes: u64,
     pub(super) watches: Bounds,
@@ -153,7 +154,7 @@ impl Replica {
         let restored = restored.filter(|restored| restored.verified.position == snapshot);
         let node = Node::new(config, recovered.log, now);
         let mut this = Self {
-            state_check: StateCheck::new(node.last().index),
+            state_check: StateCheck::new(node.last().index, setup.state_check_entries),
             node,
             entries: Entries::recovered(base, recovered.records),
             store: Store::seeded(mix(setup.boot_seed ^ 0x6b65_7973)),

@@ -470,7 +470,7 @@ impl Replica {
         self.auth = users;
         self.withdraw_watches();
         // What was noted of the state before says nothing of this one.
-        self.state_check = StateCheck::new(self.node.last().index);
+        self.state_check = StateCheck::new(self.node.last().index, self.setup.state_check_entries);
         self.applied = verified.position.index;
         self.applied_term = verified.position.term;
         let (micros, drift_ppm) = (opening.lease_micros, opening.lease_drift_ppm);

@@ -8,7 +8,7 @@
 //!                                                        noted another, and stops
 //! ```
 //!
-//! At every index that is a multiple of `STATE_CHECK_ENTRIES` a member notes the hash of what it has applied, and has that
+//! At every index that is a multiple of the interval, which is the same for all members, a member notes the hash of what it has applied, and has that
 //! said in an entry, the leader at once and a follower by handing it to the leader; what is lost on the way is not said again.
 //! Always: a verdict takes a majority of the voters, so no single member, were it the leader, can stop the others; a
 //! member is judged by what it noted itself, never by what others hold of it. What was said is no part of the state: no
@@ -25,7 +25,7 @@ use super::propose::Proposal;
 use crate::api::{Refusal, Stamp};
 use crate::auth::Who;
 use crate::ids::{BootMicros, LogIndex, MemberId, SessionId};
-use crate::limits::{STATE_CHECK_ENTRIES, STATES_NOTED_MAX};
+use crate::limits::STATES_NOTED_MAX;
 use crate::raft::RoleName;
 use crate::sometimes;
 use bytes::Bytes;
@@ -68,6 +68,8 @@ pub(super) struct StateCheck {
     spoken: LogIndex,
     /// The end of the log with which this process began.
     since: LogIndex,
+    /// States are compared after so many entries.
+    interval: u64,
     /// The newest index at which most members had what this one noted.
     agreed: Option<LogIndex>,
     /// Once it is there, nothing is applied any more.
@@ -75,9 +77,10 @@ pub(super) struct StateCheck {
 }
 
 impl StateCheck {
-    /// Nothing noted yet, by a process that begins with a log up to `since`.
-    pub(super) fn new(since: LogIndex) -> Self {
-        Self { since, ..Self::default() }
+    /// Nothing noted yet, by a process that begins with a log up to `since`; states are compared after every `interval` entries.
+    pub(super) fn new(since: LogIndex, interval: u64) -> Self {
+        assert!(interval > 0, "states are compared now and then");
+        Self { since, interval, ..Self::default() }
     }
 
     /// The newest index at which this member's state was found to be most members', in this boot.
@@ -87,7 +90,7 @@ impl StateCheck {
 
     /// The entry at `index` is applied, and this is the hash after it.
     fn note(&mut self, index: LogIndex, hash: u64) {
-        if index.0.is_multiple_of(STATE_CHECK_ENTRIES) {
+        if index.0.is_multiple_of(self.interval) {
             self.noted.insert(index, hash);
             if self.noted.len() > STATES_NOTED_MAX {
                 self.noted.pop_first();
@@ -194,6 +197,7 @@ impl Replica {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::STATE_CHECK_ENTRIES;
 
     const INDEX: LogIndex = LogIndex(STATE_CHECK_ENTRIES);
 
@@ -202,7 +206,7 @@ mod tests {
 
     /// A member that began with a log up to `since`, and has noted 7.
     fn noted(since: LogIndex) -> StateCheck {
-        let mut check = StateCheck::new(since);
+        let mut check = StateCheck::new(since, STATE_CHECK_ENTRIES);
         for index in 1..=STATE_CHECK_ENTRIES {
             check.note(LogIndex(index), 7);
         }
@@ -238,6 +242,15 @@ mod tests {
     }
 
     #[test]
+    fn states_are_compared_as_often_as_the_interval_says() {
+        let mut check = StateCheck::new(LogIndex(0), 8);
+        for index in 1..=20 {
+            check.note(LogIndex(index), index);
+        }
+        assert_eq!(check.noted.keys().copied().collect::<Vec<_>>(), [LogIndex(8), LogIndex(16)]);
+    }
+
+    #[test]
     fn what_was_said_before_this_process_began_is_not_listened_to() {
         let mut check = noted(LATER);
         for from in 1..=3 {
@@ -252,7 +265,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_bounded() {
-        let mut check = StateCheck::new(LogIndex(0));
+        let mut check = StateCheck::new(LogIndex(0), STATE_CHECK_ENTRIES);
         for index in 1..=4 * STATES_NOTED_MAX as u64 * STATE_CHECK_ENTRIES {
             check.note(LogIndex(index), index);
             check.hear(LogIndex(index), MemberId(1), (LogIndex(index), index), 5);

@@ -8,6 +8,7 @@ use crate::api::{EncodedCommand, ReadMode, Request, Response, Stamp};
 use crate::auth::Who;
 use crate::ids::{BootMicros, KeyspaceId, MemberId, Revision, SegmentNumber, Ticket};
 use crate::kv::{Command, KeyRange, Outcome, Put, Query, Range};
+use crate::limits::STATE_CHECK_ENTRIES;
 use crate::raft::RoleName;
 use crate::snapshot::{FileKind, FileName};
 use crate::watch::{Batch, Bounds, Ending, Place};
@@ -72,6 +73,7 @@ impl Cluster {
                 heartbeat_micros: 50_000,
                 lease,
                 session_idle_micros: 60_000_000,
+                state_check_entries: STATE_CHECK_ENTRIES,
                 quota_bytes,
                 watches: Bounds::SERVER,
                 snapshots,

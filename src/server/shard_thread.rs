@@ -22,7 +22,7 @@ use crate::ids::{BootMicros, MemberId, SegmentNumber, StreamId, Ticket};
 use crate::io::{AlignedBuffer, DataDirectory, Event, Ring, Tag, Wake};
 use crate::limits::{
     CLIENT_VANISHED_MILLIS, CONNECTIONS_MAX, LEADER_DRIFT_PPM, PEER_VANISHED_MILLIS, RECEIVE_BYTES,
-    WAL_SEGMENT_BYTES,
+    STATE_CHECK_ENTRIES, WAL_SEGMENT_BYTES,
 };
 use crate::replica::{
     FoundContent, FoundSnapshot, Input, LeaseTerms, Options, Output, SegmentFile, Shard, SnapshotPolicy,
@@ -724,6 +724,7 @@ fn shard_options(config: &ServerConfig, member: MemberId) -> Result<Options, Ser
         heartbeat_micros: config.heartbeat_ms * 1_000,
         lease: lease_terms(config),
         session_idle_micros: SESSION_IDLE_MICROS,
+        state_check_entries: STATE_CHECK_ENTRIES,
         quota_bytes: config.quota_bytes,
         watches: Bounds::SERVER,
         snapshots: SnapshotPolicy { entries: config.snapshot_entries, ..SnapshotPolicy::SERVER },

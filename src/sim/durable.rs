@@ -99,6 +99,8 @@ pub(super) struct DurableImage {
     rotten: Vec<u64>,
     /// Whether any frame names the group.
     is_founded: bool,
+    /// The entries, with their fingerprints, that resets took away since somebody asked: none of them was hidden by a snapshot.
+    taken: Vec<(LogIndex, u64)>,
 }
 
 impl DurableImage {
@@ -191,8 +193,10 @@ impl DurableImage {
 
     fn land_reset(&mut self, reset: ResetFacts) {
         let upto = usize::try_from(reset.snapshot.index.0).unwrap_or(usize::MAX);
-        if !reset.is_fill {
-            self.entries.truncate(upto);
+        if !reset.is_fill && self.entries.len() > upto {
+            let above = self.entries.split_off(upto);
+            let places = (reset.snapshot.index.0 + 1..).map(LogIndex).zip(above);
+            self.taken.extend(places.filter_map(|(index, entry)| Some((index, entry?.print))));
         }
         self.entries.resize(self.entries.len().max(upto), None);
         // The log begins there: what it held below is not found any more, even where its frames still lie on the disk.
@@ -216,6 +220,11 @@ impl DurableImage {
                 place.get_or_insert(entry);
             }
         }
+    }
+
+    /// What a log that began anew no longer holds above its new beginning, since the last time.
+    pub(super) fn take_taken(&mut self) -> Vec<(LogIndex, u64)> {
+        core::mem::take(&mut self.taken)
     }
 
     /// Whether no entry is missing.
@@ -444,6 +453,23 @@ mod tests {
         assert_eq!(image.recovered_last().index, LogIndex(2));
         land(&mut image, &facts((2, 2), &[(2, 23)], false));
         assert_eq!(image.recovered_last(), Position { index: LogIndex(3), term: Term(2) });
+    }
+
+    #[test]
+    fn what_a_log_that_begins_anew_holds_no_more_is_told_once() {
+        let mut image = DurableImage::default();
+        land(&mut image, &facts((0, 0), &[(1, 11), (1, 12), (1, 13)], false));
+        let snapshot = Position { index: LogIndex(2), term: Term(1) };
+        let reset = |is_fill| FrameFacts {
+            hard_state: None,
+            runs: Vec::new(),
+            reset: Some(ResetFacts { is_fill, snapshot }),
+        };
+        land(&mut image, &reset(true));
+        assert!(image.take_taken().is_empty(), "what lies above stays");
+        land(&mut image, &reset(false));
+        assert_eq!(image.take_taken(), [(LogIndex(3), 13)]);
+        assert!(image.take_taken().is_empty());
     }
 
     /// Seed 357: the frame with which the log began anew rotted, and then the snapshot above which it did.

@@ -7,6 +7,7 @@
 use super::events::Fault;
 use super::random::Random;
 use super::storage_faults::Harm;
+use crate::limits::STATE_CHECK_ENTRIES;
 use crate::replica::{LeaseTerms, SnapshotPolicy};
 
 /// The rates of everything that can go wrong. Chances are parts per million, intervals are means in microseconds and
@@ -88,6 +89,8 @@ pub(super) struct FaultPlan {
     pub(super) quota_bytes: u64,
     /// Whether disks suffer more than the promise covers. Then only what is served is checked.
     pub(super) exceeds: bool,
+    /// After how many entries members compare their states.
+    pub(super) state_check_entries: u64,
     /// When members cut snapshots, and what they keep of their logs.
     pub(super) snapshots: SnapshotPolicy,
     /// Whether it is steady work for a long time, in which nothing may grow.
@@ -142,6 +145,7 @@ impl FaultPlan {
         if random.below(2) == 0 {
             plan.draw_leases(random);
         }
+        plan.state_check_entries = random.magnitude(8, STATE_CHECK_ENTRIES);
         plan
     }
 
@@ -165,6 +169,10 @@ impl FaultPlan {
         self.delay_micros = self.delay_micros.min(5_000);
         self.write_micros = self.write_micros.min(5_000);
         self.duplication_chance = self.duplication_chance.max(rate(random, 5_000, 300_000));
+        if random.below(2) == 0 {
+            // Its log goes on, against that of the others, who cut snapshots.
+            self.cut_leader_chance = rate(random, 100_000, 600_000);
+        }
         for (kind, interval) in Fault::ALL.iter().zip(&mut self.intervals) {
             match kind {
                 Fault::Crash | Fault::Partition => *interval = random.magnitude(SECOND / 3, 3 * SECOND),
@@ -226,6 +234,7 @@ impl FaultPlan {
             compacts: false,
             quota_bytes: 0,
             exceeds: false,
+            state_check_entries: STATE_CHECK_ENTRIES,
             snapshots: SnapshotPolicy::SERVER,
             is_steady: false,
             pace: 1,
@@ -248,6 +257,7 @@ impl FaultPlan {
             keeps_minority_down: self.keeps_minority_down,
             quota_bytes: self.quota_bytes,
             exceeds: self.exceeds,
+            state_check_entries: self.state_check_entries,
             snapshots: self.snapshots,
             pace: self.pace,
             ..Self::without_faults(self.members_count)
@@ -444,6 +454,7 @@ mod tests {
             assert!(plans.iter().any(|plan| plan.members_count == count));
         }
         assert!(plans.iter().any(|plan| plan.cut_leader_chance > 0 && plan.lease_micros > 0));
+        assert!(plans.iter().any(|plan| plan.state_check_entries < 32));
         assert!(plans.iter().any(|plan| plan.loss_chance == 0));
         assert!(plans.iter().any(|plan| plan.loss_chance > 100_000));
         for harm in Harm::ALL {

@@ -11,7 +11,7 @@
 //! | leader completeness | `a_leader_holds_what_is_committed` |
 //! | state machine safety | `equal_logs_make_equal_states` |
 //! | commitment | `committed_means_durable_on_a_majority`, `what_is_committed_never_changes`, `a_leader_commits_only_in_its_own_term` |
-//! | snapshots | `what_is_trimmed_is_in_a_snapshot`, `equal_states_make_equal_snapshots`; `what_is_freed_is_in_a_snapshot` is in `durable` |
+//! | snapshots | `what_is_trimmed_is_in_a_snapshot`, `equal_states_make_equal_snapshots`, `an_installed_snapshot_takes_nothing_committed_away`, `a_snapshot_comes_in_order`; `what_is_freed_is_in_a_snapshot` is in `durable` |
 //! | growth | `terms_commits_and_applies_only_grow`, `applied_is_committed_is_in_the_log` |
 //! | durability | `nothing_leaves_before_it_is_durable`, `an_ack_names_what_the_leader_holds`, `one_vote_a_term`, `a_vote_answers_a_request` |
 //! | frames | `what_is_carried_is_the_log`; `replication_sessions_never_mix` is in `carried` |
@@ -126,6 +126,25 @@ impl Truth {
         self.only_a_leader_with_a_commit_counts_leases(seen)?;
         self.newest_revision = self.newest_revision.max(seen.after.revision);
         Ok(())
+    }
+
+    /// A log that begins anew above a snapshot goes on to hold what it held above, if that is the committed log's.
+    ///
+    /// # Errors
+    /// If a committed entry was taken away.
+    pub(super) fn an_installed_snapshot_takes_nothing_committed_away(
+        &self,
+        member: MemberId,
+        taken: &[(LogIndex, u64)],
+    ) -> Result<(), Broken> {
+        let is_committed = |(index, print): &&(LogIndex, u64)| {
+            let at = usize::try_from(index.0 - 1).unwrap_or(usize::MAX);
+            self.committed.get(at).is_some_and(|(_, committed, _)| committed == print)
+        };
+        let lost = taken.iter().find(is_committed);
+        holds(lost.is_none(), "an_installed_snapshot_takes_nothing_committed_away", || {
+            format!("{member} held the committed entry {lost:?}, and no longer does")
+        })
     }
 
     fn one_leader_a_term(&mut self, seen: Seen<'_>) -> Result<(), Broken> {

@@ -19,6 +19,7 @@ const fn bug(number: u32, name: &'static str) -> PlantedBug {
 pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(1, "an entry of an earlier term committed by counting"),
     bug(10, "a heartbeat path that changes the term outside the core"),
+    bug(11, "a snapshot that keeps a conflicting suffix"),
     bug(12, "a leadership transfer that is never given up"),
     bug(13, "a leader that goes on answering reads alone after it ordered another to campaign"),
     bug(14, "a leader that hears no majority goes on leading"),
@@ -31,7 +32,9 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(21, "a snapshot that names another entry than its state ends with"),
     bug(22, "a commit index that forgets what the snapshot holds"),
     bug(23, "a late append that truncates matching entries"),
+    bug(24, "a snapshot that takes away what matches above it"),
     bug(25, "a snapshot that goes on where the one before it had come to"),
+    bug(26, "a stale, doubled or empty chunk taken for the next"),
     bug(27, "an opening that forgets the membership once there is a snapshot"),
     bug(28, "a follower that caught up left in snapshot state"),
     bug(29, "a stale rejection that moves next back"),

@@ -517,10 +517,7 @@ impl Run {
                 self.queue.plan(at, Event::SegmentMade { member, boot });
                 Ok(())
             }
-            Output::SnapshotFile { ticket, file, order } => {
-                self.order_of_file(member, (ticket, file, order));
-                Ok(())
-            }
+            Output::SnapshotFile { ticket, file, order } => self.order_of_file(member, (ticket, file, order)),
             Output::Reply { ticket, response } => self.reply(member, ticket, response, trace),
             Output::Tell { to, batch } => {
                 self.tell(member, &to, &batch, trace);
@@ -724,7 +721,9 @@ impl Run {
         if self.members[member].image.is_founded() {
             self.disturb_founding();
         }
+        let taken = self.members[member].image.take_taken();
         let this = &self.members[member];
+        self.truth.an_installed_snapshot_takes_nothing_committed_away(this.id, &taken)?;
         self.truth.a_vote_answers_a_request(this.id, this.image.term(), this.image.vote())?;
         for run in &runs {
             let first = run.previous.index.next();

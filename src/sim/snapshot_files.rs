@@ -8,7 +8,7 @@
 
 use super::disk::SECTOR_BYTES;
 use super::events::Event;
-use super::invariants::Broken;
+use super::invariants::{Broken, holds};
 use super::random::{Random, fingerprint};
 use super::run::Run;
 use super::trace::Trace;
@@ -52,6 +52,8 @@ pub(super) struct SnapshotFiles {
     /// Those in which a bit has flipped.
     harmed: BTreeSet<String>,
     orders: VecDeque<(u64, FileName, FileOrder)>,
+    /// Where the next chunk of a snapshot that is being received belongs, by its file; in this boot.
+    incoming: BTreeMap<String, u64>,
 }
 
 impl SnapshotFiles {
@@ -59,6 +61,19 @@ impl SnapshotFiles {
     fn order(&mut self, ticket: u64, file: FileName, order: FileOrder) -> bool {
         self.orders.push_back((ticket, file, order));
         self.orders.len() == 1
+    }
+
+    /// The chunks of a snapshot that comes from another member are written one behind the other, each once, or from the start
+    /// again (catalogue 26).
+    fn a_snapshot_comes_in_order(&mut self, file: FileName, order: &FileOrder) -> Result<(), Broken> {
+        let FileOrder::Write { offset, bytes, .. } = order else { return Ok(()) };
+        if file.kind != FileKind::Incoming {
+            return Ok(());
+        }
+        let due = self.incoming.insert(file.text(), offset + bytes.len() as u64).unwrap_or(0);
+        holds(*offset == due || *offset == 0, "a_snapshot_comes_in_order", || {
+            format!("{} goes on at {offset}, and came up to {due}", file.text())
+        })
     }
 
     /// The names of all files.
@@ -123,6 +138,7 @@ impl SnapshotFiles {
 
     /// The power fails.
     pub(super) fn crash(&mut self, random: &mut Random) {
+        self.incoming.clear();
         let under_way = self.orders.pop_front();
         self.orders.clear();
         if let Some((_, file, mut order)) = under_way
@@ -160,10 +176,20 @@ impl SnapshotFiles {
 
 impl Run {
     /// A member orders something about the file of a snapshot.
-    pub(super) fn order_of_file(&mut self, member: usize, (ticket, file, order): (u64, FileName, FileOrder)) {
-        if self.members[member].disk.snapshots.order(ticket, file, order) {
+    ///
+    /// # Errors
+    /// If it is a piece of a snapshot that does not belong there.
+    pub(super) fn order_of_file(
+        &mut self,
+        member: usize,
+        (ticket, file, order): (u64, FileName, FileOrder),
+    ) -> Result<(), Broken> {
+        let files = &mut self.members[member].disk.snapshots;
+        files.a_snapshot_comes_in_order(file, &order)?;
+        if files.order(ticket, file, order) {
             self.plan_file_done(member);
         }
+        Ok(())
     }
 
     fn plan_file_done(&mut self, member: usize) {
@@ -282,4 +308,25 @@ fn words(order: &FileOrder, done: Option<&FileDone>) -> String {
         FileOrder::Distrust => "distrust".to_owned(),
     };
     if done == Some(&FileDone::Failed) { format!("{ordered}: failed") } else { ordered }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_that_is_doubled_or_skipped_is_noticed_and_a_new_beginning_is_not() {
+        let mut files = SnapshotFiles::default();
+        let file = FileName { group: GroupId::FIRST, position: Position::START, kind: FileKind::Incoming };
+        let mut write = |file, offset| {
+            let order = FileOrder::Write { offset, bytes: Bytes::from_static(&[0; 8]), is_synced: false };
+            files.a_snapshot_comes_in_order(file, &order).is_ok()
+        };
+        assert!(write(file, 0) && write(file, 8) && write(file, 16));
+        assert!(!write(file, 16), "doubled");
+        assert!(write(file, 0) && write(file, 8));
+        assert!(!write(file, 24), "skipped");
+        let own = FileName { kind: FileKind::Whole, ..file };
+        assert!(write(own, 64), "what a member writes of its own comes from no other");
+    }
 }
