@@ -153,6 +153,8 @@ markers! {
     FounderAdoptedRecord "founder_adopted_record",
     WipedMemberRefused "wiped_member_refused",
     MemberMuted "member_muted",
+    TooManyProposalsWait "too_many_proposals_wait",
+    TooManyReadsWait "too_many_reads_wait",
 }
 
 thread_local! {

@@ -17,7 +17,7 @@ use crate::api::{Refusal, Response, Stamp};
 use crate::auth::Who;
 use crate::ids::{BootMicros, KeyspaceId, MemberId, Revision, Term, Ticket};
 use crate::kv::{LeaseOutcome, Outcome};
-use crate::limits::{FORWARD_BOOTS_MAX, PROPOSALS_WAITING_MAX};
+use crate::limits::FORWARD_BOOTS_MAX;
 use crate::peer::{Body, ForwardStamp};
 use crate::sometimes;
 use bytes::Bytes;
@@ -135,7 +135,7 @@ impl Replica {
     /// # Errors
     /// `Overloaded`: too many wait already.
     pub(super) fn await_answer(&mut self, now: BootMicros, ticket: Ticket) -> Result<u64, Refusal> {
-        if self.forwards.waiting.len() >= PROPOSALS_WAITING_MAX {
+        if self.forwards.waiting.len() >= self.setup.proposals_max() {
             return Err(Refusal::Overloaded);
         }
         let request = self.forwards.next_request();

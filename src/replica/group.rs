@@ -53,6 +53,7 @@ pub(super) struct Setup {
     /// How long it answers reads alone while it leads.
     pub(super) lease: LeaseTerms,
     pub(super) session_idle_micros: u64,
+    pub(super) waiting_max: usize,
     pub(super) state_check_entries: u64,
     /// Bytes that the keyspace may take; 0 for any number.
     pub(super) quota_bytes: u64,
@@ -63,6 +64,18 @@ pub(super) struct Setup {
     pub(super) seed: u64,
     /// That of the whole member.
     pub(super) boot_seed: u64,
+}
+
+impl Setup {
+    /// How many proposals may wait for commit, and forwards for an answer.
+    pub(super) fn proposals_max(&self) -> usize {
+        PROPOSALS_WAITING_MAX.min(self.waiting_max)
+    }
+
+    /// How many reads may wait.
+    pub(super) fn reads_max(&self) -> usize {
+        READS_WAITING_MAX.min(self.waiting_max)
+    }
 }
 
 /// One member's part in one group.
@@ -451,10 +464,10 @@ impl Replica {
     fn queues(&self) -> [Queue; 13] {
         let remembered_max = SESSIONS_ANSWERS_SHARED_MAX + SESSIONS_MAX * SESSION_ANSWERS_RESERVED;
         [
-            ("proposals that wait", self.proposals.len(), PROPOSALS_WAITING_MAX),
+            ("proposals that wait", self.proposals.len(), self.setup.proposals_max()),
             ("bytes of proposals that wait", self.proposals_bytes, PROPOSALS_WAITING_BYTES_MAX),
-            ("reads that wait", self.reads.count(), READS_WAITING_MAX),
-            ("forwards that wait", self.forwards.count(), PROPOSALS_WAITING_MAX),
+            ("reads that wait", self.reads.count(), self.setup.reads_max()),
+            ("forwards that wait", self.forwards.count(), self.setup.proposals_max()),
             (
                 "boots of peers that forwarded",
                 self.seen_forwards.count(),

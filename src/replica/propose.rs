@@ -14,7 +14,7 @@ use crate::api::{EncodedCommand, ReadMode, Refusal, Request, Response, Stamp};
 use crate::auth::Who;
 use crate::ids::{BootMicros, KeyspaceId, LogIndex, SessionId, Term, Ticket};
 use crate::kv::Command;
-use crate::limits::{PROPOSALS_WAITING_BYTES_MAX, PROPOSALS_WAITING_MAX};
+use crate::limits::PROPOSALS_WAITING_BYTES_MAX;
 use crate::raft::{Position, RoleName};
 use crate::{planted, sometimes};
 use bytes::Bytes;
@@ -151,9 +151,10 @@ impl Replica {
         self.may_use_sessions(proposal.who)?;
         let bytes_count = record_bytes_count(proposal.body.len());
         let bytes = usize::try_from(bytes_count).unwrap_or(usize::MAX);
-        if self.proposals.len() >= PROPOSALS_WAITING_MAX
+        if self.proposals.len() >= self.setup.proposals_max()
             || self.proposals_bytes.saturating_add(bytes) > PROPOSALS_WAITING_BYTES_MAX
         {
+            sometimes!(TooManyProposalsWait);
             return Err(Refusal::Overloaded);
         }
         let position = self

@@ -14,7 +14,6 @@ use crate::api::{Refusal, Response, response_bytes_expected};
 use crate::auth::{AuthQuery, Who};
 use crate::ids::{BootMicros, LogIndex, StreamId};
 use crate::kv::Query;
-use crate::limits::READS_WAITING_MAX;
 use crate::raft::{NotLeader, ReadRefused};
 use crate::watch::{Place, WatchSpec};
 use crate::{planted, sometimes};
@@ -130,7 +129,8 @@ impl Replica {
     }
 
     fn gather(&mut self, read: Read, outputs: &mut Vec<Output>) {
-        if self.reads.count >= READS_WAITING_MAX {
+        if self.reads.count >= self.setup.reads_max() {
+            sometimes!(TooManyReadsWait);
             self.answer(read.asker, Response::Refused(Refusal::Overloaded), outputs);
             return;
         }
@@ -232,7 +232,7 @@ impl Replica {
         question: Question,
         outputs: &mut Vec<Output>,
     ) {
-        if self.reads.count >= READS_WAITING_MAX {
+        if self.reads.count >= self.setup.reads_max() {
             outputs.push(super::group::reply(ticket, Response::Refused(Refusal::Overloaded)));
             return;
         }

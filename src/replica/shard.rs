@@ -45,6 +45,8 @@ pub struct Options {
     pub lease: LeaseTerms,
     /// A session that nothing names for this long is ended.
     pub session_idle_micros: u64,
+    /// How many requests may wait here for one thing, if that is fewer than `limits` says; more are refused.
+    pub waiting_max: usize,
     /// After how many entries members compare their states: the same number at all of them, and not 0.
     pub state_check_entries: u64,
     /// Bytes of memory that the keys of one keyspace may take, with their histories; 0 for any number.
@@ -362,6 +364,7 @@ impl Shard {
             heartbeat_micros: self.options.heartbeat_micros,
             lease: self.options.lease,
             session_idle_micros: self.options.session_idle_micros,
+            waiting_max: self.options.waiting_max,
             state_check_entries: self.options.state_check_entries,
             quota_bytes: self.options.quota_bytes,
             watches: self.options.watches,

@@ -73,6 +73,7 @@ impl Cluster {
                 heartbeat_micros: 50_000,
                 lease,
                 session_idle_micros: 60_000_000,
+                waiting_max: usize::MAX,
                 state_check_entries: STATE_CHECK_ENTRIES,
                 quota_bytes,
                 watches: Bounds::SERVER,

@@ -724,6 +724,7 @@ fn shard_options(config: &ServerConfig, member: MemberId) -> Result<Options, Ser
         heartbeat_micros: config.heartbeat_ms * 1_000,
         lease: lease_terms(config),
         session_idle_micros: SESSION_IDLE_MICROS,
+        waiting_max: usize::MAX,
         state_check_entries: STATE_CHECK_ENTRIES,
         quota_bytes: config.quota_bytes,
         watches: Bounds::SERVER,

@@ -89,6 +89,8 @@ pub(super) struct FaultPlan {
     pub(super) quota_bytes: u64,
     /// Whether disks suffer more than the promise covers. Then only what is served is checked.
     pub(super) exceeds: bool,
+    /// How many requests may wait at a member for one thing.
+    pub(super) waiting_max: usize,
     /// After how many entries members compare their states.
     pub(super) state_check_entries: u64,
     /// When members cut snapshots, and what they keep of their logs.
@@ -144,6 +146,9 @@ impl FaultPlan {
         }
         if random.below(2) == 0 {
             plan.draw_leases(random);
+        }
+        if random.below(4) == 0 {
+            plan.waiting_max = usize::try_from(random.magnitude(3, 30)).unwrap_or(usize::MAX);
         }
         plan.state_check_entries = random.magnitude(8, STATE_CHECK_ENTRIES);
         plan
@@ -234,6 +239,7 @@ impl FaultPlan {
             compacts: false,
             quota_bytes: 0,
             exceeds: false,
+            waiting_max: usize::MAX,
             state_check_entries: STATE_CHECK_ENTRIES,
             snapshots: SnapshotPolicy::SERVER,
             is_steady: false,
@@ -257,6 +263,7 @@ impl FaultPlan {
             keeps_minority_down: self.keeps_minority_down,
             quota_bytes: self.quota_bytes,
             exceeds: self.exceeds,
+            waiting_max: self.waiting_max,
             state_check_entries: self.state_check_entries,
             snapshots: self.snapshots,
             pace: self.pace,
@@ -454,6 +461,9 @@ mod tests {
             assert!(plans.iter().any(|plan| plan.members_count == count));
         }
         assert!(plans.iter().any(|plan| plan.cut_leader_chance > 0 && plan.lease_micros > 0));
+        assert!(
+            plans.iter().any(|plan| plan.waiting_max < 8) && plans.iter().any(|plan| plan.waiting_max > 100)
+        );
         assert!(plans.iter().any(|plan| plan.state_check_entries < 32));
         assert!(plans.iter().any(|plan| plan.loss_chance == 0));
         assert!(plans.iter().any(|plan| plan.loss_chance > 100_000));

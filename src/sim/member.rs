@@ -153,6 +153,7 @@ impl Member {
             heartbeat_micros: plan.election_micros / 6,
             lease: plan.lease(random),
             session_idle_micros: self.session_idle_micros,
+            waiting_max: plan.waiting_max,
             state_check_entries: plan.state_check_entries,
             quota_bytes: plan.quota_bytes,
             watches: watchers::BOUNDS,

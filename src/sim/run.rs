@@ -862,7 +862,12 @@ impl Run {
             {
                 sometimes!(WriteAfterClosing);
             }
-            return Ok(());
+            return match (&operation.call, response) {
+                (Call::Write { write, .. }, Response::Refused(refusal)) => {
+                    self.truth.witness.a_bare_write_told_not_done_is_not_done(*write, *refusal)
+                }
+                _ => Ok(()),
+            };
         };
         match &operation.call {
             Call::Write { write, .. } => {

@@ -9,7 +9,7 @@
 use super::holders::{LeaseNews, is_held_key};
 use super::invariants::{Broken, holds};
 use super::random::fingerprint;
-use crate::api::decode_command;
+use crate::api::{Certainty, Refusal, decode_command};
 use crate::auth::{Auth, Who};
 use crate::check::{CommittedWrite, WriteId};
 use crate::ids::{AuthRevision, LeaseId, LogIndex, Principal, Revision, SessionId, Term};
@@ -91,6 +91,21 @@ impl Witness {
     /// Whether the session was open, and its closing is committed.
     pub(super) fn has_closed(&self, session: SessionId) -> bool {
         self.closed.contains(&session)
+    }
+
+    /// Checks that a write without a stamp, which is sent once, is not in the log if its client is told that it is not done.
+    ///
+    /// # Errors
+    /// If it is.
+    pub(super) fn a_bare_write_told_not_done_is_not_done(
+        &self,
+        write: WriteId,
+        refusal: Refusal,
+    ) -> Result<(), Broken> {
+        let is_told = write.session == SessionId(0) && refusal.certainty() == Certainty::NotDone;
+        holds(!is_told || !self.has_committed(write), "a_bare_write_told_not_done_is_not_done", || {
+            format!("write {write} is committed, and its client is told {refusal:?}")
+        })
     }
 
     /// What happened to leases since the last time.
