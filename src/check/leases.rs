@@ -4,7 +4,7 @@
 //! client *asked*. And it ends: its TTL after the last renewal at the latest, or, if a leader took over since, when what the
 //! log said remained is over.
 //!
-//! Always: it goes by what clients asked and were told and by when the end was committed, on one true line of time, and
+//! A lease whose client asked for its end is not early. Always: it goes by what clients asked and were told and by when the end was committed, on one true line of time, and
 //! knows nothing of how time is counted. Whether a renewal without an answer took effect nobody knows, so such a
 //! lease is not judged late. Left out: what ends with a lease, which the judges of histories see.
 
@@ -22,6 +22,8 @@ pub struct LeaseHistory {
     pub renewals: Vec<Renewal>,
     /// When its end was committed.
     pub ended: Option<u64>,
+    /// Whether it ended because its client asked for that.
+    pub is_revoked: bool,
     /// The last leader that took over while the lease lived, if nothing hindered it in counting since.
     pub counted: Option<Counted>,
 }
@@ -117,7 +119,7 @@ pub fn judge_lease(history: &LeaseHistory, bounds: LeaseBounds) -> Result<(), Le
     let at_least = history.ttl_micros - history.ttl_micros * drift / 1_000_000;
     let at_most = |micros: u64| micros + micros * drift / 1_000_000;
     let told = history.renewals.iter().filter(|renewal| renewal.promised_at().is_some());
-    if let Some(ended) = history.ended
+    if let Some(ended) = history.ended.filter(|_| !history.is_revoked)
         && let Some(sure_until) = told.map(|renewal| renewal.asked + at_least).max()
         && ended < sure_until
     {
@@ -150,6 +152,7 @@ mod tests {
             ttl_micros: 10 * SECOND,
             renewals: vec![told(SECOND), told(5 * SECOND)],
             ended: Some(15 * SECOND + 20_000),
+            is_revoked: false,
             counted: Some(Counted { from: SECOND / 2, remaining_micros: 0 }),
         }
     }
@@ -169,6 +172,8 @@ mod tests {
         let early = LeaseHistory { ended: Some(15 * SECOND - 1), ..renewed() };
         let violation = LeaseViolation::Early { ended: 15 * SECOND - 1, sure_until: 15 * SECOND };
         assert_eq!(judge(&early), Err(violation));
+        let revoked = LeaseHistory { is_revoked: true, ..early.clone() };
+        assert_eq!(judge(&revoked), Ok(()), "its client asked for that");
         let bounds = LeaseBounds { drift_ppm: 100, commit_micros: 0, now: 60 * SECOND };
         let by_a_fast_clock = LeaseHistory { counted: None, ..early };
         assert_eq!(

@@ -1,7 +1,8 @@
 //! Holders of leases: clients that are granted a lease, renew it for a while, and then leave it to its end.
 //!
 //! Each asks one member at a time, any of them, and does not ask again for the same: what it was not told it does not
-//! count on. While a lease lasts its holder attaches keys to it, or takes one away from whichever lease has it, so that keys
+//! count on. Some leases are not left to their end, but revoked. Now and then somebody asks how long a lease lasts, its own or
+//! another's. While a lease lasts its holder attaches keys to it, or takes one away from whichever lease has it, so that keys
 //! go from lease to lease. Always: what each lease was promised and when it ended are written down on the true line of time,
 //! for `check::judge_lease`; no other client reads or writes these keys, but there are watches on them, and all
 //! revisions count. In half of the runs permissions count, and keys are attached by a user who gains and loses the permission
@@ -15,11 +16,11 @@ use crate::api::{Certainty, EncodedCommand, Request, Response, UsersRequest};
 use crate::auth::{Access, AuthCommand, Secret, Who};
 use crate::check::{Counted, LeaseHistory, Renewal, Told};
 use crate::ids::{AuthRevision, KeyspaceId, LeaseId, Principal, Ticket};
-use crate::kv::{Applied, Command, Grant, KeyRange, LeaseCommand, LeaseOutcome, Outcome, Put};
+use crate::kv::{Applied, Command, Grant, KeyRange, LeaseCommand, LeaseOutcome, Outcome, Put, Revoke};
 use crate::limits::AUTH_TOKEN_KEY_BYTES;
 use crate::replica::Input;
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Holders of one run.
 const HOLDERS_COUNT: usize = 4;
@@ -51,8 +52,10 @@ pub(super) enum LeaseNews {
     Granted(LeaseId, u64),
     /// Something is written down of what remains of it, in milliseconds.
     Remains(LeaseId, u64),
-    /// It has ended.
+    /// It has run out.
     Ended(LeaseId),
+    /// It has ended because somebody asked for that.
+    Revoked(LeaseId),
 }
 
 /// All holders, and what became of their leases.
@@ -63,6 +66,8 @@ pub(super) struct Holders {
     leases: BTreeMap<LeaseId, LeaseHistory>,
     /// What the log says remains of each lease that lives, in milliseconds.
     remaining: BTreeMap<LeaseId, u64>,
+    /// Leases that their holders want to end, unless they were told that this was not done.
+    to_be_revoked: BTreeSet<LeaseId>,
     members_count: usize,
     think_micros: u64,
     /// By how much clocks are fast or slow at the most, over the whole run.
@@ -94,10 +99,27 @@ struct Attempt {
     holder: usize,
     member: usize,
     lease: LeaseId,
-    /// The place of the renewal among those of its lease; `None` if it asks for something else.
-    renewal: Option<usize>,
+    purpose: Purpose,
     who: Who,
     asking: Asking,
+}
+
+/// What for somebody asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To have the lease, or to keep it; the place among the renewals of its lease.
+    Renewal(usize),
+    /// To end it.
+    Revocation,
+    /// To know how long it lasts.
+    Question {
+        /// When this was asked.
+        asked: TrueMicros,
+        /// Whether the lease lived then, as the log says.
+        was_living: bool,
+    },
+    /// Something else.
+    Other,
 }
 
 /// What is asked.
@@ -119,6 +141,7 @@ impl Holders {
             attempts: Vec::new(),
             leases: BTreeMap::new(),
             remaining: BTreeMap::new(),
+            to_be_revoked: BTreeSet::new(),
             members_count: plan.members_count,
             think_micros: THINK_MICROS * plan.pace,
             drift_ppm: plan.drift_ppm,
@@ -166,6 +189,23 @@ impl Holders {
         self.leases.get(&self.attempt(ticket)?.lease)
     }
 
+    /// What for an attempt asks.
+    pub(super) fn purpose(&self, ticket: u64) -> Option<Purpose> {
+        self.attempt(ticket).map(|attempt| attempt.purpose)
+    }
+
+    /// Whether the holder of this lease wants it to end.
+    pub(super) fn may_be_revoked(&self, lease: LeaseId) -> bool {
+        self.to_be_revoked.contains(&lease)
+    }
+
+    /// The holder that asked for the end of its lease was told that this was not done.
+    pub(super) fn revocation_refused(&mut self, ticket: u64) {
+        if let Some(Attempt { lease, .. }) = self.attempts.get(place_of(ticket).unwrap_or(usize::MAX)) {
+            self.to_be_revoked.remove(lease);
+        }
+    }
+
     /// By how much clocks are fast or slow at the most, over the whole run: when all is calm they may agree.
     pub(super) const fn drift_ppm(&self) -> u32 {
         self.drift_ppm
@@ -194,12 +234,15 @@ impl Holders {
         }
         let was_waiting = this.waits_for.take();
         // A grant that was not answered in time is given up: whether there is such a lease nobody knows.
-        if was_waiting.is_some_and(|at| self.attempts[at].renewal == Some(0)) {
+        if was_waiting.is_some_and(|at| self.attempts[at].purpose == Purpose::Renewal(0)) {
             this.lease = None;
         }
         let (lease, request) = match this.lease {
-            Some((_, 0)) => {
+            Some((lease, 0)) => {
                 this.lease = None;
+                if self.random.below(3) == 0 {
+                    self.revoke(now, holder, lease, queue);
+                }
                 let rest = self.random.waiting_time(self.think_micros);
                 self.wake_after(now, holder, rest, queue);
                 return;
@@ -218,7 +261,8 @@ impl Holders {
         let Some(at) = place_of(ticket) else {
             return;
         };
-        let Some(Attempt { holder, lease, renewal: Some(renewal), .. }) = self.attempts.get(at) else {
+        let Some(Attempt { holder, lease, purpose: Purpose::Renewal(renewal), .. }) = self.attempts.get(at)
+        else {
             return;
         };
         let (holder, renewal, lease) = (*holder, *renewal, *lease);
@@ -247,6 +291,9 @@ impl Holders {
         self.loops[holder].waits_for = None;
         if lasts && self.random.below(2) == 0 {
             self.attach(now, holder, lease, queue);
+        }
+        if self.random.below(4) == 0 {
+            self.inquire(now, holder, lease, queue);
         }
         let rest = if lasts {
             ttl_micros / 3
@@ -281,10 +328,11 @@ impl Holders {
                 self.remaining.insert(lease, remaining_ms);
                 None
             }
-            LeaseNews::Ended(lease) => {
+            LeaseNews::Ended(lease) | LeaseNews::Revoked(lease) => {
                 self.remaining.remove(&lease);
                 let history = self.leases.get_mut(&lease)?;
                 history.ended = Some(now.0);
+                history.is_revoked = news == LeaseNews::Revoked(lease);
                 Some(history)
             }
         }
@@ -299,12 +347,34 @@ impl Holders {
         let lease = LeaseId(self.leases_count);
         let ttl_ms = self.random.magnitude(TTL_MILLIS.0, TTL_MILLIS.1);
         let (ttl_micros, renewals) = (ttl_ms * 1_000, Vec::new());
-        let history = LeaseHistory { lease, ttl_micros, renewals, ended: None, counted: None };
+        let history =
+            LeaseHistory { lease, ttl_micros, renewals, ended: None, is_revoked: false, counted: None };
         self.leases.insert(lease, history);
         self.loops[holder].lease = Some((lease, self.random.below(8)));
         let grant = Command::Lease(LeaseCommand::Grant(Grant { lease, ttl_ms }));
         let command = EncodedCommand::encode(&grant).expect("a grant is within every limit");
         (lease, Request::Write { keyspace: KeyspaceId::FIRST, stamp: None, command })
+    }
+
+    /// Asks for the end of a lease, and does not wait for the answer.
+    fn revoke(&mut self, now: TrueMicros, holder: usize, lease: LeaseId, queue: &mut Queue) {
+        self.to_be_revoked.insert(lease);
+        let command = Command::Lease(LeaseCommand::Revoke(Revoke { lease }));
+        let command = EncodedCommand::encode(&command).expect("a revocation is within every limit");
+        let request = Request::Write { keyspace: KeyspaceId::FIRST, stamp: None, command };
+        let asking = Asking::Client(request);
+        self.say(now, (holder, lease), Purpose::Revocation, (Who::Cluster, asking), queue);
+    }
+
+    /// Asks how long a lease lasts, this one or one that was granted not long ago.
+    fn inquire(&mut self, now: TrueMicros, holder: usize, own: LeaseId, queue: &mut Queue) {
+        let back = self.random.below(8).min(self.leases_count - 1);
+        let lease = if self.random.below(2) == 0 { own } else { LeaseId(self.leases_count - back) };
+        let was_living = self.remaining.contains_key(&lease);
+        let wants_keys = self.random.below(2) == 0;
+        let request = Request::TimeToLive { keyspace: KeyspaceId::FIRST, lease, wants_keys };
+        let (purpose, asking) = (Purpose::Question { asked: now, was_living }, Asking::Client(request));
+        self.say(now, (holder, lease), purpose, (Who::Cluster, asking), queue);
     }
 
     /// Puts a key under a lease that lasts, or now and then under none, and does not wait for the answer.
@@ -317,15 +387,17 @@ impl Holders {
         let command = EncodedCommand::encode(&put).expect("a small put is within every limit");
         let request = Request::Write { keyspace: KeyspaceId::FIRST, stamp: None, command };
         if !self.has_users {
-            self.say(now, (holder, lease), (Who::Cluster, Asking::Client(request)), queue);
+            let asking = (Who::Cluster, Asking::Client(request));
+            self.say(now, (holder, lease), Purpose::Other, asking, queue);
             return;
         }
         let principal = Principal(1 + u32::try_from(self.random.below(2)).unwrap_or(0));
         let who = Who::User { principal, revision: self.auth_revision };
-        self.say(now, (holder, lease), (who, Asking::Client(request)), queue);
+        self.say(now, (holder, lease), Purpose::Other, (who, Asking::Client(request)), queue);
         for _ in 0..self.random.below(4) {
             let change = self.any_change();
-            self.say(now, (holder, LeaseId(0)), (Who::Cluster, Asking::Users(change)), queue);
+            let asking = (Who::Cluster, Asking::Users(change));
+            self.say(now, (holder, LeaseId(0)), Purpose::Other, asking, queue);
         }
     }
 
@@ -351,12 +423,13 @@ impl Holders {
         &mut self,
         now: TrueMicros,
         (holder, lease): (usize, LeaseId),
+        purpose: Purpose,
         (who, asking): (Who, Asking),
         queue: &mut Queue,
     ) {
         let member = self.random.position(self.members_count);
         let ticket = TICKETS_FROM + self.attempts.len() as u64;
-        self.attempts.push(Attempt { holder, member, lease, renewal: None, who, asking });
+        self.attempts.push(Attempt { holder, member, lease, purpose, who, asking });
         let delay = self.random.waiting_time(300);
         queue.plan(now.after(delay), Event::HolderRequest { ticket });
     }
@@ -372,7 +445,14 @@ impl Holders {
         let ticket = TICKETS_FROM + self.attempts.len() as u64;
         self.loops[holder].waits_for = Some(self.attempts.len());
         let (who, asking) = (Who::Cluster, Asking::Client(request));
-        self.attempts.push(Attempt { holder, member, lease, renewal: Some(renewal), who, asking });
+        self.attempts.push(Attempt {
+            holder,
+            member,
+            lease,
+            purpose: Purpose::Renewal(renewal),
+            who,
+            asking,
+        });
         let delay = self.random.waiting_time(300);
         queue.plan(now.after(delay), Event::HolderRequest { ticket });
         self.wake_after(now, holder, patience, queue);

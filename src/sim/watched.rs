@@ -9,7 +9,7 @@ use super::watchers::{Arrival, WatchEvent};
 use crate::api::{EncodedCommand, Request, Response};
 use crate::auth::Who;
 use crate::check::Replay;
-use crate::ids::{KeyspaceId, Revision, StreamId, Ticket, WatchId};
+use crate::ids::{KeyspaceId, Revision, StreamId, Ticket};
 use crate::kv::{Command, Compact};
 use crate::replica::Input;
 use crate::watch::{Batch, Ending, Place};
@@ -58,7 +58,8 @@ impl Run {
 
     fn watch_request_arrives(&mut self, request: usize, trace: &mut Trace) -> Result<(), Broken> {
         let floor = self.truth.newest_revision();
-        let Some(Arrival { stream, member, boot, request: asked }) = self.watchers.arrive(request, floor)
+        let Some(Arrival { stream, member, boot, name, request: asked }) =
+            self.watchers.arrive(request, floor)
         else {
             return Ok(());
         };
@@ -76,7 +77,7 @@ impl Run {
             ticket: Ticket(TICKETS_OF_WATCHES + request as u64),
             who: Who::Cluster,
             stream: StreamId(stream as u64),
-            name: WatchId(1),
+            name,
             request: asked,
         };
         self.give(member, input, trace)
@@ -99,9 +100,9 @@ impl Run {
     fn watch_reply(&mut self, member: usize, ticket: Ticket, response: &Response, trace: &mut Trace) {
         trace.record(self.now, [11, ticket.0, 0, 0], format_args!("m{} answers {response:?}", member + 1));
         let request = usize::try_from(ticket.0 - TICKETS_OF_WATCHES).unwrap_or(usize::MAX);
-        let Some(stream) = self.watchers.stream_of(request) else { return };
+        let Some((stream, name)) = self.watchers.place_of(request) else { return };
         if self.stream_carries(member, StreamId(stream as u64)) {
-            self.watchers.answer(self.now, stream, response.clone(), &mut self.queue);
+            self.watchers.answer(self.now, (stream, name), response.clone(), &mut self.queue);
         }
     }
 
@@ -111,7 +112,7 @@ impl Run {
         trace.record(self.now, facts, format_args!("m{} tells {to:?} {batch:?}", member + 1));
         for place in to {
             if self.stream_carries(member, place.stream) {
-                self.watchers.tell(self.now, place.stream, batch.clone(), &mut self.queue);
+                self.watchers.tell(self.now, place, batch.clone(), &mut self.queue);
             }
         }
     }
@@ -122,7 +123,7 @@ impl Run {
         let facts = [14, to.stream.0, compacted.0, 0];
         trace.record(self.now, facts, format_args!("m{} ends {to:?} for {why:?}", member + 1));
         if self.stream_carries(member, to.stream) {
-            self.watchers.end(self.now, to.stream, why, &mut self.queue);
+            self.watchers.end(self.now, to, why, &mut self.queue);
         }
     }
 
@@ -181,6 +182,8 @@ impl Run {
 
     /// Checks what all watches were told in this run.
     pub(super) fn check_watches(&self) -> Result<(), Broken> {
+        let stray = self.watchers.stray();
+        holds(stray.is_none(), "what_is_told_is_of_a_watch_there_is", || stray.cloned().unwrap_or_default())?;
         let replay = self.replay();
         for way in self.watchers.ways() {
             if let Err(violation) = replay.check(way) {

@@ -123,9 +123,14 @@ impl Witness {
                 self.leases.insert(grant.lease, (self.grants, grant.ttl_ms));
                 self.lease_news.push(LeaseNews::Granted(grant.lease, grant.ttl_ms));
             }
-            LeaseCommand::Expire(life) if lives(life) => self.end_lease(life.lease),
-            LeaseCommand::Revoke(revoke) if self.leases.contains_key(&revoke.lease) => {
-                self.end_lease(revoke.lease);
+            LeaseCommand::Expire(life) if lives(life) => {
+                self.leases.remove(&life.lease);
+                self.lease_news.push(LeaseNews::Ended(life.lease));
+            }
+            LeaseCommand::Revoke(revoke) => {
+                if self.leases.remove(&revoke.lease).is_some() {
+                    self.lease_news.push(LeaseNews::Revoked(revoke.lease));
+                }
             }
             LeaseCommand::Checkpoint(all) => {
                 for remaining in all.iter().filter(|remaining| lives(&remaining.life)) {
@@ -137,16 +142,8 @@ impl Witness {
                 let ttl_ms = self.leases.get(&life.lease).map_or(0, |(_, ttl_ms)| *ttl_ms);
                 self.lease_news.push(LeaseNews::Remains(life.lease, ttl_ms));
             }
-            LeaseCommand::Grant(_)
-            | LeaseCommand::Expire(_)
-            | LeaseCommand::Revoke(_)
-            | LeaseCommand::Renew(_) => {}
+            LeaseCommand::Grant(_) | LeaseCommand::Expire(_) | LeaseCommand::Renew(_) => {}
         }
-    }
-
-    fn end_lease(&mut self, lease: LeaseId) {
-        self.leases.remove(&lease);
-        self.lease_news.push(LeaseNews::Ended(lease));
     }
 
     /// The entry at `index` is committed; returns its term.
