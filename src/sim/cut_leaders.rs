@@ -31,9 +31,9 @@ impl Run {
             return;
         }
         let election_micros = self.plan.election_micros;
-        let late = self.random.between(election_micros / 3, election_micros);
+        let late = self.random.between(election_micros * 2 / 3, election_micros * 19 / 20);
         self.network.deafen(member, self.now.after(late));
-        let soon = self.random.between(election_micros / 20, election_micros / 4);
+        let soon = self.random.between(election_micros / 20, election_micros / 8);
         self.queue.plan(self.now.after(soon), Event::CutOff { member, term });
     }
 
