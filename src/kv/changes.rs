@@ -114,6 +114,11 @@ impl Changes {
         self.begin_of(revision.next()) - self.begin_of(revision)
     }
 
+    /// How many changes were made after a revision, of which all later changes are here.
+    pub(super) fn count_after(&self, revision: Revision) -> u64 {
+        self.end() - self.begin_of(revision.next())
+    }
+
     /// The next change of a revision up to `upto`, oldest first, of which what it ended is to be forgotten now.
     pub(super) fn next_ended(&mut self, upto: Revision) -> Option<(Revision, Change)> {
         if !self.has_ended(upto) {

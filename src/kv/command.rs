@@ -28,6 +28,15 @@ impl KeyRange {
             Self::From(start) => start.as_ref() <= key,
         }
     }
+
+    /// What is left of it from `key` on, which is in it.
+    pub(super) fn starting_at(&self, key: &Bytes) -> Self {
+        match self {
+            Self::Key(_) => Self::Key(key.clone()),
+            Self::Span { end, .. } => Self::Span { start: key.clone(), end: end.clone() },
+            Self::From(_) => Self::From(key.clone()),
+        }
+    }
 }
 
 /// One key as a read sees it.

@@ -23,6 +23,7 @@
 //! It leaves out what a transaction is: the caller says at which revision, and in which order within it, a
 //! change happens.
 
+use super::blocks::Blocks;
 use super::changes::{Change, Changes};
 use super::command::{KeyRange, KeyValue};
 use super::event::Changed;
@@ -60,6 +61,8 @@ pub(super) struct Seen<'index> {
 pub(super) struct Keys {
     /// For ranges.
     order: BTreeMap<Bytes, Slot>,
+    /// For counts of ranges.
+    blocks: Blocks,
     /// For single keys.
     points: Points,
     records: Records,
@@ -96,6 +99,7 @@ impl Keys {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             order: BTreeMap::new(),
+            blocks: Blocks::default(),
             points: Points::new(seed),
             records: Records::default(),
             changes: Changes::default(),
@@ -189,6 +193,41 @@ impl Keys {
         self.walked.set(self.walked.get() + walked);
     }
 
+    /// How many keys of the range revision `at` saw; `at` can be read.
+    ///
+    /// How many there are now is added up; of those that changed since `at`, what they were then is looked at. Where more
+    /// changed than there are keys in the range, these are walked over.
+    pub(super) fn count(&self, range: &KeyRange, at: Revision) -> u64 {
+        let (start, end) = match range {
+            KeyRange::Key(key) => return u64::from(self.get(key, at).is_some()),
+            KeyRange::Span { start, end } => (start, Some(end.as_ref())),
+            KeyRange::From(start) => (start, None),
+        };
+        let is_live = |slot| self.records.at(slot).newest().is_some();
+        let counted = self.blocks.count(start, end, &self.order, is_live);
+        self.walked.set(self.walked.get() + counted.walked);
+        let since = self.changes.count_after(at);
+        if since > counted.keys {
+            let mut count = 0;
+            self.visit(range, at, |_| count += 1);
+            return count;
+        }
+        self.walked.set(self.walked.get() + since);
+        let (mut came, mut went) = (0, 0);
+        for (made, slot) in self.changes.from(Moment { revision: at.next(), order: 0 }) {
+            let record = self.records.at(slot);
+            let (_, before) = record.history.made_at(made);
+            let is_first = before.is_none_or(|before| before.made.revision <= at);
+            if is_first && range.contains(&record.key) {
+                let lived = before.is_some_and(|before| before.pair.is_some());
+                let lives = record.newest().is_some();
+                came += u64::from(lives && !lived);
+                went += u64::from(lived && !lives);
+            }
+        }
+        counted.live + went - came
+    }
+
     /// Writes a key; answers with what was there before, the pair only if `wants_previous`.
     pub(super) fn put(&mut self, change: NewPair<'_>, made: Moment, wants_previous: bool) -> Replaced {
         self.version_count += 1;
@@ -202,7 +241,7 @@ impl Keys {
             let history = History::new(Version { made, pair: Some(pair) });
             let slot = self.records.insert(Record { key: key.clone(), history });
             self.points.insert(&key, slot);
-            self.order.insert(key, slot);
+            self.enter(key, slot, true);
             self.changes.push(made.revision, Change { slot, ends_older: false });
             return Replaced::default();
         };
@@ -216,10 +255,19 @@ impl Keys {
             self.changes.push(made.revision, Change { slot, ends_older: true });
         } else {
             self.live_count += 1;
+            self.blocks.key_came_to_life(key);
             self.changes.push(made.revision, Change { slot, ends_older: false });
         }
         record.history.push(Version { made, pair: Some(pair) });
         replaced
+    }
+
+    /// Puts a key that is not there yet into the index.
+    fn enter(&mut self, key: Bytes, slot: Slot, lives: bool) {
+        let entered = key.clone();
+        self.order.insert(key, slot);
+        let is_live = |slot| self.records.at(slot).newest().is_some();
+        self.blocks.key_was_added(&entered, lives, &self.order, is_live);
     }
 
     /// Deletes the keys of the range that hold a pair, each at the next order of `first`'s revision, and calls
@@ -235,11 +283,12 @@ impl Keys {
             KeyRange::Key(key) => self.points.find(key, &self.records),
             KeyRange::Span { .. } | KeyRange::From(_) => None,
         };
-        let (records, changes) = (&mut self.records, &mut self.changes);
+        let (records, changes, blocks) = (&mut self.records, &mut self.changes, &mut self.blocks);
         let mut delete_one = |slot: Slot| {
             let record = records.at_mut(slot);
             if let Some(seen) = record.newest() {
                 visit(seen, made);
+                blocks.key_was_deleted(&record.key);
                 record.history.push(Version { made, pair: None });
                 changes.push(made.revision, Change { slot, ends_older: true });
                 made.order += 1;
@@ -273,10 +322,11 @@ impl Keys {
         self.bytes +=
             key_bytes(&key) + first.pair.as_ref().map_or(VERSION_BYTES, |it| version_bytes(&it.value));
         self.version_count += 1;
-        self.live_count += usize::from(first.pair.is_some());
+        let lives = first.pair.is_some();
+        self.live_count += usize::from(lives);
         let slot = self.records.insert(Record { key: key.clone(), history: History::new(first) });
         self.points.insert(&key, slot);
-        self.order.insert(key, slot);
+        self.enter(key, slot, lives);
         slot
     }
 
@@ -284,10 +334,15 @@ impl Keys {
     pub(super) fn restore_more(&mut self, slot: Slot, version: Version) {
         self.bytes += version.pair.as_ref().map_or(VERSION_BYTES, |it| version_bytes(&it.value));
         self.version_count += 1;
-        let history = &mut self.records.at_mut(slot).history;
-        let (before, now) = (history.newest().pair.is_some(), version.pair.is_some());
+        let record = self.records.at_mut(slot);
+        let (before, now) = (record.history.newest().pair.is_some(), version.pair.is_some());
         self.live_count = self.live_count + usize::from(now) - usize::from(before);
-        history.push(version);
+        match (before, now) {
+            (false, true) => self.blocks.key_came_to_life(&record.key),
+            (true, false) => self.blocks.key_was_deleted(&record.key),
+            (true, true) | (false, false) => {}
+        }
+        record.history.push(version);
     }
 
     /// What each revision changed, once all keys are restored.
@@ -357,6 +412,7 @@ impl Keys {
             self.bytes -= key_bytes(&record.key);
             self.points.remove(&record.key, change.slot);
             self.order.remove(&record.key);
+            self.blocks.key_was_removed(&record.key);
         } else {
             record.history.forget_oldest();
         }
@@ -400,6 +456,7 @@ impl Keys {
             let ends = pairs.filter(|(before, _)| before.pair.is_some());
             superseded.extend(ends.map(|(_, after)| (after.made, *slot)));
         }
+        self.blocks.assert_all_invariants(&self.order, |slot| self.records.at(slot).newest().is_some());
         assert_eq!(self.records.count(), self.order.len(), "every record is in the index");
         assert_eq!(self.points.count(), self.order.len(), "both indexes hold the same keys");
         assert_eq!(live_count, self.live_count, "the count of live keys is right");

@@ -17,7 +17,7 @@
 //!
 //! The way through the room, in reading order: `command.rs` is what can be asked and answered; `store.rs` the
 //! two doors, `apply` and `query`; `check.rs` what a command must be to be let in; `txn.rs` compares and
-//! branches, `budget.rs` what they may cost; `write.rs` the changes of one transaction; `range.rs` reads; `keys.rs` the index of keys,
+//! branches, `budget.rs` what they may cost; `write.rs` the changes of one transaction; `range.rs` reads; `keys.rs` the index of keys, `blocks.rs` how many there are,
 //! `history.rs` the history of each and `changes.rs` the history of all; `event.rs` a change as watches tell it;
 //! `leases.rs` which keys go with which lease; `serial.rs` a store as bytes, cut in slices while it changes; `hash.rs` the running hash by which members notice that they differ.
 //!
@@ -30,6 +30,7 @@
 //! (`watch`).
 #![forbid(unsafe_code)]
 
+mod blocks;
 mod budget;
 mod changes;
 mod check;

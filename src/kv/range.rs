@@ -55,14 +55,22 @@ impl<'range, 'index> Selection<'range, 'index> {
             limit => usize::try_from(limit).unwrap_or(usize::MAX),
         };
         // Whoever sorts has to see every pair before the limit cuts; otherwise one beyond the limit shows that it cut.
-        let kept_max = if range.sort.is_some() { usize::MAX } else { limit.saturating_add(1) };
+        let kept_max = match range.sort {
+            _ if range.count_only => 0,
+            Some(_) => usize::MAX,
+            None => limit.saturating_add(1),
+        };
         Self { range, limit, kept_max, kept: Vec::new() }
+    }
+
+    /// Whether no further key makes a difference.
+    fn is_full(&self) -> bool {
+        self.kept.len() >= self.kept_max
     }
 
     /// The walk came by this key, the next in order.
     pub(super) fn offer(&mut self, seen: Seen<'index>) {
-        let has_room = !self.range.count_only && self.kept.len() < self.kept_max;
-        if has_room && passes(&self.range.filter, seen) {
+        if !self.is_full() && passes(&self.range.filter, seen) {
             self.kept.push(seen);
         }
     }
@@ -86,13 +94,22 @@ pub(super) fn read(keys: &Keys, range: &Range, newest: Revision) -> RangeResult 
     if let Some(bytes_max) = range.part_bytes_max {
         return read_part(keys, range, newest, bytes_max);
     }
-    let mut count = 0;
+    let at = revision_of(range, newest);
+    let (mut count, mut behind) = (0, None);
     let mut selection = Selection::of(range);
-    // The count is of the whole range whatever the limit and the filter (etcd's rule): the walk goes to its end.
-    keys.visit(&range.range, revision_of(range, newest), |seen| {
+    keys.visit_while(&range.range, at, |seen| {
+        if selection.is_full() {
+            behind = Some(seen.key());
+            return ControlFlow::Break(());
+        }
         count += 1;
         selection.offer(seen);
+        ControlFlow::Continue(())
     });
+    // The count is of the whole range whatever the limit and the filter (etcd's rule).
+    if let Some(key) = behind {
+        count += keys.count(&range.range.starting_at(key), at);
+    }
     let (kept, more) = selection.into_kept();
     let pairs = kept.into_iter().map(|seen| {
         let mut pair = seen.to_key_value();
