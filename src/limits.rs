@@ -74,6 +74,11 @@ pub const LEASE_TTL_MILLIS_MAX: u64 = 9_000_000_000_000;
 /// a list of their ids fits in one answer.
 pub const LEASES_MAX: usize = 1_000_000;
 
+/// Space alarms of one keyspace that are raised by hand at once.
+///
+/// Chosen: more than a cluster has members, and a status has room for all of them.
+pub const ALARMS_BY_HAND_MAX: usize = 16;
+
 /// Leases of which one entry writes down what remains.
 ///
 /// Chosen: 24 bytes each, so such an entry is as long as those of large values; more leases take more entries,

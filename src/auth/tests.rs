@@ -326,7 +326,7 @@ fn compaction_alarms_and_users_are_for_root_and_the_cluster_does_what_it_must() 
     let (ali, root) = (found(&auth, "ali"), found(&auth, "root"));
     for command in [
         Command::Compact(Compact { revision: Revision(1) }),
-        Command::SpaceAlarm(SpaceAlarm { is_raised: true }),
+        Command::SpaceAlarm(SpaceAlarm::by_bytes(true)),
         Command::Lease(LeaseCommand::Checkpoint(Vec::new())),
     ] {
         assert_eq!(auth.may_run(ali, &command, &store), DENIED, "{command:?}");

@@ -163,7 +163,7 @@ fields! {
     Compact { revision }
     Grant { lease, ttl_ms }
     Revoke { lease }
-    SpaceAlarm { is_raised }
+    SpaceAlarm { by_hand, is_raised }
     LeaseLife { lease, grant }
     Remaining { life, remaining_ms }
     Renewed { ttl_ms }

@@ -11,7 +11,7 @@ use crate::kv::{
 };
 use bytes::Bytes;
 use core::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A store that remembers everything.
 #[derive(Clone, Debug)]
@@ -21,8 +21,8 @@ pub struct Model {
     changed: Vec<Bytes>,
     /// The oldest revision that may be read, once there was a compaction.
     compacted: Option<Revision>,
-    /// Whether nothing is taken that needs space.
-    is_full: bool,
+    /// While there is one, nothing is taken that needs space.
+    alarms: BTreeSet<Option<u64>>,
     /// Every lease that has not ended, with the number of its grant.
     leases: BTreeMap<LeaseId, u64>,
     /// Leases granted so far.
@@ -37,7 +37,7 @@ impl Default for Model {
             revision: Revision(1),
             changed: Vec::new(),
             compacted: None,
-            is_full: false,
+            alarms: BTreeSet::new(),
             leases: BTreeMap::new(),
             grants: 0,
             versions: BTreeMap::new(),
@@ -56,7 +56,7 @@ impl Model {
         let next = self.revision.next();
         self.changed.clear();
         let outcome = match command {
-            _ if self.is_full && needs_space(command) => Outcome::Refused(StoreRefusal::NoSpace),
+            _ if !self.alarms.is_empty() && needs_space(command) => Outcome::Refused(StoreRefusal::NoSpace),
             Command::Put(put) => match self.put_refusal(self.revision, put) {
                 // Of a put alone, the lease is looked at first.
                 Some(_) if self.lacks_lease(put) => Outcome::Refused(StoreRefusal::LeaseNotFound),
@@ -68,7 +68,11 @@ impl Model {
             Command::Compact(compact) => self.compact(compact.revision),
             Command::Lease(command) => self.lease(next, command),
             Command::SpaceAlarm(alarm) => {
-                self.is_full = alarm.is_raised;
+                if alarm.is_raised {
+                    self.alarms.insert(alarm.by_hand);
+                } else {
+                    self.alarms.remove(&alarm.by_hand);
+                }
                 Outcome::SpaceAlarm(*alarm)
             }
         };

@@ -62,7 +62,8 @@ pub(super) fn told(outcome: &Outcome) -> String {
 }
 
 fn space_alarm(alarm: SpaceAlarm) -> String {
-    (if alarm.is_raised { "space alarm" } else { "no space alarm" }).to_owned()
+    let word = if alarm.is_raised { "space alarm" } else { "no space alarm" };
+    alarm.by_hand.map_or_else(|| word.to_owned(), |number| format!("{word} {number} by hand"))
 }
 
 fn lease(command: &LeaseCommand) -> String {

@@ -16,7 +16,7 @@ Examples:
   mainstay alarm disarm                        takes them again; comes back if there is still no room
 
 The alarm is raised when the keyspace takes more than --quota-bytes, and called off when an eighth of that is free: delete
-keys and compact. Exit codes: 0 it is so; 1 the cluster did not serve; 2 the arguments were not understood.";
+keys and compact. One that was raised by hand, by etcdctl alarm say, stays until it is disarmed. Exit codes: 0 it is so; 1 the cluster did not serve; 2 the arguments were not understood.";
 
 /// The arguments of `mainstay alarm`.
 #[derive(Args, Debug)]
@@ -56,8 +56,8 @@ pub(super) fn run(arguments: &AlarmArgs) -> ExitCode {
     match &arguments.what {
         What::List { .. } => list(format, &mut client),
         What::Disarm { .. } => {
-            let alarm = Command::SpaceAlarm(SpaceAlarm { is_raised: false });
-            tell_disarmed(format, &client.write(&alarm), &client)
+            let result = disarm(&mut client);
+            tell_disarmed(format, &result, &client)
         }
     }
 }
@@ -73,6 +73,16 @@ fn list(format: Format, client: &mut Client) -> ExitCode {
         return print(&json_line(&AlarmsJson { alarms }));
     }
     print(alarms.iter().map(|alarm| format!("{alarm}\n")).collect::<Vec<_>>().concat().as_bytes())
+}
+
+/// Calls off what was raised by hand, and then the alarm that goes by the bytes that are used.
+fn disarm(client: &mut Client) -> Result<Applied, Failure> {
+    let status = client.status()?;
+    for counter in status.counters.iter().filter(|counter| counter.name == "space_alarm_by_hand") {
+        let alarm = SpaceAlarm { by_hand: Some(counter.value), is_raised: false };
+        client.write(&Command::SpaceAlarm(alarm))?;
+    }
+    client.write(&Command::SpaceAlarm(SpaceAlarm::by_bytes(false)))
 }
 
 fn tell_disarmed(format: Format, result: &Result<Applied, Failure>, client: &Client) -> ExitCode {

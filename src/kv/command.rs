@@ -249,11 +249,20 @@ pub enum Command {
     SpaceAlarm(SpaceAlarm),
 }
 
-/// Raises the alarm that the keyspace is full, or calls it off. While it is raised nothing is taken that needs space.
+/// Raises an alarm that the keyspace is full, or calls it off. While one is raised nothing is taken that needs space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpaceAlarm {
+    /// The number under which it is raised by hand; None: the one that goes by the bytes that are used.
+    pub by_hand: Option<u64>,
     /// Whether it is raised from now on.
     pub is_raised: bool,
+}
+
+impl SpaceAlarm {
+    /// The alarm that goes by the bytes that are used.
+    pub const fn by_bytes(is_raised: bool) -> Self {
+        Self { by_hand: None, is_raised }
+    }
 }
 
 /// What is asked about leases. None of it makes a revision, but for the keys that go with a lease when it ends.

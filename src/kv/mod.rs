@@ -19,7 +19,7 @@
 //! two doors, `apply` and `query`; `check.rs` what a command must be to be let in; `txn.rs` compares and
 //! branches, `budget.rs` what they may cost; `write.rs` the changes of one transaction; `range.rs` reads; `keys.rs` the index of keys, `blocks.rs` how many there are,
 //! `history.rs` the history of each and `changes.rs` the history of all; `event.rs` a change as watches tell it;
-//! `leases.rs` which keys go with which lease; `serial.rs` a store as bytes, cut in slices while it changes; `hash.rs` the running hash by which members notice that they differ.
+//! `leases.rs` which keys go with which lease; `alarms.rs` whether it is full; `serial.rs` a store as bytes, cut in slices while it changes; `hash.rs` the running hash by which members notice that they differ.
 //!
 //! Where it differs from etcd, on purpose: a put and a delete of the same key that may both run are refused
 //! wherever in a transaction they stand (etcd overlooks a delete that reaches to the end of the keyspace, and one
@@ -30,6 +30,7 @@
 //! (`watch`).
 #![forbid(unsafe_code)]
 
+mod alarms;
 mod blocks;
 mod budget;
 mod changes;

@@ -15,6 +15,7 @@ use crate::limits::{
     KEY_BYTES_MAX, LEASE_TTL_MILLIS_MAX, TXN_OPERATIONS_MAX, TXN_WALKS_MAX, VALUE_BYTES_MAX,
 };
 use bytes::Bytes;
+use std::collections::BTreeSet;
 
 /// Changes, oldest first: revision, key, and the new value with its lease, or None for a deletion.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +25,7 @@ pub(super) struct Model {
     leases: Vec<Lease>,
     /// The revisions of the compactions, oldest first. Nothing is forgotten here; it is only refused.
     compactions: Vec<u64>,
-    is_full: bool,
+    alarms: BTreeSet<Option<u64>>,
 }
 
 /// A value and the lease that goes with it.
@@ -132,7 +133,7 @@ impl Model {
             // A put on its own is asked for its lease first.
             Command::Put(put) => {
                 check(&single(Operation::Put(put.clone())))?;
-                refuse(self.is_full, StoreRefusal::NoSpace)?;
+                refuse(!self.alarms.is_empty(), StoreRefusal::NoSpace)?;
                 refuse(self.lacks_lease(put.lease), StoreRefusal::LeaseNotFound)?;
                 single(Operation::Put(put.clone()))
             }
@@ -146,7 +147,11 @@ impl Model {
             }
             Command::Lease(command) => return self.run_lease(command).map(Outcome::Lease),
             Command::SpaceAlarm(alarm) => {
-                self.is_full = alarm.is_raised;
+                if alarm.is_raised {
+                    self.alarms.insert(alarm.by_hand);
+                } else {
+                    self.alarms.remove(&alarm.by_hand);
+                }
                 return Ok(Outcome::SpaceAlarm(*alarm));
             }
         };
@@ -155,7 +160,7 @@ impl Model {
         writes(&txn.success, &[], &mut all);
         writes(&txn.failure, &[], &mut all);
         let has_put = all.iter().any(|(_, write)| matches!(write, Operation::Put(_)));
-        refuse(self.is_full && has_put, StoreRefusal::NoSpace)?;
+        refuse(!self.alarms.is_empty() && has_put, StoreRefusal::NoSpace)?;
         let before = self.clone();
         before.refusals(&txn)?;
         let mut result = self.transact(&before, &txn);
@@ -175,7 +180,7 @@ impl Model {
         match command {
             LeaseCommand::Grant(Grant { lease, ttl_ms }) => {
                 refuse(*ttl_ms == 0 || *ttl_ms > LEASE_TTL_MILLIS_MAX, StoreRefusal::TtlOutOfBounds)?;
-                refuse(self.is_full, StoreRefusal::NoSpace)?;
+                refuse(!self.alarms.is_empty(), StoreRefusal::NoSpace)?;
                 refuse(self.living(*lease).is_some(), StoreRefusal::LeaseExists)?;
                 let ttl_ms = *ttl_ms;
                 self.leases.push(Lease { id: *lease, ttl_ms, remaining_ms: ttl_ms, has_ended: false });

@@ -14,6 +14,9 @@ use crate::limits::{
 use crate::property;
 use bytes::Bytes;
 
+/// Numbers under which alarms are raised by hand, from 0.
+pub(crate) const ALARM_NUMBERS: u64 = 2;
+
 const SEEDS: u64 = 1_000;
 const STEPS: u64 = 60;
 
@@ -211,10 +214,16 @@ impl Random {
         LeaseLife { lease: LeaseId(1 + self.below(3)), grant: self.below(8) }
     }
 
+    /// Few are raised by hand, and soon called off.
+    fn alarm(&mut self) -> SpaceAlarm {
+        let by_hand = self.one_in(3).then(|| self.below(ALARM_NUMBERS));
+        SpaceAlarm { by_hand, is_raised: self.one_in(if by_hand.is_some() { 8 } else { 4 }) }
+    }
+
     pub(crate) fn command(&mut self) -> Command {
         match self.below(68) {
             // Mostly called off, so that there is life between the alarms.
-            66..68 => Command::SpaceAlarm(SpaceAlarm { is_raised: self.one_in(4) }),
+            66..68 => Command::SpaceAlarm(self.alarm()),
             60..66 => Command::Lease(self.lease()),
             0..20 => Command::Put(self.put()),
             20..30 => Command::DeleteRange(self.delete_range()),
@@ -394,14 +403,14 @@ fn equal_commands_from_equal_states_give_equal_hashes_and_a_refusal_gives_the_ol
                 all.collect()
             };
             let (before, leases_before) =
-                ((one.revision(), one.compacted(), one.state_hash()), (leases(&one), one.is_full()));
+                ((one.revision(), one.compacted(), one.state_hash()), (leases(&one), one.alarms.clone()));
             let answer = one.apply(&command);
             assert_eq!(answer, other.apply(&command), "equal stores answer alike");
             assert_eq!(one.state_hash(), other.state_hash(), "equal stores have equal hashes");
             // One member has time for more than the other, which must not show.
             one.forget_some();
             let has_changed = (one.revision(), one.compacted()) != (before.0, before.1)
-                || (leases(&one), one.is_full()) != leases_before;
+                || (leases(&one), one.alarms.clone()) != leases_before;
             // What is written down of a lease may be what was known: then the hash changes and nothing else.
             let may_repeat =
                 matches!(&command, Command::Lease(LeaseCommand::Checkpoint(_) | LeaseCommand::Renew(_)));

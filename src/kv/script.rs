@@ -88,7 +88,10 @@ fn ask(store: &mut Store, line: &str, body: &[&str]) -> Applied {
             let revision = Revision(number(line.split(' ').nth(1).expect("a compaction has a revision")));
             store.apply(&Command::Compact(Compact { revision }))
         }
-        Some("alarm") => store.apply(&Command::SpaceAlarm(SpaceAlarm { is_raised: line.ends_with(" on") })),
+        Some("alarm") => {
+            let by_hand = line.split(' ').nth(1).and_then(|number| number.parse().ok());
+            store.apply(&Command::SpaceAlarm(SpaceAlarm { by_hand, is_raised: line.ends_with(" on") }))
+        }
         Some("leases") => store.query(&Query::Leases),
         Some("grant" | "revoke" | "expire" | "renew" | "checkpoint") => {
             store.apply(&Command::Lease(lease_command(line)))

@@ -11,7 +11,8 @@
 //! Any other bytes are refused with what is wrong.
 //!
 //! ```text
-//!   1 head     version u8 (1), revision u64, is compacted u8, compacted u64, hash u64, is full u8, grants u64
+//!   1 head     version u8 (2), revision u64, is compacted u8, compacted u64, hash u64, is full by its bytes u8, grants u64,
+//!              alarms raised by hand: how many u8, number u64 each                      numbers ascend; not in version 1
 //!   2 lease    id u64, grant u64, ttl u64, remaining u64                               ids ascend
 //!   3 key      length u32, the key                                                     keys ascend
 //!   4 written  revision u64, order u64, created u64, version u64, lease u64, length u32, the value
@@ -22,6 +23,7 @@
 //! Each record begins with the byte of its kind; all numbers are little-endian. A slice holds whole records. It leaves
 //! out checksums, and how the slices lie in a file (`snapshot`).
 
+use super::alarms::Alarms;
 use super::changes::{Change, Changes};
 use super::hash::RollingHash;
 use super::history::{History, Moment, Pair, Version};
@@ -32,8 +34,9 @@ use crate::ids::{LeaseId, Revision};
 use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use bytes::Bytes;
 use core::ops::Bound;
+use std::collections::BTreeSet;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HEAD: u8 = 1;
 const LEASE: u8 = 2;
 const KEY: u8 = 3;
@@ -41,8 +44,7 @@ const WRITTEN: u8 = 4;
 const DELETED: u8 = 5;
 const END: u8 = 6;
 
-/// Bytes of the head's record, and of a lease's.
-const HEAD_BYTES: usize = 36;
+/// Bytes of a lease's record.
 const LEASE_BYTES: usize = 33;
 
 /// Bytes that are no store: what is wrong with them.
@@ -65,8 +67,9 @@ impl Malformed {
 pub struct Cut {
     revision: Revision,
     compacted: Revision,
-    /// Head and leases, copied when the cut was made, and how much of them was told.
+    /// Head and leases, copied when the cut was made, how long the head is, and how much of them was told.
     head: Vec<u8>,
+    head_bytes: usize,
     head_told: usize,
     /// The last key of which something was told, and the last change of it, if it has more.
     last: Option<(Bytes, Option<Moment>)>,
@@ -84,8 +87,13 @@ impl Store {
         put(&mut head, &[self.revision.0]);
         head.push(u8::from(self.compacted.is_some()));
         put(&mut head, &[self.forgettable().0, self.hash.value()]);
-        head.push(u8::from(self.is_full));
+        head.push(u8::from(self.alarms.is_by_bytes()));
         put(&mut head, &[self.leases.grants()]);
+        head.push(u8::try_from(self.alarms.by_hand().len()).expect("they are few"));
+        for number in self.alarms.by_hand() {
+            put(&mut head, &[*number]);
+        }
+        let head_bytes = head.len();
         head.reserve(self.leases.count() * LEASE_BYTES);
         for (id, lease) in self.leases.iter() {
             head.push(LEASE);
@@ -95,6 +103,7 @@ impl Store {
             revision: self.revision,
             compacted: self.forgettable(),
             head,
+            head_bytes,
             head_told: 0,
             last: None,
             keys_count: 0,
@@ -153,9 +162,9 @@ impl Cut {
     }
 
     fn head_slice(&mut self, bytes_max: usize, told: &mut Vec<u8>) {
-        let leases = self.head_told.saturating_add(bytes_max).saturating_sub(HEAD_BYTES) / LEASE_BYTES;
-        let upto = HEAD_BYTES.saturating_add(leases.saturating_mul(LEASE_BYTES));
-        let least = if self.head_told == 0 { HEAD_BYTES } else { self.head_told + LEASE_BYTES };
+        let leases = self.head_told.saturating_add(bytes_max).saturating_sub(self.head_bytes) / LEASE_BYTES;
+        let upto = self.head_bytes.saturating_add(leases.saturating_mul(LEASE_BYTES));
+        let least = if self.head_told == 0 { self.head_bytes } else { self.head_told + LEASE_BYTES };
         let upto = upto.max(least).min(self.head.len());
         told.extend_from_slice(self.head.get(self.head_told..upto).unwrap_or_default());
         self.head_told = upto;
@@ -313,15 +322,18 @@ impl Restorer {
         if self.store.is_some() {
             return Err(Malformed("a second head"));
         }
-        if reader.u8()? > VERSION {
+        let version = reader.u8()?;
+        if version > VERSION {
             return Err(NEWER);
         }
         let revision = Revision(reader.u64()?);
         let is_compacted = reader.flag()?;
         let compacted = Revision(reader.u64()?);
         let hash = RollingHash::restored(reader.u64()?);
-        let is_full = reader.flag()?;
+        let is_full_by_bytes = reader.flag()?;
         let grants = reader.u64()?;
+        let by_hand = if version == 1 { BTreeSet::new() } else { reader.ascending()? };
+        let alarms = Alarms::restored(is_full_by_bytes, by_hand).ok_or(Malformed("too many alarms"))?;
         if revision < Revision(1) || revision.0 == u64::MAX || compacted > revision {
             return Err(Malformed("an impossible revision"));
         }
@@ -331,7 +343,7 @@ impl Restorer {
         self.store = Some(Store {
             keys: Keys::new(self.seed),
             leases: Leases::restored(grants),
-            is_full,
+            alarms,
             revision,
             compacted: is_compacted.then_some(compacted),
             hash,
@@ -459,6 +471,19 @@ impl<'a> Reader<'a> {
         let (first, rest) = self.0.split_first().ok_or(CUT_SHORT)?;
         self.0 = rest;
         Ok(*first)
+    }
+
+    /// Numbers, each larger than the one before, behind how many they are.
+    fn ascending(&mut self) -> Result<BTreeSet<u64>, Malformed> {
+        let mut numbers = BTreeSet::new();
+        for _ in 0..self.u8()? {
+            let number = self.u64()?;
+            if numbers.last().is_some_and(|last| *last >= number) {
+                return Err(Malformed("alarms do not ascend"));
+            }
+            numbers.insert(number);
+        }
+        Ok(numbers)
     }
 
     fn flag(&mut self) -> Result<bool, Malformed> {

@@ -50,7 +50,7 @@ fn answers(store: &Store) -> impl PartialEq + core::fmt::Debug + use<> {
     };
     let leases: Vec<_> = store.leases().map(lease).collect();
     let numbers =
-        (store.state_hash(), store.revision(), store.compacted(), store.is_full(), store.key_count());
+        (store.state_hash(), store.revision(), store.compacted(), store.alarms.clone(), store.key_count());
     (reads, events, leases, numbers)
 }
 
@@ -139,10 +139,11 @@ fn the_bytes_of_a_store_are_these() {
     store.apply(&Command::Compact(Compact { revision: Revision(3) }));
     store.apply(&put("a", "three"));
     store.apply(&Command::Lease(LeaseCommand::Grant(Grant { lease: crate::ids::LeaseId(7), ttl_ms: 900 })));
+    store.apply(&Command::SpaceAlarm(SpaceAlarm { by_hand: Some(9), is_raised: true }));
     let hash = store.state_hash().to_le_bytes();
-    let mut expected = vec![1, 1, 4, 0, 0, 0, 0, 0, 0, 0, 1, 3, 0, 0, 0, 0, 0, 0, 0];
+    let mut expected = vec![1, 2, 4, 0, 0, 0, 0, 0, 0, 0, 1, 3, 0, 0, 0, 0, 0, 0, 0];
     expected.extend(hash);
-    expected.extend([0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    expected.extend([0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 9, 0, 0, 0, 0, 0, 0, 0]);
     let number = |number: u64| number.to_le_bytes();
     expected.push(2);
     expected.extend([7, 1, 900, 900].map(number).as_flattened());
@@ -155,6 +156,18 @@ fn the_bytes_of_a_store_are_these() {
     expected.extend(*b"\x03\0\0\0two\x06");
     expected.extend([2, 3].map(number).as_flattened());
     assert_eq!(told(&mut store, usize::MAX, |_| {}).concat(), expected);
+}
+
+/// Version 1 had no alarms raised by hand: the head ended before how many they are.
+#[test]
+fn a_store_of_version_1_is_read() {
+    let mut store = Store::new();
+    store.apply(&Command::SpaceAlarm(SpaceAlarm::by_bytes(true)));
+    let mut bytes = told(&mut store, usize::MAX, |_| {}).concat();
+    assert_eq!((bytes[1], bytes.remove(36)), (2, 0));
+    bytes[1] = 1;
+    let back = restored(&[bytes]).expect("it is a store");
+    assert_eq!(answers(&back), answers(&store));
 }
 
 #[cfg(feature = "planted")]

@@ -6,10 +6,11 @@
 //! It leaves out who may ask, and whether a command was seen before: sessions and permissions are settled
 //! before a command gets here.
 
+use super::alarms::Alarms;
 use super::check::{check, check_query, needs_space};
 use super::command::{
     Applied, Command, Compact, DeleteRange, KeyRange, LeaseCommand, LeaseOutcome, Outcome, Put, Query,
-    SpaceAlarm, StoreRefusal,
+    StoreRefusal,
 };
 use super::event::Changed;
 use super::hash::RollingHash;
@@ -32,8 +33,8 @@ pub struct CompactedTo(pub Revision);
 pub struct Store {
     pub(super) keys: Keys,
     pub(super) leases: Leases,
-    /// Whether nothing is taken that needs space.
-    pub(super) is_full: bool,
+    /// While one is raised nothing is taken that needs space.
+    pub(super) alarms: Alarms,
     /// The revision of the newest change; 1 before the first.
     pub(super) revision: Revision,
     /// The oldest revision that can be read, once something was forgotten.
@@ -61,7 +62,7 @@ impl Store {
         Self {
             keys: Keys::new(seed),
             leases: Leases::default(),
-            is_full: false,
+            alarms: Alarms::default(),
             revision: Revision(1),
             compacted: None,
             hash: RollingHash::new(),
@@ -101,9 +102,19 @@ impl Store {
         self.keys.walked()
     }
 
-    /// Whether the alarm is raised that the keyspace is full.
-    pub const fn is_full(&self) -> bool {
-        self.is_full
+    /// Whether an alarm is raised that the keyspace is full.
+    pub fn is_full(&self) -> bool {
+        self.alarms.is_any()
+    }
+
+    /// Whether the one is raised that goes by the bytes that are used.
+    pub const fn is_full_by_bytes(&self) -> bool {
+        self.alarms.is_by_bytes()
+    }
+
+    /// The numbers of those that are raised by hand, ascending.
+    pub fn alarms_by_hand(&self) -> impl Iterator<Item = u64> {
+        self.alarms.by_hand().iter().copied()
     }
 
     /// A lease, if there is one of this id.
@@ -197,7 +208,7 @@ impl Store {
 
     fn run(&mut self, command: &Command) -> Result<Outcome, StoreRefusal> {
         check(command)?;
-        refuse((self.is_full && needs_space(command)).then_some(StoreRefusal::NoSpace))?;
+        refuse((self.is_full() && needs_space(command)).then_some(StoreRefusal::NoSpace))?;
         match command {
             Command::Put(put) => {
                 refuse(self.put_refusal(put))?;
@@ -209,7 +220,10 @@ impl Store {
             Command::Txn(txn) => self.write(|writer| Ok(Outcome::Txn(txn::run(writer, txn)?))),
             Command::Compact(compact) => self.compact(*compact),
             Command::Lease(command) => Ok(Outcome::Lease(self.run_lease(command)?)),
-            Command::SpaceAlarm(alarm) => Ok(Outcome::SpaceAlarm(self.raise(*alarm))),
+            Command::SpaceAlarm(alarm) => {
+                self.alarms.set(*alarm, &mut self.hash)?;
+                Ok(Outcome::SpaceAlarm(*alarm))
+            }
         }
     }
 
@@ -223,16 +237,6 @@ impl Store {
         let result = run(&mut writer)?;
         self.revision = writer.revision();
         Ok(result)
-    }
-
-    fn raise(&mut self, alarm: SpaceAlarm) -> SpaceAlarm {
-        if alarm.is_raised != self.is_full {
-            self.is_full = alarm.is_raised;
-            // No compaction is of a revision that large, so nothing else is absorbed alike.
-            self.hash.absorb_word(0);
-            self.hash.absorb_word(u64::MAX - u64::from(alarm.is_raised));
-        }
-        alarm
     }
 
     fn run_lease(&mut self, command: &LeaseCommand) -> Result<LeaseOutcome, StoreRefusal> {

@@ -117,7 +117,7 @@ mod tests {
             assert_eq!(size(Outcome::Lease(outcome)), bytes);
         }
         assert_eq!(size(Outcome::Compacted), 16);
-        assert_eq!(size(Outcome::SpaceAlarm(SpaceAlarm { is_raised: true })), 16);
+        assert_eq!(size(Outcome::SpaceAlarm(SpaceAlarm::by_bytes(true))), 16);
         assert_eq!(answer_bytes(&Response::SessionOpened { session: SessionId(1) }), 16);
         assert_eq!(answer_bytes(&Response::SessionClosed), 16);
         assert_eq!(answer_bytes(&Response::Refused(Refusal::Malformed)), 16);

@@ -13,8 +13,8 @@ use crate::auth::properties::any_command;
 use crate::ids::{
     AuthRevision, ClusterId, DirectoryId, GroupId, KeyspaceId, LogIndex, MemberId, Principal, SessionId, Term,
 };
-use crate::kv::properties::Random;
-use crate::kv::{Command, KeyRange, Outcome, Put, Query, Range};
+use crate::kv::properties::{ALARM_NUMBERS, Random};
+use crate::kv::{Command, KeyRange, Outcome, Put, Query, Range, SpaceAlarm};
 use crate::limits::SESSION_WINDOW;
 use crate::peer::{self, Body, ForwardStamp, Frame};
 use crate::property;
@@ -115,9 +115,15 @@ impl Field {
         outputs.is_empty() && self.observed() == before
     }
 
-    /// After whatever happened: a write at any member is read at any other.
+    /// After whatever happened: a write at any member is read at any other, once nobody has an alarm raised.
     fn assert_serves(&mut self) {
         self.cluster.advance(10 * ELECTION_MICROS);
+        for number in 0..ALARM_NUMBERS {
+            let alarm = SpaceAlarm { by_hand: Some(number), is_raised: false };
+            let command = EncodedCommand::encode(&Command::SpaceAlarm(alarm)).expect("an alarm is short");
+            let write = Request::Write { keyspace: KeyspaceId::FIRST, stamp: None, command };
+            self.cluster.ask_as(Who::Cluster, MemberId(1), write);
+        }
         for (writer, reader, value) in [(1, 2, "one"), (2, 3, "two"), (3, 1, "three")] {
             let written = self.cluster.ask_as(Who::Cluster, MemberId(writer), put("after", value, None));
             assert!(revision_of(&written).0 > 1, "the cluster takes writes");

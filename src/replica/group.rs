@@ -419,21 +419,28 @@ impl Replica {
                 String::new()
             },
             cluster: self.setup.cluster,
-            counters: vec![
-                counter("keyspace_bytes", self.store.bytes()),
-                counter("compacted_revision", self.store.compacted().map_or(0, |revision| revision.0)),
-                counter("quota_bytes", self.setup.quota_bytes),
-                counter("space_alarm", u64::from(self.store.is_full())),
-                counter("leader_lease_micros", self.node.leases_micros()),
-                counter("leases", self.store.lease_count() as u64),
-                counter("log_base_index", self.node.base().index.0),
-                counter("log_bytes", self.entries.bytes()),
-                counter("snapshot_index", self.snapshots.newest().index.0),
-                counter("snapshots_failed", self.snapshots.failed_count),
-            ],
+            counters: self.counters(),
             // Builds, disks, addresses and further counters are the server's to add.
             ..Status::default()
         }
+    }
+
+    fn counters(&self) -> Vec<Counter> {
+        let mut counters = vec![
+            counter("keyspace_bytes", self.store.bytes()),
+            counter("compacted_revision", self.store.compacted().map_or(0, |revision| revision.0)),
+            counter("quota_bytes", self.setup.quota_bytes),
+            counter("space_alarm", u64::from(self.store.is_full())),
+            counter("space_alarm_by_bytes", u64::from(self.store.is_full_by_bytes())),
+            counter("leader_lease_micros", self.node.leases_micros()),
+            counter("leases", self.store.lease_count() as u64),
+            counter("log_base_index", self.node.base().index.0),
+            counter("log_bytes", self.entries.bytes()),
+            counter("snapshot_index", self.snapshots.newest().index.0),
+            counter("snapshots_failed", self.snapshots.failed_count),
+        ];
+        counters.extend(self.store.alarms_by_hand().map(|number| counter("space_alarm_by_hand", number)));
+        counters
     }
 
     /// What invariants may look at.

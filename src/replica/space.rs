@@ -3,7 +3,8 @@
 //! Whether a write is refused is decided in apply, from the alarm alone, which went through the log: so all members say
 //! the same. How many bytes are used is each member's own affair, because forgetting what was compacted takes each its own
 //! time; so only the leader looks, and what it makes of that is an entry. Always: between the alarms lies an eighth of
-//! the quota, so that they do not follow each other; at most one is on its way. Left out: what is refused (`kv`).
+//! the quota, so that they do not follow each other; at most one is on its way; what was raised by hand is left alone. Left out:
+//! what is refused (`kv`).
 
 use super::apply::Asker;
 use super::group::Replica;
@@ -25,14 +26,13 @@ impl Replica {
             return;
         }
         let is_raised = quota > 0 && used > quota;
-        // Also one that was raised by hand, where there is room.
         let has_room = quota == 0 || used <= quota - quota / 8;
-        let is_due = if self.store.is_full() { has_room } else { is_raised };
+        let is_due = if self.store.is_full_by_bytes() { has_room } else { is_raised };
         if !is_due {
             return;
         }
         sometimes!(SpaceAlarmProposed);
-        let alarm = Command::SpaceAlarm(SpaceAlarm { is_raised });
+        let alarm = Command::SpaceAlarm(SpaceAlarm::by_bytes(is_raised));
         let command = EncodedCommand::encode(&alarm).expect("an alarm is short");
         let (kind, keyspace) = (EntryKind::Command, self.setup.keyspace);
         let proposal =

@@ -232,8 +232,10 @@ fn a_full_keyspace_refuses_puts_until_there_is_room_again() {
         "it was not full yet"
     );
     assert!(is_full(&mut cluster, leader) && is_full(&mut cluster, follower), "every member says the same");
-    // Called off by hand it comes back, because there is no room.
-    let _ = cluster.ask(follower, write(&Command::SpaceAlarm(SpaceAlarm { is_raised: false })));
+    let by_hand = |is_raised| write(&Command::SpaceAlarm(SpaceAlarm { by_hand: Some(7), is_raised }));
+    let _ = cluster.ask(follower, by_hand(true));
+    // Called off by somebody it comes back, because there is no room.
+    let _ = cluster.ask(follower, write(&Command::SpaceAlarm(SpaceAlarm::by_bytes(false))));
     cluster.advance(200_000);
     assert!(is_full(&mut cluster, leader));
 
@@ -244,5 +246,7 @@ fn a_full_keyspace_refuses_puts_until_there_is_room_again() {
     let revision = revision_of(&deleted);
     let _ = cluster.ask(leader, write(&Command::Compact(Compact { revision })));
     cluster.advance(200_000);
-    assert!(!is_full(&mut cluster, follower), "there is room again");
+    assert!(is_full(&mut cluster, follower), "there is room again, and what was raised by hand stays");
+    let _ = cluster.ask(leader, by_hand(false));
+    assert!(!is_full(&mut cluster, follower), "it was called off by hand");
 }

@@ -34,7 +34,7 @@ pub(super) struct Witness {
     /// The newest term of an entry.
     newest_term: Term,
     /// Whether the alarm is raised that there is no space.
-    is_full: bool,
+    alarms: BTreeSet<Option<u64>>,
     /// The leases that live: the number of the grant of each, and its TTL.
     leases: BTreeMap<LeaseId, (u64, u64)>,
     /// Leases granted so far.
@@ -118,7 +118,9 @@ impl Witness {
         let lives =
             |life: &LeaseLife| self.leases.get(&life.lease).is_some_and(|(grant, _)| *grant == life.grant);
         match command {
-            LeaseCommand::Grant(grant) if !self.is_full && !self.leases.contains_key(&grant.lease) => {
+            LeaseCommand::Grant(grant)
+                if self.alarms.is_empty() && !self.leases.contains_key(&grant.lease) =>
+            {
                 self.grants += 1;
                 self.leases.insert(grant.lease, (self.grants, grant.ttl_ms));
                 self.lease_news.push(LeaseNews::Granted(grant.lease, grant.ttl_ms));
@@ -216,7 +218,11 @@ impl Witness {
                 true
             }
             Command::SpaceAlarm(alarm) => {
-                self.is_full = alarm.is_raised;
+                if alarm.is_raised {
+                    self.alarms.insert(alarm.by_hand);
+                } else {
+                    self.alarms.remove(&alarm.by_hand);
+                }
                 true
             }
             Command::Put(put) => is_held_key(&put.key),

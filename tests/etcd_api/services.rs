@@ -134,6 +134,35 @@ fn an_alarm_is_told_done_only_if_it_was() {
     });
 }
 
+/// What etcd's clients do with alarms of single members: each is raised, told and called off for itself.
+#[test]
+fn alarms_raised_by_hand_are_each_members_and_stay() {
+    let cluster = mainstay(3);
+    block_on(async {
+        let client = Client::connect(cluster.members[0].client).await;
+        let other = Client::connect(cluster.members[2].client).await;
+        let alarm = async |client: &Client, action, member_id| {
+            let request = pb::AlarmRequest { action, member_id, alarm: 1 };
+            let answer: pb::AlarmResponse =
+                client.call("/etcdserverpb.Maintenance/Alarm", request).await.expect("it is done");
+            answer.alarms.iter().map(|alarm| (alarm.member_id, alarm.alarm)).collect::<Vec<_>>()
+        };
+        assert_eq!(alarm(&client, 1, 9).await, [(9, 1)]);
+        assert_eq!(alarm(&other, 1, 0).await, [(0, 1)]);
+        assert_eq!(alarm(&other, 1, 9).await, [(9, 1)], "it is raised already");
+        assert_eq!(alarm(&client, 0, 0).await, [(0, 1), (9, 1)]);
+        // The leader has looked many times by now whether there is room.
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        client.put("k", "v").await.expect_err("a keyspace under an alarm takes nothing");
+        assert_eq!(alarm(&client, 2, 5).await, [], "there is none of member 5");
+        assert_eq!(alarm(&client, 2, 0).await, [(0, 1)]);
+        other.put("k", "v").await.expect_err("one of two is called off");
+        assert_eq!(alarm(&other, 2, 9).await, [(9, 1)]);
+        assert_eq!(alarm(&client, 0, 0).await, []);
+        client.put("k", "v").await.expect("there is no alarm");
+    });
+}
+
 #[test]
 fn a_message_that_is_too_large_is_refused_and_a_large_one_is_not() {
     let cluster = mainstay(1);

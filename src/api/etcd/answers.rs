@@ -11,6 +11,7 @@ use crate::kv::{
     Applied, DeleteRangeResult, Event, KeyValue, LeaseOutcome, OperationResult, Outcome, PutResult,
     RangeResult, TimeToLive, TxnResult,
 };
+use std::collections::BTreeSet;
 
 /// The version of etcd whose contract is kept, for clients that look before they ask.
 pub const ETCD_VERSION: &str = "3.6.0";
@@ -170,11 +171,16 @@ fn urls(address: &str) -> Vec<String> {
     if address.is_empty() { Vec::new() } else { vec![format!("http://{address}")] }
 }
 
-/// The alarms that a member knows to be raised.
+/// The alarms that a member knows to be raised, in the order of their members. The one that goes by the bytes that are used is
+/// told as the member's own.
 pub fn alarms(status: &Status) -> Vec<pb::AlarmMember> {
-    let is_full = counter(status, "space_alarm") > 0;
-    let alarm = pb::AlarmMember { member_id: status.member.0, alarm: pb::AlarmType::Nospace.into() };
-    is_full.then_some(alarm).into_iter().collect()
+    let by_hand = status.counters.iter().filter(|counter| counter.name == "space_alarm_by_hand");
+    let mut members: BTreeSet<u64> = by_hand.map(|counter| counter.value).collect();
+    if counter(status, "space_alarm_by_bytes") > 0 {
+        members.insert(status.member.0);
+    }
+    let alarm = |member_id| pb::AlarmMember { member_id, alarm: pb::AlarmType::Nospace.into() };
+    members.into_iter().map(alarm).collect()
 }
 
 /// The answer to a `Status`.
@@ -183,9 +189,7 @@ pub fn status_answer(standing: Standing, status: &Status) -> pb::StatusResponse 
     if status.leader.is_none() {
         errors.push("etcdserver: no leader".to_owned());
     }
-    if counter(status, "space_alarm") > 0 {
-        errors.push(format!("memberID:{} alarm:NOSPACE ", status.member.0));
-    }
+    errors.extend(alarms(status).iter().map(|alarm| format!("memberID:{} alarm:NOSPACE ", alarm.member_id)));
     let bytes = i64::try_from(counter(status, "keyspace_bytes")).unwrap_or(i64::MAX);
     pb::StatusResponse {
         header: Some(standing.header(status.revision)),

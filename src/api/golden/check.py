@@ -130,7 +130,8 @@ class Reader:
                            10: ("lease_expire", self.life), 12: ("lease_renew", self.life),
                            11: ("lease_checkpoint", lambda: self.list(lambda: {**self.life(), "remaining_ms": self.u64()})),
                            16: ("put", self.put_with_options),
-                           18: ("space_alarm", lambda: self.struct(is_raised=self.bool))})
+                           18: ("space_alarm", lambda: self.struct(is_raised=self.bool)),
+                           19: ("space_alarm", lambda: self.struct(number=self.u64, is_raised=self.bool))})
 
     def grant(self):
         return self.struct(lease=self.u64, ttl_ms=self.u64)
@@ -162,7 +163,8 @@ class Reader:
 
     def outcome(self):
         return self.union({**self.results(), 5: ("compacted", lambda: {}), 255: ("refused", self.u16),
-                           8: ("granted", self.grant), 18: ("space_alarm", lambda: self.struct(is_raised=self.bool)), 9: ("revoked", lambda: {}), 11: ("checkpointed", lambda: {}),
+                           8: ("granted", self.grant), 18: ("space_alarm", lambda: self.struct(is_raised=self.bool)),
+                           19: ("space_alarm", lambda: self.struct(number=self.u64, is_raised=self.bool)), 9: ("revoked", lambda: {}), 11: ("checkpointed", lambda: {}),
                            12: ("renewed", lambda: self.struct(ttl_ms=self.u64)),
                            13: ("leases", lambda: self.list(self.u64)),
                            14: ("time_to_live", lambda: self.optional(lambda: self.struct(

@@ -34,6 +34,7 @@ pub(super) mod tag {
     pub(in super::super) const PUT_WITH_OPTIONS: u8 = 16;
     pub(in super::super) const RANGE_WITH_OPTIONS: u8 = 17;
     pub(in super::super) const SPACE_ALARM: u8 = 18;
+    pub(in super::super) const SPACE_ALARM_BY_HAND: u8 = 19;
     pub(in super::super) const REFUSED: u8 = 255;
 }
 
@@ -104,7 +105,8 @@ pub fn decode_command(bytes: &Bytes) -> Result<Command, Malformed> {
             REMAINING_BYTES,
             remaining,
         )?)),
-        tag::SPACE_ALARM => Command::SpaceAlarm(SpaceAlarm { is_raised: cursor.bool("is_raised")? }),
+        tag::SPACE_ALARM => Command::SpaceAlarm(SpaceAlarm::by_bytes(cursor.bool("is_raised")?)),
+        tag::SPACE_ALARM_BY_HAND => Command::SpaceAlarm(space_alarm_by_hand(&mut cursor)?),
         tag::LEASE_RENEW => Command::Lease(LeaseCommand::Renew(lease_life(&mut cursor)?)),
         found => return Err(cursor.unknown("command tag", 1, found)),
     };
@@ -308,7 +310,7 @@ fn command_bytes_expected(command: &Command) -> usize {
         Command::Compact(_) => 1 + 8,
         Command::Lease(LeaseCommand::Checkpoint(all)) => 1 + 4 + REMAINING_BYTES * all.len(),
         Command::Lease(_) => 1 + 2 * 8,
-        Command::SpaceAlarm(_) => 2,
+        Command::SpaceAlarm(_) => 1 + 8 + 1,
     }
 }
 
@@ -354,8 +356,19 @@ fn put_lease_command(out: &mut BytesMut, command: &LeaseCommand) {
 
 /// Writes an alarm, asked for or raised.
 pub(super) fn put_space_alarm(out: &mut BytesMut, alarm: SpaceAlarm) {
-    out.put_u8(tag::SPACE_ALARM);
+    match alarm.by_hand {
+        None => out.put_u8(tag::SPACE_ALARM),
+        Some(number) => {
+            out.put_u8(tag::SPACE_ALARM_BY_HAND);
+            out.put_u64_le(number);
+        }
+    }
     out.put_u8(u8::from(alarm.is_raised));
+}
+
+/// What follows the tag of an alarm that is raised, or called off, by hand.
+pub(super) fn space_alarm_by_hand(cursor: &mut Cursor<'_>) -> Result<SpaceAlarm, Malformed> {
+    Ok(SpaceAlarm { by_hand: Some(cursor.u64("number")?), is_raised: cursor.bool("is_raised")? })
 }
 
 /// Writes a grant, asked for or made.

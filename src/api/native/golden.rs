@@ -394,7 +394,8 @@ fn leases() -> Vec<Golden> {
 
 /// The space alarm.
 fn space_alarm() -> Vec<Golden> {
-    let alarm = SpaceAlarm { is_raised: false };
+    let alarm = SpaceAlarm::by_bytes(false);
+    let by_hand = SpaceAlarm { by_hand: Some(7), is_raised: true };
     let outcome = Outcome::SpaceAlarm(alarm);
     vec![
         golden(
@@ -406,6 +407,19 @@ fn space_alarm() -> Vec<Golden> {
             "applied-space-alarm",
             "It is off.",
             encode_response_frame(21, &Response::Applied(Applied { revision: Revision(8), outcome })),
+        ),
+        golden(
+            "write-space-alarm-by-hand",
+            "Request 24 raises the space alarm 7 by hand.",
+            write(24, None, &Command::SpaceAlarm(by_hand)),
+        ),
+        golden(
+            "applied-space-alarm-by-hand",
+            "It is raised.",
+            encode_response_frame(
+                24,
+                &Response::Applied(Applied { revision: Revision(8), outcome: Outcome::SpaceAlarm(by_hand) }),
+            ),
         ),
     ]
 }

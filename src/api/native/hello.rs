@@ -22,11 +22,19 @@ impl Features {
     pub const LEASES: Self = Self(4);
     /// The space alarm.
     pub const SPACE_ALARM: Self = Self(8);
+    /// Space alarms raised by hand.
+    pub const ALARMS_BY_HAND: Self = Self(64);
     /// Snapshots, to be saved.
     pub const SNAPSHOTS: Self = Self(32);
     /// All that this build understands.
-    pub const KNOWN: Self =
-        Self(Self::STORE.0 | Self::WATCHES.0 | Self::LEASES.0 | Self::SPACE_ALARM.0 | Self::SNAPSHOTS.0);
+    pub const KNOWN: Self = Self(
+        Self::STORE.0
+            | Self::WATCHES.0
+            | Self::LEASES.0
+            | Self::SPACE_ALARM.0
+            | Self::SNAPSHOTS.0
+            | Self::ALARMS_BY_HAND.0,
+    );
 
     /// Whether all of `other` are in the set.
     pub const fn have(self, other: Self) -> bool {

@@ -1,6 +1,6 @@
 //! Answers as frames, and as the bytes a leader hands back to the member that forwarded a request (PROTOCOL §7).
 
-use super::command::{grant, put_grant, put_space_alarm, tag};
+use super::command::{grant, put_grant, put_space_alarm, space_alarm_by_hand, tag};
 use super::cursor::{Cursor, Fault, Malformed, put_bytes, put_count};
 use super::frame::{Frame, begin_frame, finish_frame};
 use super::kind;
@@ -172,7 +172,8 @@ fn outcome(cursor: &mut Cursor<'_>) -> Result<Outcome, Malformed> {
         tag::RANGE => Ok(Outcome::Range(range_result(cursor)?)),
         tag::COMPACT => Ok(Outcome::Compacted),
         tag::LEASE_GRANT => Ok(Outcome::Lease(LeaseOutcome::Granted(grant(cursor)?))),
-        tag::SPACE_ALARM => Ok(Outcome::SpaceAlarm(SpaceAlarm { is_raised: cursor.bool("is_raised")? })),
+        tag::SPACE_ALARM => Ok(Outcome::SpaceAlarm(SpaceAlarm::by_bytes(cursor.bool("is_raised")?))),
+        tag::SPACE_ALARM_BY_HAND => Ok(Outcome::SpaceAlarm(space_alarm_by_hand(cursor)?)),
         tag::LEASE_REVOKE => Ok(Outcome::Lease(LeaseOutcome::Revoked)),
         tag::LEASE_CHECKPOINT => Ok(Outcome::Lease(LeaseOutcome::Checkpointed)),
         tag::LEASE_RENEW => {

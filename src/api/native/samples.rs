@@ -210,9 +210,13 @@ fn event(random: &mut Random) -> Event {
     Event { pair, is_deletion, previous }
 }
 
+fn space_alarm(random: &mut Random) -> SpaceAlarm {
+    SpaceAlarm { by_hand: random.flag().then(|| random.number()), is_raised: random.flag() }
+}
+
 pub(super) fn command(random: &mut Random) -> Command {
     match random.below(10) {
-        9 => Command::SpaceAlarm(SpaceAlarm { is_raised: random.flag() }),
+        9 => Command::SpaceAlarm(space_alarm(random)),
         7 | 8 => Command::Lease(lease_command(random)),
         0 | 1 => Command::Put(put(random)),
         2 | 3 => Command::DeleteRange(delete_range(random)),
@@ -399,7 +403,7 @@ fn member_view(random: &mut Random) -> MemberView {
 
 fn outcome(random: &mut Random) -> Outcome {
     match random.below(9) {
-        8 => Outcome::SpaceAlarm(SpaceAlarm { is_raised: random.flag() }),
+        8 => Outcome::SpaceAlarm(space_alarm(random)),
         6 | 7 => Outcome::Lease(lease_outcome(random)),
         0 => Outcome::Put(put_result(random)),
         1 => Outcome::DeleteRange(delete_range_result(random)),

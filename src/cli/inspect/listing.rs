@@ -259,8 +259,10 @@ fn command_words(body: &[u8]) -> String {
         Ok(Command::DeleteRange(delete)) => format!("delete {:?}", delete.range),
         Ok(Command::Compact(compact)) => format!("compact to revision {}", compact.revision),
         Ok(Command::Lease(command)) => lease_words(&command),
-        Ok(Command::SpaceAlarm(alarm)) if alarm.is_raised => "space alarm".to_owned(),
-        Ok(Command::SpaceAlarm(_)) => "space alarm called off".to_owned(),
+        Ok(Command::SpaceAlarm(alarm)) => {
+            let by_hand = alarm.by_hand.map(|number| format!(" {number} by hand")).unwrap_or_default();
+            format!("space alarm{by_hand}{}", if alarm.is_raised { "" } else { " called off" })
+        }
         Ok(Command::Txn(txn)) => format!(
             "txn of {} compares, {} or {} operations",
             txn.compares.len(),

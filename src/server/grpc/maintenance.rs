@@ -50,14 +50,39 @@ impl MaintenanceService {
         self.0.wish(wish).await.map(|_| ()).map_err(refused)
     }
 
-    /// Raises the alarm, or calls it off.
-    async fn space_alarm(&self, is_raised: bool) -> Result<(), Status> {
-        let wish = Wish::Write(Command::SpaceAlarm(SpaceAlarm { is_raised }));
+    /// Raises an alarm, or calls it off.
+    async fn space_alarm(&self, alarm: SpaceAlarm) -> Result<(), Status> {
+        let wish = Wish::Write(Command::SpaceAlarm(alarm));
         match self.0.wish(wish).await.map_err(refused)? {
             (_, Applied { outcome: Outcome::SpaceAlarm(_), .. }) => Ok(()),
             (_, Applied { outcome: Outcome::Refused(refusal), .. }) => Err(refused(refusal.into())),
             _ => Err(refused(Fault::Unexpected)),
         }
+    }
+}
+
+impl MaintenanceService {
+    /// Calls off what is raised for a member; the answer names what was (etcd's rule). The alarm that goes by the bytes that are
+    /// used is each member's, because any of them tells it as its own.
+    async fn call_off(
+        &self,
+        status: &crate::api::Status,
+        member_id: u64,
+    ) -> Result<Vec<pb::AlarmMember>, Status> {
+        let is_by_hand = status
+            .counters
+            .iter()
+            .any(|counter| counter.name == "space_alarm_by_hand" && counter.value == member_id);
+        if is_by_hand {
+            self.space_alarm(SpaceAlarm { by_hand: Some(member_id), is_raised: false }).await?;
+        }
+        let is_member = status.members.iter().any(|member| member.id.0 == member_id);
+        let is_by_bytes = is_member && etcd::counter(status, "space_alarm_by_bytes") > 0;
+        if is_by_bytes {
+            self.space_alarm(SpaceAlarm::by_bytes(false)).await?;
+        }
+        let alarm = pb::AlarmMember { member_id, alarm: pb::AlarmType::Nospace.into() };
+        Ok((is_by_hand || is_by_bytes).then_some(alarm).into_iter().collect())
     }
 }
 
@@ -86,13 +111,11 @@ impl stubs::maintenance_server::Maintenance for MaintenanceService {
         let alarms = match (action, kind) {
             (AlarmAction::Get, pb::AlarmType::None | pb::AlarmType::Nospace) => raised,
             (AlarmAction::Activate, pb::AlarmType::Nospace) => {
-                self.space_alarm(true).await?;
+                self.space_alarm(SpaceAlarm { by_hand: Some(request.member_id), is_raised: true }).await?;
                 vec![pb::AlarmMember { member_id: request.member_id, alarm: request.alarm }]
             }
-            // Called off, the answer names what was (etcd's rule).
-            (AlarmAction::Deactivate, pb::AlarmType::Nospace) if !raised.is_empty() => {
-                self.space_alarm(false).await?;
-                raised
+            (AlarmAction::Deactivate, pb::AlarmType::Nospace) => {
+                self.call_off(&status, request.member_id).await?
             }
             (AlarmAction::Activate, pb::AlarmType::Corrupt) => {
                 return Err(refused(Fault::NotBuilt("mainstay: only the alarm NOSPACE can be raised")));

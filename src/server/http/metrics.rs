@@ -59,16 +59,10 @@ fn text(status: &Status) -> String {
     let (committed, applied) = (status.commit_index.0, status.applied_index.0);
     metric("counter", "etcd_server_proposals_committed_total", "Entries known to be committed.", committed);
     metric("counter", "etcd_server_proposals_applied_total", "Entries applied.", applied);
-    let known = [
-        "keyspace_bytes",
-        "compacted_revision",
-        "quota_bytes",
-        "space_alarm",
-        "leader_lease_micros",
-        "leases",
-        "watches",
-    ];
-    for counter in status.counters.iter().filter(|counter| !known.contains(&counter.name.as_str())) {
+    let known =
+        ["keyspace_bytes", "compacted_revision", "quota_bytes", "leader_lease_micros", "leases", "watches"];
+    let is_known = |name: &str| known.contains(&name) || name.starts_with("space_alarm");
+    for counter in status.counters.iter().filter(|counter| !is_known(&counter.name)) {
         let name = format!("mainstay_{}_total", counter.name);
         metric("counter", &name, "Counted since the member's start.", counter.value);
     }
