@@ -138,6 +138,14 @@ async fn story(client: &Client) -> Vec<String> {
     stream.create("a", "", 2, 11);
     told.push(stream.words().await);
     told.push(stream.words().await);
+    // Its id is taken until the client ends it, too.
+    stream.create("a", "", 0, 11);
+    stream.cancel(11);
+    told.push(stream.words().await);
+    told.push(stream.words().await);
+    stream.cancel(11);
+    stream.create("a", "", 0, 11);
+    told.push(stream.words().await);
     told
 }
 
@@ -158,6 +166,9 @@ fn a_story_of_watches_is_told_as_etcd_tells_it() {
         "9: put f=in time at 6/7/2 was too early at 6",
         "11: created",
         "11: canceled compacted=5 \"\"",
+        "-1: created canceled compacted=0 \"mvcc: duplicate watch ID provided on the WatchStream\"",
+        "11: canceled compacted=0 \"\"",
+        "11: created",
     ];
     assert_eq!(ours, expected);
     let Some(etcd) = Etcd::start("a_story_of_watches_is_told_as_etcd_tells_it") else { return };

@@ -13,9 +13,9 @@ use crate::api::{Certainty, Refusal, Response as Answer, WatchAnswer, WatchReque
 use crate::ids::{KeyspaceId, Revision, Ticket, WatchId};
 use crate::limits::{GATEWAY_PATIENCE_MILLIS, GATEWAY_RETRY_MILLIS};
 use crate::server::gateway::{Gate, Told, WatchStream, spawn};
-use crate::watch::{Batch, WatchSpec};
+use crate::watch::{Batch, Ending, WatchSpec};
 use pb::watch_request::RequestUnion;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +36,11 @@ const PATIENCE: Duration = Duration::from_millis(GATEWAY_PATIENCE_MILLIS);
 ///
 /// Chosen: few streams have more; one with thousands of watches must not take the places of others' requests.
 const PROGRESS_ASKED_MAX: usize = 8;
+
+/// Ids of one stream that stay taken after a compaction ended their watches.
+///
+/// Chosen: more than any client that reuses ids has watches; a stream that lasts must not grow by every watch it ever had.
+const ENDED_IDS_MAX: usize = 1_024;
 
 /// The service.
 #[derive(Debug)]
@@ -67,6 +72,7 @@ pub(in super::super) fn converse(
         sender,
         watches: BTreeMap::new(),
         ids: BTreeMap::new(),
+        ended: BTreeSet::new(),
         next_name: 1,
         next_id: 0,
         creating: None,
@@ -120,6 +126,8 @@ struct Conversation {
     watches: BTreeMap<WatchId, Watch>,
     /// The names, by the ids that the client knows.
     ids: BTreeMap<i64, WatchId>,
+    /// The ids of watches that a compaction ended, until the client ends them, too (etcd's rule).
+    ended: BTreeSet<i64>,
     next_name: u64,
     next_id: i64,
     /// While there is one no further request is heard, so that answers come in order.
@@ -171,7 +179,7 @@ impl Conversation {
 
     async fn create(&mut self, request: &pb::WatchCreateRequest) -> Result<(), Ended> {
         let spec = etcd::watch_spec(request);
-        let is_taken = request.watch_id != 0 && self.ids.contains_key(&request.watch_id);
+        let is_taken = request.watch_id != 0 && self.is_taken(request.watch_id);
         let spec = if is_taken { spec.and(Err(NotWatched::DuplicateId)) } else { spec };
         let spec = match spec {
             Ok(spec) => spec,
@@ -189,8 +197,12 @@ impl Conversation {
         self.ask_to_create(name, spec, Instant::now()).await
     }
 
+    fn is_taken(&self, id: i64) -> bool {
+        self.ids.contains_key(&id) || self.ended.contains(&id)
+    }
+
     fn unused_id(&mut self) -> i64 {
-        while self.ids.contains_key(&self.next_id) {
+        while self.is_taken(self.next_id) {
             self.next_id += 1;
         }
         self.next_id += 1;
@@ -220,6 +232,10 @@ impl Conversation {
     }
 
     async fn cancel(&mut self, id: i64) -> Result<(), Ended> {
+        if self.ended.remove(&id) {
+            let (standing, revision) = self.stream.standing();
+            return self.say(etcd::watch_cancelled(standing, revision, id)).await;
+        }
         // There is none of this id: nothing is said (etcd's rule).
         let Some(name) = self.ids.get(&id).copied() else { return Ok(()) };
         let ticket = self.insist(name, WatchRequest::Cancel { watch: name }).await?;
@@ -267,6 +283,12 @@ impl Conversation {
             Told::Batch { watches, standing, batch } => self.batch(&watches, standing, &batch).await,
             Told::Ended { watch: name, standing, why } => {
                 let Some(watch) = self.forget(name) else { return Ok(()) };
+                if matches!(why, Ending::Compacted(_)) {
+                    self.ended.insert(watch.id);
+                    if self.ended.len() > ENDED_IDS_MAX {
+                        self.ended.pop_first();
+                    }
+                }
                 let (_, revision) = self.stream.standing();
                 self.say(etcd::watch_ended(standing, revision, watch.id, why)).await
             }
