@@ -16,7 +16,7 @@ const REQUESTS_COUNT: u64 = 2_000;
 /// What a server says.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(clippy::large_enum_variant)] // there are two of them at any time
-enum Said {
+pub(crate) enum Said {
     Range(pb::RangeResponse),
     Put(pb::PutResponse),
     DeleteRange(pb::DeleteRangeResponse),
@@ -29,7 +29,7 @@ enum Said {
     Fault(tonic::Code, String),
 }
 
-async fn tell(client: &Client, ask: &Ask) -> Said {
+pub(crate) async fn tell(client: &Client, ask: &Ask) -> Said {
     let said = match ask.clone() {
         Ask::Range(it) => client.call("/etcdserverpb.KV/Range", it).await.map(Said::Range),
         Ask::Put(it) => client.call("/etcdserverpb.KV/Put", it).await.map(Said::Put),
@@ -47,7 +47,7 @@ async fn tell(client: &Client, ask: &Ask) -> Said {
 }
 
 /// Takes out what is not compared, and returns the revision.
-fn normalise(ask: &Ask, said: &mut Said) -> i64 {
+pub(crate) fn normalise(ask: &Ask, said: &mut Said) -> i64 {
     let header = match said {
         Said::Range(it) => &mut it.header,
         Said::Put(it) => &mut it.header,
@@ -133,7 +133,16 @@ fn untie(ask: &pb::RangeRequest, said: &mut pb::RangeResponse) {
     }
 }
 
-fn from_environment(name: &str, default: u64) -> u64 {
+/// Asks both, asserts that they say the same, and returns the revision that etcd told, or 0.
+pub(crate) async fn compared(theirs: &Client, ours: &Client, ask: &Ask, what: &str) -> i64 {
+    let (mut expected, mut found) = (tell(theirs, ask).await, tell(ours, ask).await);
+    let revision = normalise(ask, &mut expected);
+    normalise(ask, &mut found);
+    assert!(expected == found, "{what}:\n{ask:#?}\netcd says\n{expected:#?}\nwe say\n{found:#?}");
+    revision
+}
+
+pub(crate) fn from_environment(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|number| number.parse().ok()).unwrap_or(default)
 }
 
@@ -150,13 +159,8 @@ fn etcd_and_we_give_the_same_answers() {
         let mut generator = Generator::new(seed);
         for number in 0..count {
             let ask = generator.next();
-            let (mut expected, mut found) = (tell(&theirs, &ask).await, tell(&ours, &ask).await);
-            let revision = normalise(&ask, &mut expected);
-            normalise(&ask, &mut found);
-            assert!(
-                expected == found,
-                "request {number} of MAINSTAY_SEED={seed}:\n{ask:#?}\netcd says\n{expected:#?}\nwe say\n{found:#?}"
-            );
+            let what = format!("request {number} of MAINSTAY_SEED={seed}");
+            let revision = compared(&theirs, &ours, &ask, &what).await;
             generator.revision = generator.revision.max(revision);
         }
     });

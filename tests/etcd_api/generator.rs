@@ -56,16 +56,16 @@ impl Generator {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.number() % bound
     }
 
     /// True once in `bound` times.
-    fn once_in(&mut self, bound: u64) -> bool {
+    pub(crate) fn once_in(&mut self, bound: u64) -> bool {
         self.below(bound) == 0
     }
 
-    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+    pub(crate) fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
         let place = self.below(all.len() as u64);
         all[usize::try_from(place).expect("a place in a list")]
     }
@@ -84,6 +84,18 @@ impl Generator {
             95..97 => Ask::Revoke(pb::LeaseRevokeRequest { id: self.lease() }),
             97..99 => Ask::TimeToLive(pb::LeaseTimeToLiveRequest { id: self.lease(), keys: self.once_in(2) }),
             _ => Ask::Leases(pb::LeaseLeasesRequest {}),
+        }
+    }
+
+    /// One that writes, if it is let in.
+    pub(crate) fn write(&mut self) -> Ask {
+        match self.below(4) {
+            0..2 => Ask::Put(self.put()),
+            2 => Ask::DeleteRange(self.delete(true)),
+            _ => {
+                let writes = self.one_of(&[Writes::Puts, Writes::Deletes, Writes::Flat]);
+                Ask::Txn(self.txn(writes, 0))
+            }
         }
     }
 
@@ -117,7 +129,7 @@ impl Generator {
         }
     }
 
-    fn range(&mut self, is_in_txn: bool) -> pb::RangeRequest {
+    pub(crate) fn range(&mut self, is_in_txn: bool) -> pb::RangeRequest {
         let revision = if !is_in_txn && self.once_in(20) { -1 } else { self.revision() };
         let mut range = pb::RangeRequest {
             key: self.key(),

@@ -109,8 +109,23 @@ pub(crate) fn mainstay_with(members_count: u16, arguments: &[&str]) -> LocalClus
 
 /// Bytes of memory that the first member has.
 pub(crate) fn memory(cluster: &LocalCluster) -> u64 {
+    memory_by(cluster, "VmRSS:")
+}
+
+/// The most that it had since the last [`forget_peak`].
+pub(crate) fn peak_memory(cluster: &LocalCluster) -> u64 {
+    memory_by(cluster, "VmHWM:")
+}
+
+fn memory_by(cluster: &LocalCluster, line: &str) -> u64 {
     let pid = cluster.members[0].pid().expect("it runs");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the kernel knows it");
-    let found = status.lines().find_map(|found| found.strip_prefix("VmRSS:")).expect("there is such a line");
+    let found = status.lines().find_map(|found| found.strip_prefix(line)).expect("there is such a line");
     found.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1_024
+}
+
+/// From now on the most memory is counted anew.
+pub(crate) fn forget_peak(cluster: &LocalCluster) {
+    let pid = cluster.members[0].pid().expect("it runs");
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("the kernel counts anew");
 }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 
 /// One stream of watches.
-struct Stream {
+pub(crate) struct Stream {
     requests: UnboundedSender<pb::WatchRequest>,
     /// etcd opens a stream with its first answer, so the first request must not wait for that.
     opening: Option<JoinHandle<Result<Answers, tonic::Status>>>,
@@ -20,7 +20,7 @@ struct Stream {
 type Answers = tonic::Streaming<pb::WatchResponse>;
 
 impl Stream {
-    fn open(client: &Client) -> Self {
+    pub(crate) fn open(client: &Client) -> Self {
         let (requests, receiver) = tokio::sync::mpsc::unbounded_channel();
         let receiver = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver);
         let client = client.clone();
@@ -28,7 +28,7 @@ impl Stream {
         Self { requests, opening: Some(opening), answers: None }
     }
 
-    fn ask(&self, request: RequestUnion) {
+    pub(crate) fn ask(&self, request: RequestUnion) {
         let request = pb::WatchRequest { request_union: Some(request) };
         self.requests.send(request).expect("the stream is open");
     }
@@ -48,7 +48,7 @@ impl Stream {
         self.ask(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id }));
     }
 
-    async fn next(&mut self) -> pb::WatchResponse {
+    pub(crate) async fn next(&mut self) -> pb::WatchResponse {
         if let Some(opening) = self.opening.take() {
             self.answers = Some(opening.await.expect("a task ends").expect("a stream opens"));
         }
