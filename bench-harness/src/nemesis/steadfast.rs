@@ -85,13 +85,11 @@ impl Steadfast {
         let call = Call::Read { query: query.clone(), is_linearizable: true };
         let op = self.recorder.invoke(self.number, call);
         let request = Request::Read { keyspace: KeyspaceId::FIRST, query, mode: ReadMode::Linearizable };
-        match connection.send(&request) {
-            Ok(id) => Some((id, op)),
-            Err(_) => {
-                self.recorder.end(op, Answer::Unknown);
-                None
-            }
+        let sent = connection.send(&request);
+        if sent.is_err() {
+            self.recorder.end(op, Answer::Unknown);
         }
+        sent.ok().map(|id| (id, op))
     }
 
     /// Takes what comes in this time.
