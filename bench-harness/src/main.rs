@@ -6,6 +6,7 @@
 
 mod compare;
 mod etcd;
+mod failover_reads;
 mod full_disk;
 mod judge_history;
 mod load;
@@ -40,6 +41,8 @@ struct Arguments {
 enum Command {
     /// Put the same load on two systems in turn, pair after pair, and say the ratios
     Compare(Box<compare::Options>),
+    /// Kill the leader while linearizable reads come, and say how soon they are answered again
+    FailoverReads(failover_reads::Options),
     /// Fill the disk under a member: it refuses writes, says why, reads on, and recovers by itself (needs root)
     FullDisk(full_disk::Options),
     /// Judge a recorded history: is there any order that explains what the clients were told?
@@ -57,6 +60,7 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Compare(options) => compare::run(&options),
+        Command::FailoverReads(options) => failover_reads::run(&options),
         Command::FullDisk(options) => full_disk::run(&options),
         Command::JudgeHistory(options) => judge_history::run(&options),
         Command::Load(options) => load::run(&options),

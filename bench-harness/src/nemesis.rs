@@ -93,7 +93,7 @@ pub(crate) struct Options {
 
 /// How members confirm linearizable reads, as `mainstay start --read-mode` has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum ReadMode {
+pub(crate) enum ReadMode {
     /// The leader answers alone while its lease lasts
     #[default]
     Lease,
@@ -102,7 +102,8 @@ enum ReadMode {
 }
 
 impl ReadMode {
-    const fn name(self) -> &'static str {
+    /// As the command line has it.
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Lease => "lease",
             Self::Quorum => "quorum",
