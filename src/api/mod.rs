@@ -7,7 +7,8 @@ mod refusal;
 mod request;
 
 pub use native::{
-    Malformed, decode_command, decode_response, encode_response, key_put, response_bytes_expected,
+    Malformed, decode_command, decode_response, encode_response, key_put, raises_alarm_by_hand,
+    response_bytes_expected,
 };
 pub use refusal::*;
 pub use request::*;

@@ -77,6 +77,8 @@ fn list(format: Format, client: &mut Client) -> ExitCode {
 
 /// Calls off what was raised by hand, and then the alarm that goes by the bytes that are used.
 fn disarm(client: &mut Client) -> Result<Applied, Failure> {
+    // What the member that is asked next has not heard of yet would stay.
+    client.get("\0")?;
     let status = client.status()?;
     for counter in status.counters.iter().filter(|counter| counter.name == "space_alarm_by_hand") {
         let alarm = SpaceAlarm { by_hand: Some(counter.value), is_raised: false };

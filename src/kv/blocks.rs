@@ -109,7 +109,8 @@ impl Blocks {
         let first = first.clone();
         let mut before = self.0.range_mut::<[u8], _>((Bound::Unbounded, Bound::Excluded(first.as_ref())));
         let (_, before) = before.next_back().expect("a block begins before all keys");
-        if before.keys + block.keys <= BLOCK_KEYS_MAX / 2 {
+        // An empty one is of no use, whatever is before it.
+        if block.keys == 0 || before.keys + block.keys <= BLOCK_KEYS_MAX / 2 {
             before.keys += block.keys;
             before.live += block.live;
             self.0.remove(&first);

@@ -11,8 +11,8 @@
 //! Any other bytes are refused with what is wrong.
 //!
 //! ```text
-//!   1 head     version u8 (2), revision u64, is compacted u8, compacted u64, hash u64, is full by its bytes u8, grants u64,
-//!              alarms raised by hand: how many u8, number u64 each                      numbers ascend; not in version 1
+//!   1 head     version u8 (1, or 2 with such alarms), revision u64, is compacted u8, compacted u64, hash u64, is full by its bytes u8, grants u64,
+//!              alarms raised by hand: how many u8, number u64 each                      numbers ascend; only in version 2
 //!   2 lease    id u64, grant u64, ttl u64, remaining u64                               ids ascend
 //!   3 key      length u32, the key                                                     keys ascend
 //!   4 written  revision u64, order u64, created u64, version u64, lease u64, length u32, the value
@@ -36,7 +36,10 @@ use bytes::Bytes;
 use core::ops::Bound;
 use std::collections::BTreeSet;
 
-const VERSION: u8 = 2;
+/// Without alarms that were raised by hand. What has none is told so, for members of the build before, and to be able to go back.
+const VERSION: u8 = 1;
+/// With them.
+const VERSION_WITH_ALARMS: u8 = 2;
 const HEAD: u8 = 1;
 const LEASE: u8 = 2;
 const KEY: u8 = 3;
@@ -83,14 +86,17 @@ impl Store {
     pub fn cut(&mut self) -> Cut {
         assert!(self.held.is_none(), "one cut is open at a time");
         self.held = Some(self.forgettable());
-        let mut head = vec![HEAD, VERSION];
+        let by_hand = self.alarms.by_hand();
+        let mut head = vec![HEAD, if by_hand.is_empty() { VERSION } else { VERSION_WITH_ALARMS }];
         put(&mut head, &[self.revision.0]);
         head.push(u8::from(self.compacted.is_some()));
         put(&mut head, &[self.forgettable().0, self.hash.value()]);
         head.push(u8::from(self.alarms.is_by_bytes()));
         put(&mut head, &[self.leases.grants()]);
-        head.push(u8::try_from(self.alarms.by_hand().len()).expect("they are few"));
-        for number in self.alarms.by_hand() {
+        if !by_hand.is_empty() {
+            head.push(u8::try_from(by_hand.len()).expect("they are few"));
+        }
+        for number in by_hand {
             put(&mut head, &[*number]);
         }
         let head_bytes = head.len();
@@ -323,7 +329,7 @@ impl Restorer {
             return Err(Malformed("a second head"));
         }
         let version = reader.u8()?;
-        if version > VERSION {
+        if version > VERSION_WITH_ALARMS {
             return Err(NEWER);
         }
         let revision = Revision(reader.u64()?);
@@ -332,7 +338,7 @@ impl Restorer {
         let hash = RollingHash::restored(reader.u64()?);
         let is_full_by_bytes = reader.flag()?;
         let grants = reader.u64()?;
-        let by_hand = if version == 1 { BTreeSet::new() } else { reader.ascending()? };
+        let by_hand = if version == VERSION { BTreeSet::new() } else { reader.ascending()? };
         let alarms = Alarms::restored(is_full_by_bytes, by_hand).ok_or(Malformed("too many alarms"))?;
         if revision < Revision(1) || revision.0 == u64::MAX || compacted > revision {
             return Err(Malformed("an impossible revision"));

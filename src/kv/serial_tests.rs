@@ -158,14 +158,13 @@ fn the_bytes_of_a_store_are_these() {
     assert_eq!(told(&mut store, usize::MAX, |_| {}).concat(), expected);
 }
 
-/// Version 1 had no alarms raised by hand: the head ended before how many they are.
+/// A member of the build before, which knows version 1 only, has to be able to take it.
 #[test]
-fn a_store_of_version_1_is_read() {
+fn a_store_without_alarms_raised_by_hand_is_told_as_version_1() {
     let mut store = Store::new();
     store.apply(&Command::SpaceAlarm(SpaceAlarm::by_bytes(true)));
-    let mut bytes = told(&mut store, usize::MAX, |_| {}).concat();
-    assert_eq!((bytes[1], bytes.remove(36)), (2, 0));
-    bytes[1] = 1;
+    let bytes = told(&mut store, usize::MAX, |_| {}).concat();
+    assert_eq!((bytes[1], bytes[36]), (1, 6), "the end follows the head, and not how many alarms there are");
     let back = restored(&[bytes]).expect("it is a store");
     assert_eq!(answers(&back), answers(&store));
 }

@@ -2,21 +2,12 @@
 //!
 //! What goes wrong with leases is the simulator's business, and that of the scripts of the core.
 
+use super::LeaseTerms;
 use super::test_cluster::{Cluster, ELECTION_MICROS, get, put, value_of};
-use super::{Input, LeaseTerms};
 use crate::api::{Request, Response};
 use crate::ids::MemberId;
 use crate::peer::{PEER_VERSION_WAITING, PEER_VERSIONS};
 use bytes::Bytes;
-
-/// Everybody hears that `peer` speaks `version`.
-fn greet(cluster: &mut Cluster, peer: MemberId, version: u8) {
-    for (member, inputs) in &mut cluster.inputs {
-        if *member != peer {
-            inputs.push(Input::PeerSpeaks { peer, version });
-        }
-    }
-}
 
 /// How long the leader says that it answers alone, after a read.
 fn lease_of(cluster: &mut Cluster, leader: MemberId) -> u64 {
@@ -35,13 +26,13 @@ fn a_leader_leases_only_while_every_other_voter_is_known_to_wait() {
     cluster.ask(leader, put("key", "one", None));
     assert_eq!(lease_of(&mut cluster, leader), 0, "nobody has greeted");
     let others: Vec<MemberId> = cluster.shards.keys().copied().filter(|member| *member != leader).collect();
-    greet(&mut cluster, others[0], PEER_VERSIONS.1);
-    greet(&mut cluster, others[1], PEER_VERSION_WAITING - 1);
+    cluster.greet(others[0], PEER_VERSIONS.1);
+    cluster.greet(others[1], PEER_VERSION_WAITING - 1);
     assert_eq!(lease_of(&mut cluster, leader), 0, "one is of an older version");
-    greet(&mut cluster, others[1], PEER_VERSION_WAITING);
+    cluster.greet(others[1], PEER_VERSION_WAITING);
     cluster.ask(leader, get("key"));
     assert_eq!(lease_of(&mut cluster, leader), terms.micros, "a no-op said so, and was committed");
-    greet(&mut cluster, others[0], PEER_VERSION_WAITING - 1);
+    cluster.greet(others[0], PEER_VERSION_WAITING - 1);
     assert_eq!(lease_of(&mut cluster, leader), 0, "it went back to an older version");
 }
 
@@ -49,7 +40,7 @@ fn a_leader_leases_only_while_every_other_voter_is_known_to_wait() {
 fn under_a_lease_reads_send_nothing() {
     let mut cluster = Cluster::with_leases(3, LeaseTerms::derived(ELECTION_MICROS, 500));
     for member in 1..=3 {
-        greet(&mut cluster, MemberId(member), PEER_VERSIONS.1);
+        cluster.greet(MemberId(member), PEER_VERSIONS.1);
     }
     cluster.advance(3 * ELECTION_MICROS);
     let leader = cluster.leader();

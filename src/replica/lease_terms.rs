@@ -122,8 +122,13 @@ impl Replica {
 
     /// Whether this member would lease, and whoever could lead next is known to wait for it.
     fn may_lease(&self) -> bool {
+        self.setup.lease.micros > 0 && self.are_all_others_new()
+    }
+
+    /// Whether every other voter is known to wait for leases; so it knows alarms that are raised by hand, too.
+    pub(super) fn are_all_others_new(&self) -> bool {
         let mut others = self.setup.directories.keys().filter(|member| **member != self.setup.me);
-        self.setup.lease.micros > 0 && others.all(|member| self.waiting_peers.contains(member))
+        others.all(|member| self.waiting_peers.contains(member))
     }
 
     /// It commits nothing while others may answer reads alone.

@@ -149,6 +149,13 @@ impl Replica {
     ) -> Result<(), Refusal> {
         // Apply would refuse it, too; but whoever says nothing of who they are is to fill no log where permissions count.
         self.may_use_sessions(proposal.who)?;
+        // A member of the build before takes no such entry for anything, and its store would differ from ours.
+        if proposal.kind == EntryKind::Command
+            && crate::api::raises_alarm_by_hand(&proposal.body)
+            && !self.are_all_others_new()
+        {
+            return Err(Refusal::NotReady);
+        }
         let bytes_count = record_bytes_count(proposal.body.len());
         let bytes = usize::try_from(bytes_count).unwrap_or(usize::MAX);
         if self.proposals.len() >= self.setup.proposals_max()

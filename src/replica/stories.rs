@@ -11,6 +11,7 @@ use crate::kv::{
     StoreRefusal, Txn,
 };
 use crate::limits::{STATE_CHECK_ENTRIES, TURN_ANSWER_BYTES_MAX, TURN_WALK_KEYS_MAX};
+use crate::peer::PEER_VERSIONS;
 use bytes::Bytes;
 use std::sync::OnceLock;
 
@@ -233,7 +234,17 @@ fn a_full_keyspace_refuses_puts_until_there_is_room_again() {
     );
     assert!(is_full(&mut cluster, leader) && is_full(&mut cluster, follower), "every member says the same");
     let by_hand = |is_raised| write(&Command::SpaceAlarm(SpaceAlarm { by_hand: Some(7), is_raised }));
-    let _ = cluster.ask(follower, by_hand(true));
+    let refused = cluster.ask(follower, by_hand(true));
+    assert_eq!(
+        refused,
+        Response::Refused(Refusal::NotReady),
+        "others may be of the build before, and not know it"
+    );
+    let members: Vec<MemberId> = cluster.shards.keys().copied().collect();
+    for member in members {
+        cluster.greet(member, PEER_VERSIONS.1);
+    }
+    assert!(matches!(cluster.ask(follower, by_hand(true)), Response::Applied(_)));
     // Called off by somebody it comes back, because there is no room.
     let _ = cluster.ask(follower, write(&Command::SpaceAlarm(SpaceAlarm::by_bytes(false))));
     cluster.advance(200_000);

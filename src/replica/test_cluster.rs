@@ -207,6 +207,15 @@ impl Cluster {
         *self.shards.keys().find(|member| **member != leader).expect("there are others")
     }
 
+    /// Everybody hears that `peer` speaks `version`.
+    pub(super) fn greet(&mut self, peer: MemberId, version: u8) {
+        for (member, inputs) in &mut self.inputs {
+            if *member != peer {
+                inputs.push(Input::PeerSpeaks { peer, version });
+            }
+        }
+    }
+
     /// Hands a request in; whoever gives the members turns sees to the answer.
     pub(super) fn submit(&mut self, member: MemberId, request: Request) -> Ticket {
         self.submit_as(Who::Nobody, member, request)

@@ -366,6 +366,11 @@ pub(super) fn put_space_alarm(out: &mut BytesMut, alarm: SpaceAlarm) {
     out.put_u8(u8::from(alarm.is_raised));
 }
 
+/// Whether a command, as bytes, raises a space alarm by hand: what members of the build before do not know.
+pub fn raises_alarm_by_hand(command: &[u8]) -> bool {
+    command.first() == Some(&tag::SPACE_ALARM_BY_HAND) && command.last() == Some(&1)
+}
+
 /// What follows the tag of an alarm that is raised, or called off, by hand.
 pub(super) fn space_alarm_by_hand(cursor: &mut Cursor<'_>) -> Result<SpaceAlarm, Malformed> {
     Ok(SpaceAlarm { by_hand: Some(cursor.u64("number")?), is_raised: cursor.bool("is_raised")? })

@@ -23,7 +23,7 @@ mod samples;
 mod tests;
 mod watch;
 
-pub use command::{decode_command, key_put};
+pub use command::{decode_command, key_put, raises_alarm_by_hand};
 pub use cursor::{Fault, Malformed};
 pub use frame::{FRAME_HEADER_BYTES, Frame, FrameDamage, Receiver, VERSION, decode_frame};
 pub use hello::{ClientHello, Features, ServerHello};

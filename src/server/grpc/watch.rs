@@ -283,7 +283,8 @@ impl Conversation {
             Told::Batch { watches, standing, batch } => self.batch(&watches, standing, &batch).await,
             Told::Ended { watch: name, standing, why } => {
                 let Some(watch) = self.forget(name) else { return Ok(()) };
-                if matches!(why, Ending::Compacted(_)) {
+                // Its client has ended it already if the answer to that is on its way.
+                if matches!(why, Ending::Compacted(_)) && watch.cancelling.is_none() {
                     self.ended.insert(watch.id);
                     if self.ended.len() > ENDED_IDS_MAX {
                         self.ended.pop_first();
