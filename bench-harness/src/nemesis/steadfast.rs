@@ -6,7 +6,9 @@
 //!
 //! What always holds: one connection to one member at a time; reads go on being sent while nothing is answered, so some of them
 //! wait in a member's socket when it stands still, and are answered, by a leader that may lead no more, when it goes on. A client
-//! that tries elsewhere after a while never hears those answers. What it leaves out: writes.
+//! that tries elsewhere after a while never hears those answers. What it leaves out: writes; and leaders that are cut from
+//! their peers as well. One that is not hears of its successor in the same turn as of the reads that waited, and so members with
+//! bugs 149 or 150 planted pass: the simulator finds those.
 
 use super::clients::shared_key;
 use super::now;
