@@ -83,6 +83,8 @@ markers! {
     SnapshotInstalledOverConflict "snapshot_installed_over_conflict",
     // Reads.
     ReadUnderLease "read_under_lease",
+    BoundedReadHere "bounded_read_here",
+    BoundedReadRefused "bounded_read_refused",
     CommitDeferredForLease "commit_deferred_for_lease",
     LeaseReleasedToUs "lease_released_to_us",
     LeaseRenewedByNoOp "lease_renewed_by_no_op",

@@ -191,6 +191,9 @@ fn refuse_what_is_not_there(op: Kind, system: System, protocol: Protocol) -> Res
         (_, System::Etcd, Protocol::Native) => {
             Err(LoadError::NotThere("etcd does not speak mainstay's native protocol; use --protocol grpc"))
         }
+        (op, _, Protocol::Grpc) if !op.is_of_etcd() => {
+            Err(LoadError::NotThere("reads with a bound are of mainstay's native protocol only"))
+        }
         (_, System::Mainstay | System::Etcd, _) => Ok(()),
     }
 }
@@ -265,7 +268,7 @@ fn plan(args: &LoadArgs) -> Plan {
     Plan {
         pace: args.pace(),
         depth: args.depth.into(),
-        acts: args.op.acts(),
+        acts: args.op.acts(args.max_age_ms),
         keys: args.keys,
         is_fill: false,
         warm_up: args.warmup * SECOND,

@@ -74,6 +74,11 @@ pub enum Refusal {
     /// The snapshot is not there any more, or could not be made.
     #[error("that snapshot is not there any more, or could not be made; ask for a new one")]
     NoSuchSnapshot,
+    /// What this member has applied may be older than the read allows, and it was not to ask the leader.
+    #[error(
+        "what this member has applied may be older than you allow; try again, ask another, or let it ask the leader"
+    )]
+    TooOld,
     /// Users and roles do not allow it, or a change of them was not made.
     #[error("{0}")]
     Users(#[from] AuthRefusal),
@@ -95,6 +100,7 @@ impl Refusal {
             | Self::NoCommonVersion
             | Self::NoSuchWatch
             | Self::NoSuchSnapshot
+            | Self::TooOld
             | Self::Users(_) => Certainty::NotDone,
             Self::SessionUnknown
             | Self::SequenceForgotten

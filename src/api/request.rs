@@ -31,6 +31,29 @@ pub enum ReadMode {
     Linearizable,
     /// Whatever this member has applied.
     Serializable,
+    /// Whatever this member has applied, if that lacks nothing that was committed so long before the request came, by its clock.
+    Bounded {
+        /// How long, in milliseconds.
+        max_age_ms: u32,
+        /// What it is to do if it does not know so.
+        otherwise: Otherwise,
+    },
+    /// Whatever this member has applied, if that is this revision or a later one.
+    AtLeast {
+        /// The revision.
+        revision: Revision,
+        /// What it is to do if it has not come so far.
+        otherwise: Otherwise,
+    },
+}
+
+/// What a member is to do that cannot promise what a read asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Otherwise {
+    /// Refuse, as `TooOld`.
+    Refuse,
+    /// Answer as a linearizable read.
+    AskLeader,
 }
 
 /// A client's request.
@@ -193,6 +216,14 @@ pub enum Response {
     SessionClosed,
     /// The answer of the store, to a write or a read.
     Applied(Applied),
+    /// The answer of the store to a read with a bound.
+    Aged {
+        /// It lacks nothing that was committed so long before the request came, in microseconds by the member's clock;
+        /// none if the member does not know.
+        age_micros: Option<u64>,
+        /// The answer.
+        applied: Applied,
+    },
     /// The answer to `Request::Status`.
     Status(Box<Status>),
     /// The answer to `Request::Watch`, or something that a watch is told.

@@ -91,7 +91,7 @@ fn parse_endpoint(text: &str) -> Result<String, String> {
     }
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let fault = || format!("{text:?} is not a time above zero, such as 500ms, 5s or 1m");
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let millis_each = match text.get(digits.len()..) {

@@ -354,6 +354,7 @@ impl LocalMember {
             Response::SessionOpened { .. }
             | Response::SessionClosed
             | Response::Applied(_)
+            | Response::Aged { .. }
             | Response::Watch(_)
             | Response::Snapshot(_)
             | Response::Users { .. }

@@ -2,16 +2,17 @@
 //!
 //! Always: linearizable unless asked otherwise. Left out: nothing.
 
-use super::client_args::ClientArgs;
-use super::output::{Format, Shown, finish, usage};
+use super::client_args::{ClientArgs, parse_duration};
+use super::output::{Format, Shown, finish_aged, usage};
 use super::put::bytes_of;
-use crate::api::ReadMode;
+use crate::api::{Otherwise, ReadMode};
 use crate::ids::Revision;
 use crate::kv::{Filter, KeyRange, Query, Range, Sort, SortBy, SortOrder};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -25,6 +26,8 @@ Examples:
   mainstay get config/ --prefix --min-mod-rev 12   what was changed since revision 12
   mainstay get config/limit --rev 7            as it was at revision 7
   mainstay get config/limit --consistency s    from this member alone: perhaps old, needs no quorum
+  mainstay get config/limit --max-age 500ms --json    from any member that lacks nothing older; says how old
+  mainstay get config/limit --min-revision 12 --or-ask-leader     what was written at 12, or later, is seen
 
 A key that does not exist prints nothing, and is no error. With JSON, keys and values are in base64, as etcdctl's are.
 Exit codes: 0 read; 1 not served; 2 the arguments were not understood.";
@@ -207,8 +210,41 @@ pub(super) struct GetArgs {
     #[arg(long, value_enum, default_value = "l")]
     consistency: Consistency,
 
+    /// What any member has applied, if that lacks nothing older than this, such as 500ms; others are tried meanwhile
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "consistency")]
+    max_age: Option<Duration>,
+
+    /// What any member has applied, if that is at this revision or later; others are tried meanwhile
+    #[arg(long, value_name = "REVISION", conflicts_with_all = ["consistency", "max_age"])]
+    min_revision: Option<u64>,
+
+    /// With --max-age or --min-revision: a member that cannot promise that asks the leader instead of refusing
+    #[arg(long)]
+    or_ask_leader: bool,
+
     #[command(flatten)]
     client: ClientArgs,
+}
+
+impl GetArgs {
+    fn mode(&self) -> Result<ReadMode, &'static str> {
+        let otherwise = if self.or_ask_leader { Otherwise::AskLeader } else { Otherwise::Refuse };
+        match (self.max_age, self.min_revision) {
+            (Some(age), _) => {
+                let max_age_ms =
+                    u32::try_from(age.as_millis()).map_err(|_| "--max-age is 49 days at the most")?;
+                Ok(ReadMode::Bounded { max_age_ms, otherwise })
+            }
+            (None, Some(revision)) => Ok(ReadMode::AtLeast { revision: Revision(revision), otherwise }),
+            (None, None) if self.or_ask_leader => {
+                Err("--or-ask-leader goes with --max-age or --min-revision")
+            }
+            (None, None) => Ok(match self.consistency {
+                Consistency::Linearizable => ReadMode::Linearizable,
+                Consistency::Serializable => ReadMode::Serializable,
+            }),
+        }
+    }
 }
 
 /// Runs what was asked for.
@@ -221,13 +257,13 @@ pub(super) fn run(arguments: GetArgs) -> ExitCode {
         Ok(client) => client,
         Err(problem) => return usage(&problem),
     };
-    let mode = match arguments.consistency {
-        Consistency::Linearizable => ReadMode::Linearizable,
-        Consistency::Serializable => ReadMode::Serializable,
+    let mode = match arguments.mode() {
+        Ok(mode) => mode,
+        Err(problem) => return usage(problem),
     };
     let shown = Shown { values_only: arguments.print_value_only, count_only: arguments.words.count_only };
-    let result = client.read(Query::Range(arguments.words.range()), mode);
-    finish(format, shown, &client, result)
+    let result = client.read_aged(Query::Range(arguments.words.range()), mode);
+    finish_aged(format, shown, &client, result)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ mod lease;
 
 use self::lease::LeaseJson;
 use crate::api::Certainty;
-use crate::client::{Client, Failure};
+use crate::client::{Aged, Client, Failure};
 use crate::kv::{
     Applied, DeleteRangeResult, Event, KeyValue, OperationResult, Outcome, PutResult, RangeResult,
     StoreRefusal, TxnResult,
@@ -44,6 +44,9 @@ pub(super) struct Header {
     pub(super) cluster_id: u64,
     pub(super) member_id: u64,
     pub(super) revision: u64,
+    /// How old what follows may be, if that was asked for and is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) age_ms: Option<f64>,
 }
 
 /// Prints what came of a request.
@@ -53,8 +56,18 @@ pub(super) fn finish(
     client: &Client,
     result: Result<Applied, Failure>,
 ) -> ExitCode {
-    let applied = match result {
-        Ok(applied) => applied,
+    finish_aged(format, shown, client, result.map(|applied| Aged { applied, age: None }))
+}
+
+/// The same, of what may be old.
+pub(super) fn finish_aged(
+    format: Format,
+    shown: Shown,
+    client: &Client,
+    result: Result<Aged, Failure>,
+) -> ExitCode {
+    let Aged { applied, age } = match result {
+        Ok(aged) => aged,
         Err(failure) => return Problem::of_failure(&failure).tell(format),
     };
     if let Outcome::Refused(refusal) = applied.outcome {
@@ -64,6 +77,7 @@ pub(super) fn finish(
         cluster_id: client.cluster().unwrap_or_default().0,
         member_id: client.member().0,
         revision: applied.revision.0,
+        age_ms: age.map(|age| age.as_secs_f64() * 1_000.0),
     };
     print(&rendered(format, shown, header, &applied.outcome))
 }
@@ -188,11 +202,14 @@ fn rendered(format: Format, shown: Shown, header: Header, outcome: &Outcome) -> 
         Format::Simple => simple_outcome(&mut out, shown, outcome),
         Format::Table => out.extend_from_slice(tables(outcome).as_bytes()),
         Format::Fields => {
-            let Header { cluster_id, member_id, revision } = header;
+            let Header { cluster_id, member_id, revision, age_ms } = header;
             let head = format!(
                 "\"ClusterID\" : {cluster_id}\n\"MemberID\" : {member_id}\n\"Revision\" : {revision}\n"
             );
             out.extend_from_slice(head.as_bytes());
+            if let Some(age_ms) = age_ms {
+                out.extend_from_slice(format!("\"AgeMs\" : {age_ms}\n").as_bytes());
+            }
             out.extend_from_slice(fields_outcome(outcome).as_bytes());
         }
     }
@@ -528,7 +545,7 @@ mod tests {
     };
     use bytes::Bytes;
 
-    const HEADER: Header = Header { cluster_id: 7, member_id: 1, revision: 5 };
+    const HEADER: Header = Header { cluster_id: 7, member_id: 1, revision: 5, age_ms: None };
 
     fn pair() -> KeyValue {
         KeyValue {

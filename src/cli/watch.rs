@@ -168,7 +168,12 @@ impl Printing {
         }
         let mut out = Vec::new();
         if self.format == Format::Json {
-            let header = Header { cluster_id: self.cluster, member_id: self.member.0, revision: revision.0 };
+            let header = Header {
+                cluster_id: self.cluster,
+                member_id: self.member.0,
+                revision: revision.0,
+                age_ms: None,
+            };
             out = json_line(&WatchJson { header, events: events.iter().map(EventJson::of).collect() });
         } else if events.is_empty() {
             out.extend_from_slice(format!("progress notify: {revision}\n").as_bytes());

@@ -13,6 +13,7 @@ use super::connection::{Connection, Trouble};
 use super::failure::Failure;
 use super::retry::{GivenUp, Nature, Retry, Setback, Step};
 use super::watcher::Watcher;
+use crate::api::native::Features;
 use crate::api::{Certainty, EncodedCommand, Malformed, ReadMode, Refusal, Request, Response, Stamp, Status};
 use crate::ids::{BootMicros, ClusterId, KeyspaceId, MemberId, SessionId};
 use crate::kv::{Applied, Command, DeleteRange, KeyRange, Put, Query, Range};
@@ -85,6 +86,16 @@ struct Met {
     detail: String,
 }
 
+/// An answer, and how old it may be.
+#[derive(Clone, Debug)]
+pub struct Aged {
+    /// The answer.
+    pub applied: Applied,
+    /// It lacks nothing that was committed so long before the member had the request, by the member's clock; none if
+    /// the member does not know, or was not asked.
+    pub age: Option<Duration>,
+}
+
 impl Client {
     /// A client. It connects with its first request.
     ///
@@ -152,9 +163,20 @@ impl Client {
     /// # Errors
     /// The read was not served.
     pub fn read(&mut self, query: Query, mode: ReadMode) -> Result<Applied, Failure> {
+        self.read_aged(query, mode).map(|aged| aged.applied)
+    }
+
+    /// Reads, and says how old the answer may be, if it was asked for with a bound.
+    ///
+    /// # Errors
+    /// The read was not served.
+    pub fn read_aged(&mut self, query: Query, mode: ReadMode) -> Result<Aged, Failure> {
         let request = Request::Read { keyspace: self.options.keyspace, query, mode };
         match self.perform(&request, Nature::Read)? {
-            Response::Applied(applied) => Ok(applied),
+            Response::Applied(applied) => Ok(Aged { applied, age: None }),
+            Response::Aged { age_micros, applied } => {
+                Ok(Aged { applied, age: age_micros.map(Duration::from_micros) })
+            }
             other => Err(unfitting(Nature::Read, &other)),
         }
     }
@@ -305,6 +327,10 @@ impl Client {
         let Some(connection) = endpoint.connection.as_mut() else {
             unreachable!("connect made a connection or returned an error");
         };
+        if has_bound(request) && !connection.hello().features.have(Features::BOUNDED_READS) {
+            let detail = format!("{} is of a version without reads of bounded age", endpoint.address);
+            return Err(Met { setback: Setback::Unreachable, detail });
+        }
         match connection.call(request, patience) {
             Ok(Response::Refused(refusal)) => {
                 let detail = format!("{} says: {refusal}", endpoint.address);
@@ -392,6 +418,15 @@ impl Drop for Client {
             // If it does not arrive, the session stays until the cluster forgets it. Nothing hangs on it.
             let _ = connection.call(&request, CLOSE_PATIENCE);
         }
+    }
+}
+
+/// Whether it reads with a bound.
+fn has_bound(request: &Request) -> bool {
+    let Request::Read { mode, .. } = request else { return false };
+    match mode {
+        ReadMode::Linearizable | ReadMode::Serializable => false,
+        ReadMode::Bounded { .. } | ReadMode::AtLeast { .. } => true,
     }
 }
 

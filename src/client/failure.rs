@@ -86,6 +86,7 @@ const fn refusal_code(refusal: Refusal) -> &'static str {
         Refusal::NoCommonVersion => "no-common-version",
         Refusal::NoSuchWatch => "no-such-watch",
         Refusal::NoSuchSnapshot => "no-such-snapshot",
+        Refusal::TooOld => "too-old",
         Refusal::Users(_) => "not-permitted",
     }
 }
@@ -108,6 +109,9 @@ const fn refusal_advice(refusal: Refusal) -> &'static str {
         Refusal::NoSuchWatch => "create the watch anew, from the revision after the last one it was told",
         Refusal::NoSuchSnapshot => {
             "ask for a new snapshot; the log of the member says what went wrong with that one"
+        }
+        Refusal::TooOld => {
+            "allow more with --max-age, ask another member, or let it ask the leader (--or-ask-leader)"
         }
         Refusal::Users(_) => {
             "permissions count in this cluster, and this protocol cannot say who asks: use a client of etcd"

@@ -31,7 +31,7 @@ pub mod retry;
 mod tests;
 mod watcher;
 
-pub use blocking::{Client, ClientOptions};
+pub use blocking::{Aged, Client, ClientOptions};
 pub use connection::{Connection, Trouble};
 pub use download::{NoSnapshot, SnapshotDownload};
 pub use failure::Failure;

@@ -249,7 +249,9 @@ const fn is_passing(refusal: Refusal) -> bool {
         | Refusal::TooManySessions
         | Refusal::SequenceBeyondWindow
         | Refusal::LeaderChanged
-        | Refusal::ForwardLost => true,
+        | Refusal::ForwardLost
+        // Another member may be younger, and so may this one be soon.
+        | Refusal::TooOld => true,
         Refusal::Malformed
         | Refusal::NoSuchKeyspace
         | Refusal::SessionUnknown

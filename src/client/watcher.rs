@@ -233,7 +233,7 @@ impl Watcher {
                 refusal @ (Refusal::NoSuchKeyspace | Refusal::Malformed | Refusal::Users(_)),
             ) => Err(refusal.to_string()),
             Response::Refused(refusal) => Ok(self.lost(&refusal.to_string())),
-            Response::Applied(_) => Ok(None),
+            Response::Applied(_) | Response::Aged { .. } => Ok(None),
             Response::Watch(_)
             | Response::SessionOpened { .. }
             | Response::SessionClosed

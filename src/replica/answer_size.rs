@@ -34,7 +34,9 @@ pub(super) fn answer_bytes(response: &Response) -> usize {
             }
             Outcome::Compacted | Outcome::Lease(_) | Outcome::SpaceAlarm(_) | Outcome::Refused(_) => 0,
         },
-        Response::SessionOpened { .. }
+        // A read; no session remembers any.
+        Response::Aged { .. }
+        | Response::SessionOpened { .. }
         | Response::SessionClosed
         | Response::Status(_)
         | Response::Watch(_)

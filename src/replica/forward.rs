@@ -228,6 +228,7 @@ impl Replica {
                 self.forwards.early.entry((applied.revision, request)).or_insert(response);
             }
             Response::Applied(_)
+            | Response::Aged { .. }
             | Response::SessionOpened { .. }
             | Response::SessionClosed
             | Response::Status(_)

@@ -5,6 +5,7 @@
 //! may depose a leader: of a forged one is asked only that nobody panics. Left out: faults of disks and
 //! networks (`sim`), and raft's own fuzzing (`raft`).
 
+use super::freshness::ANY_MODES;
 use super::test_cluster::{Cluster, ELECTION_MICROS, get, put, revision_of, value_of};
 use super::{Input, Shard};
 use crate::api::{EncodedCommand, ReadMode, Refusal, Request, Response, Stamp};
@@ -183,11 +184,7 @@ impl Field {
         match self.random.below(6) {
             0 => Request::OpenSession { keyspace },
             1 => Request::CloseSession { keyspace, session: SessionId(self.extreme()) },
-            2 => Request::Read {
-                keyspace,
-                query: self.random.query(),
-                mode: self.random.one_of(&[ReadMode::Linearizable, ReadMode::Serializable]),
-            },
+            2 => Request::Read { keyspace, query: self.random.query(), mode: self.random.one_of(&ANY_MODES) },
             3 => Request::Status,
             _ => Request::Write { keyspace, stamp: self.stamp(), command: self.command() },
         }

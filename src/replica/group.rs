@@ -438,6 +438,7 @@ impl Replica {
             counter("log_bytes", self.entries.bytes()),
             counter("snapshot_index", self.snapshots.newest().index.0),
             counter("snapshots_failed", self.snapshots.failed_count),
+            counter("reads_too_old", self.reads.freshness.refused_count),
         ];
         counters.extend(self.store.alarms_by_hand().map(|number| counter("space_alarm_by_hand", number)));
         counters

@@ -22,6 +22,8 @@
 //! | `cutting`, `sessions_bytes`, `restore` | from the state to a file, and back |
 //! | `saving` | a snapshot for a client, who keeps it elsewhere |
 //! | `install` | a snapshot from the leader in the place of the own state |
+//! | `read_times` | how reads were answered, and how long that took |
+//! | `freshness` | reads that are content with a state of bounded age |
 //! | `lease_terms` | how long leaders answer reads alone, as the log says it |
 //! | `bootstrap` | how a cluster is founded, and why a wiped disk does not vote |
 #![forbid(unsafe_code)]
@@ -33,6 +35,9 @@ mod bootstrap;
 mod cutting;
 mod entries;
 mod forward;
+mod freshness;
+#[cfg(test)]
+mod freshness_stories;
 #[cfg(test)]
 mod fuzz;
 mod group;
@@ -46,6 +51,7 @@ mod observation;
 mod output;
 mod propose;
 mod read;
+mod read_times;
 mod restore;
 mod saving;
 mod sessions;
@@ -71,6 +77,7 @@ pub use input::*;
 pub use lease_terms::*;
 pub use observation::*;
 pub use output::*;
+pub use read_times::{ReadPath, ReadTime};
 pub use restore::*;
 pub use shard::*;
 pub use snapshots::SnapshotPolicy;

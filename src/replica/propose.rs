@@ -61,7 +61,13 @@ impl Replica {
                 match mode {
                     ReadMode::Linearizable => self.gather_read((ticket, who), query, outputs),
                     ReadMode::Serializable => {
-                        self.gather_local_read((ticket, who), Question::Store(query), outputs);
+                        self.gather_here(now, (ticket, who), Question::Store(query), outputs);
+                    }
+                    ReadMode::Bounded { max_age_ms, otherwise } => {
+                        self.gather_bounded(now, (ticket, who), (query, max_age_ms, otherwise), outputs);
+                    }
+                    ReadMode::AtLeast { revision, otherwise } => {
+                        self.gather_at_least(now, (ticket, who), (query, revision, otherwise), outputs);
                     }
                 }
                 return;

@@ -7,19 +7,21 @@
 
 use super::Output;
 use super::apply::Asker;
+use super::freshness::Freshness;
 use super::group::Replica;
 use super::input::Asked;
 use super::leases::LeaseQuestion;
+use super::read_times::{ReadPath, ReadTimes};
 use crate::api::{Refusal, Response, response_bytes_expected};
 use crate::auth::{AuthQuery, Who};
-use crate::ids::{BootMicros, LogIndex, StreamId};
-use crate::kv::Query;
-use crate::raft::{NotLeader, ReadRefused};
+use crate::ids::{BootMicros, LogIndex, Revision, StreamId};
+use crate::kv::{Applied, Query};
+use crate::raft::{NotLeader, ReadRefused, RoleName};
 use crate::watch::{Place, WatchSpec};
 use crate::{planted, sometimes};
 use std::collections::{BTreeMap, VecDeque};
 
-/// One read that waits.
+/// One read.
 #[derive(Debug)]
 struct Read {
     asker: Asker,
@@ -27,11 +29,28 @@ struct Read {
     question: Question,
 }
 
+/// A read that may be answered once its index is applied.
+#[derive(Debug)]
+struct ReadyRead {
+    read: Read,
+    path: ReadPath,
+    came: BootMicros,
+}
+
 /// What a read is about.
 #[derive(Debug)]
 pub(super) enum Question {
     /// The store, as any member has it that has applied the confirmed index.
     Store(Query),
+    /// The store as of this revision or later, and how old it may be is told, too.
+    Aged {
+        /// What.
+        query: Query,
+        /// As of when.
+        revision: Revision,
+        /// How old, in microseconds, when the read came; none if that is not known.
+        age_micros: Option<u64>,
+    },
     /// The time of a lease, which only the confirmed leader knows.
     Lease(LeaseQuestion),
     /// A snapshot that holds whatever was committed when it was asked for.
@@ -42,25 +61,59 @@ pub(super) enum Question {
     Watch(Place, WatchSpec),
 }
 
+impl Question {
+    /// The same, to be answered as a linearizable read: that lacks nothing that was committed when it came.
+    pub(super) fn asked_of_the_leader(mut self) -> Self {
+        if let Self::Aged { age_micros, .. } = &mut self {
+            *age_micros = Some(0);
+        }
+        self
+    }
+}
+
 /// All reads of one replica that wait for something.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
     /// Came in this turn.
     turn: Vec<Read>,
-    /// Wait for raft to confirm their request.
-    confirming: BTreeMap<u64, Vec<Read>>,
+    /// Wait for raft to confirm their request, and when that began.
+    confirming: BTreeMap<u64, (BootMicros, Vec<Read>)>,
     /// Confirmed, and wait for this index to be applied.
-    ready: BTreeMap<LogIndex, VecDeque<Read>>,
+    ready: BTreeMap<LogIndex, VecDeque<ReadyRead>>,
     /// All of the above.
     count: usize,
+    /// How old what is applied here may be.
+    pub(super) freshness: Freshness,
+    /// How long what the turn answers took.
+    pub(super) times: ReadTimes,
     /// Watches among them, how many of each name.
     watches: BTreeMap<Place, usize>,
+}
+
+impl Read {
+    /// How it is answered, if a read that sets no bound would be answered by `path`.
+    const fn path(&self, path: ReadPath) -> ReadPath {
+        match self.question {
+            Question::Aged { revision: Revision(0), .. } => ReadPath::Bounded,
+            Question::Aged { .. } => ReadPath::AtLeast,
+            Question::Store(_)
+            | Question::Lease(_)
+            | Question::Save
+            | Question::Users(_)
+            | Question::Watch(..) => path,
+        }
+    }
 }
 
 impl Reads {
     /// How many reads wait for anything.
     pub(super) const fn count(&self) -> usize {
         self.count
+    }
+
+    /// Whether nobody is being asked.
+    pub(super) fn is_none_confirming(&self) -> bool {
+        self.confirming.is_empty()
     }
 
     /// A watch waits no more.
@@ -74,7 +127,7 @@ impl Reads {
     }
 
     /// The confirmed read of the lowest index.
-    fn take_ready(&mut self) -> Option<Read> {
+    fn take_ready(&mut self) -> Option<ReadyRead> {
         let mut entry = self.ready.first_entry()?;
         let read = entry.get_mut().pop_front();
         if entry.get().is_empty() {
@@ -143,13 +196,14 @@ impl Replica {
 
     /// Asks raft for one confirmation for all reads of the turn.
     pub(super) fn begin_reads(&mut self, now: BootMicros, outputs: &mut Vec<Output>) {
-        if self.reads.turn.is_empty() {
+        let is_probe_due = self.is_probe_due();
+        if self.reads.turn.is_empty() && !is_probe_due {
             return;
         }
         let reads = std::mem::take(&mut self.reads.turn);
         match self.node.read(now) {
             Ok(request) => {
-                let none = self.reads.confirming.insert(request, reads);
+                let none = self.reads.confirming.insert(request, (now, reads));
                 assert!(none.is_none(), "a read request's number is never used twice");
             }
             Err(ReadRefused::NotLeader(NotLeader { leader })) => {
@@ -167,18 +221,33 @@ impl Replica {
         index: LogIndex,
         outputs: &mut Vec<Output>,
     ) {
-        if let Some(reads) = self.reads.confirming.remove(&request) {
+        if let Some((asked_at, reads)) = self.reads.confirming.remove(&request) {
+            // Planted 151: as if the state were as young as the answer.
+            let as_of = if planted!(151) { now } else { asked_at };
+            self.reads.freshness.confirmed(as_of, index, self.applied);
             if index > self.applied {
                 sometimes!(ReadWaitedForApply);
             }
-            self.reads.ready.entry(index).or_default().extend(reads);
+            let path = self.path_of_confirmed(asked_at == now);
+            let ready =
+                reads.into_iter().map(|read| ReadyRead { path: read.path(path), came: asked_at, read });
+            self.reads.ready.entry(index).or_default().extend(ready);
             self.serve_ready_reads(now, outputs);
+        }
+    }
+
+    /// How reads of this member were confirmed: in the turn in which they came, or later.
+    fn path_of_confirmed(&self, is_at_once: bool) -> ReadPath {
+        match self.node.role() {
+            RoleName::Leader if is_at_once && self.node.leases_micros() > 0 => ReadPath::Lease,
+            RoleName::Leader => ReadPath::Quorum,
+            RoleName::Follower | RoleName::Candidate | RoleName::PreCandidate => ReadPath::Follower,
         }
     }
 
     /// Nobody can confirm: nothing was done.
     pub(super) fn read_failed(&mut self, request: u64, outputs: &mut Vec<Output>) {
-        if let Some(reads) = self.reads.confirming.remove(&request) {
+        if let Some((_, reads)) = self.reads.confirming.remove(&request) {
             sometimes!(ReadRoundFailed);
             self.refuse_reads(reads, Refusal::NoQuorum, outputs);
         }
@@ -191,18 +260,22 @@ impl Replica {
                 sometimes!(TurnHadNoTimeForAll);
                 break;
             }
-            let Some(read) = self.reads.take_ready() else {
+            let Some(ReadyRead { read, path, came }) = self.reads.take_ready() else {
                 break;
             };
             match read.question {
                 Question::Store(query) => {
-                    let response = match self.may_read(read.who, &query) {
-                        Ok(()) => Response::Applied(self.store.query(&query)),
-                        Err(refusal) => Response::Refused(refusal.into()),
-                    };
-                    self.turn_answer_bytes += response_bytes_expected(&response);
-                    self.answer(read.asker, response, outputs);
+                    self.reads.times.answered(path, came, now);
+                    let response = self.applied_or_refused(read.who, &query, Response::Applied);
+                    self.answer_at_length(read.asker, response, outputs);
                 }
+                Question::Aged { query, revision, age_micros } if revision <= self.store.revision() => {
+                    self.reads.times.answered(path, came, now);
+                    let aged = |applied| Response::Aged { age_micros, applied };
+                    let response = self.applied_or_refused(read.who, &query, aged);
+                    self.answer_at_length(read.asker, response, outputs);
+                }
+                Question::Aged { .. } => self.refuse_as_too_old(read.asker, outputs),
                 Question::Lease(question) => self.answer_question(now, read.asker, question, outputs),
                 Question::Save => match self.auth.may_administer(read.who) {
                     Ok(()) => self.save(now, read.asker, outputs),
@@ -220,14 +293,32 @@ impl Replica {
         }
     }
 
+    fn applied_or_refused(
+        &self,
+        who: Who,
+        query: &Query,
+        answer: impl FnOnce(Applied) -> Response,
+    ) -> Response {
+        match self.may_read(who, query) {
+            Ok(()) => answer(self.store.query(query)),
+            Err(refusal) => Response::Refused(refusal.into()),
+        }
+    }
+
+    fn answer_at_length(&mut self, asker: Asker, response: Response, outputs: &mut Vec<Output>) {
+        self.turn_answer_bytes += response_bytes_expected(&response);
+        self.answer(asker, response, outputs);
+    }
+
     /// Whether confirmed reads were left for the next turn.
     pub(super) fn has_reads_to_serve(&self) -> bool {
         self.reads.ready.first_key_value().is_some_and(|(index, _)| *index <= self.applied)
     }
 
     /// Takes in a read of whatever this member has applied.
-    pub(super) fn gather_local_read(
+    pub(super) fn gather_here(
         &mut self,
+        now: BootMicros,
         (ticket, who): Asked,
         question: Question,
         outputs: &mut Vec<Output>,
@@ -238,7 +329,8 @@ impl Replica {
         }
         self.reads.count += 1;
         let read = Read { asker: Asker::Client(ticket), who, question };
-        self.reads.ready.entry(self.applied).or_default().push_back(read);
+        let ready = ReadyRead { path: read.path(ReadPath::Serializable), came: now, read };
+        self.reads.ready.entry(self.applied).or_default().push_back(ready);
     }
 
     /// The watches of a connection that is no more are not created: nobody is there to be told of them.
@@ -254,14 +346,14 @@ impl Replica {
         }
         let is_for_it = |read: &Read| matches!(&read.question, Question::Watch(place, _) if is_meant(place));
         let Reads { turn, confirming, ready, .. } = &mut self.reads;
-        let lists = confirming.values_mut().chain(core::iter::once(turn));
+        let lists = confirming.values_mut().map(|(_, reads)| reads).chain(core::iter::once(turn));
         let mut forgotten: Vec<Read> =
             lists.flat_map(|reads| reads.extract_if(.., |read| is_for_it(read))).collect();
         for reads in ready.values_mut() {
-            let (gone, kept) = reads.drain(..).partition(&is_for_it);
+            let (gone, kept) = reads.drain(..).partition(|ready| is_for_it(&ready.read));
             *reads = kept;
-            let gone: VecDeque<Read> = gone;
-            forgotten.extend(gone);
+            let gone: VecDeque<ReadyRead> = gone;
+            forgotten.extend(gone.into_iter().map(|ready| ready.read));
         }
         ready.retain(|_, reads| !reads.is_empty());
         self.refuse_reads(forgotten, Refusal::NoQuorum, outputs);
@@ -270,8 +362,9 @@ impl Replica {
     /// Nobody is answered here any more.
     pub(super) fn refuse_all_reads(&mut self, refusal: Refusal, outputs: &mut Vec<Output>) {
         let Reads { turn, confirming, ready, .. } = std::mem::take(&mut self.reads);
-        let all = confirming.into_values().flatten().chain(ready.into_values().flatten()).chain(turn);
-        for read in all {
+        let confirming = confirming.into_values().flat_map(|(_, reads)| reads);
+        let ready = ready.into_values().flatten().map(|ready| ready.read);
+        for read in confirming.chain(ready).chain(turn) {
             self.answer(read.asker, Response::Refused(refusal), outputs);
         }
     }

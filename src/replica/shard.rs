@@ -14,6 +14,7 @@ use super::forward::Forwarded;
 use super::group::{Replica, Setup};
 use super::lease_terms::LeaseTerms;
 use super::leases::{ForwardedQuestion, LeaseQuestion};
+use super::read_times::ReadTime;
 use super::restore::{CannotStart, FoundSnapshot};
 use super::{Input, Observation, Output, SnapshotPolicy};
 use crate::auth::Who;
@@ -207,6 +208,9 @@ impl Shard {
 
     /// One pass: inputs in, outputs out. `now` was read after every input had happened.
     pub fn turn(&mut self, now: BootMicros, inputs: &mut Vec<Input>, outputs: &mut Vec<Output>) {
+        for replica in self.replicas.values_mut() {
+            replica.reads.times.begin();
+        }
         for input in inputs.drain(..) {
             match input {
                 Input::SegmentReady { segment } => self.wal.segment_ready(segment),
@@ -275,6 +279,11 @@ impl Shard {
     /// What invariants and `status` may look at, for each group that runs here.
     pub fn observe(&self) -> impl Iterator<Item = Observation> + '_ {
         self.replicas.values().map(Replica::observe)
+    }
+
+    /// How the reads were answered that the last turn answered.
+    pub fn read_times(&self) -> impl Iterator<Item = ReadTime> + '_ {
+        self.replicas.values().flat_map(|replica| replica.reads.times.all()).copied()
     }
 
     /// The encoded record of a log entry, if this member holds it.

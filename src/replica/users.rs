@@ -35,12 +35,13 @@ impl Replica {
         outputs: &mut Vec<Output>,
     ) {
         let (stamp, command) = match request {
-            UsersRequest::Ask { query, mode: ReadMode::Linearizable } => {
-                self.gather_for((ticket, who), Question::Users(query), outputs);
+            UsersRequest::Ask { query, mode: ReadMode::Serializable } => {
+                self.gather_here(now, (ticket, who), Question::Users(query), outputs);
                 return;
             }
-            UsersRequest::Ask { query, mode: ReadMode::Serializable } => {
-                self.gather_local_read((ticket, who), Question::Users(query), outputs);
+            // Nobody asks of users with a bound; to ask the leader keeps every bound.
+            UsersRequest::Ask { query, mode: _ } => {
+                self.gather_for((ticket, who), Question::Users(query), outputs);
                 return;
             }
             UsersRequest::Change { stamp, command } => (stamp, command),

@@ -138,6 +138,7 @@ impl ShardThread {
             Response::SessionOpened { .. }
             | Response::SessionClosed
             | Response::Applied(_)
+            | Response::Aged { .. }
             | Response::Watch(_)
             | Response::Snapshot(_)
             | Response::Users { .. }

@@ -246,6 +246,9 @@ impl ShardThread {
             }
             self.hand_to_gateway();
             self.send_and_expire();
+            for time in self.shard.read_times() {
+                self.stages.reads_answered(time);
+            }
             self.stages.turned(self.now, took_micros, self.reached());
             if self.is_done() {
                 self.end_gateway();

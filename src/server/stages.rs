@@ -10,12 +10,13 @@
 //! ```
 //!
 //! Instants are those of turns, so a stage costs no clock reading of its own (`apply` costs one a turn). Queue,
-//! network and quorum are a leader's. Times are of the last one to two minutes; counters are since the start. Left
+//! network and quorum are a leader's. Reads have no stages: they are timed as a whole, by how they were answered. Times are of the last one to two minutes; counters are since the start. Left
 //! out: what single requests met with.
 
 use crate::api::{Counter, Stage};
 use crate::ids::{BootMicros, LogIndex};
 use crate::limits::STAGE_WRITES_MAX;
+use crate::replica::{ReadPath, ReadTime};
 use hdrhistogram::Histogram;
 use std::collections::VecDeque;
 
@@ -93,6 +94,8 @@ pub(super) struct Stages {
     quorum: Recent,
     apply: Recent,
     reply: Recent,
+    /// How long reads took, and how many there were, by how they were answered.
+    reads: [(ReadPath, Recent, u64); ReadPath::ALL.len()],
     turns_over_at: BootMicros,
     /// Writes that came in turns since the last log write began.
     arrived: Vec<(BootMicros, u64)>,
@@ -125,6 +128,7 @@ impl Stages {
             quorum: Recent::new(),
             apply: Recent::new(),
             reply: Recent::new(),
+            reads: ReadPath::ALL.map(|path| (path, Recent::new(), 0)),
             turns_over_at: now.after(WINDOW_MICROS),
             arrived: Vec::new(),
             unacknowledged: VecDeque::new(),
@@ -165,6 +169,14 @@ impl Stages {
         self.reply.record(now.since(queued), 1);
     }
 
+    /// Reads were answered.
+    pub(super) fn reads_answered(&mut self, time: ReadTime) {
+        for (_, recent, total) in self.reads.iter_mut().filter(|(path, ..)| *path == time.path) {
+            recent.record(time.micros, time.count);
+            *total += time.count;
+        }
+    }
+
     /// A turn has ended: what it took to compute, and how far things have come.
     pub(super) fn turned(&mut self, now: BootMicros, took_micros: u64, reached: Reached) {
         self.counts.turns += 1;
@@ -185,6 +197,9 @@ impl Stages {
         if now >= self.turns_over_at {
             self.turns_over_at = now.after(WINDOW_MICROS);
             for recent in self.all_mut() {
+                recent.turn_over();
+            }
+            for (_, recent, _) in &mut self.reads {
                 recent.turn_over();
             }
         }
@@ -210,14 +225,16 @@ impl Stages {
 
     /// As `status` tells them.
     pub(super) fn stages(&self) -> Vec<Stage> {
-        vec![
+        let writes = [
             self.queue.stage("queue"),
             self.log.stage("log"),
             self.network.stage("network"),
             self.quorum.stage("quorum"),
             self.apply.stage("apply"),
             self.reply.stage("reply"),
-        ]
+        ];
+        let reads = self.reads.iter().map(|(path, recent, _)| recent.stage(&format!("read_{}", path.name())));
+        writes.into_iter().chain(reads).collect()
     }
 
     /// As `status` tells them.
@@ -244,7 +261,12 @@ impl Stages {
             ("sends", sends),
             ("watch_events", watch_events),
         ];
-        named.into_iter().map(|(name, value)| Counter { name: name.to_owned(), value }).collect()
+        let named = named.into_iter().map(|(name, value)| Counter { name: name.to_owned(), value });
+        let read = |(path, _, total): &(ReadPath, Recent, u64)| Counter {
+            name: format!("reads_{}", path.name()),
+            value: *total,
+        };
+        named.chain(self.reads.iter().map(read)).collect()
     }
 }
 
@@ -301,6 +323,19 @@ mod tests {
         stages.turned(BootMicros(2), 5, Reached { is_leader: false, ..reached(4, 0, 0) });
         stages.turned(BootMicros(3), 5, reached(4, 4, 4));
         assert_eq!(stage(&stages, "quorum").0, 0);
+    }
+
+    #[test]
+    fn reads_are_timed_and_counted_by_how_they_were_answered() {
+        let mut stages = Stages::new(BootMicros(0));
+        let time = |path, micros, count| ReadTime { path, micros, count };
+        stages.reads_answered(time(ReadPath::Lease, 0, 5));
+        stages.reads_answered(time(ReadPath::Follower, 700, 2));
+        assert_eq!(stage(&stages, "read_lease"), (5, 0));
+        assert_eq!(stage(&stages, "read_follower").0, 2);
+        let counters = stages.counters();
+        let counter = |name: &str| counters.iter().find(|counter| counter.name == name).map(|it| it.value);
+        assert_eq!((counter("reads_lease"), counter("reads_quorum")), (Some(5), Some(0)));
     }
 
     #[test]

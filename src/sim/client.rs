@@ -20,7 +20,7 @@ use super::events::{Event, Queue};
 use super::fault_plan::FaultPlan;
 use super::random::{Random, fingerprint};
 use super::workload::{Habits, Workload, holds_a_value};
-use crate::api::{Certainty, EncodedCommand, ReadMode, Refusal, Request, Response, Stamp};
+use crate::api::{Certainty, EncodedCommand, Otherwise, ReadMode, Refusal, Request, Response, Stamp};
 use crate::check::{Answer, Call, Operation, WriteId};
 use crate::client::retry::{GivenUp, Nature, Retry, Setback, Step};
 use crate::ids::{KeyspaceId, MemberId, Revision, SessionId};
@@ -142,6 +142,8 @@ pub(super) struct Attempt {
     pub(super) member: usize,
     /// The newest revision that any member had applied when this arrived: a linearizable read must see it.
     pub(super) floor: Revision,
+    /// When this arrived.
+    pub(super) arrived: TrueMicros,
     /// The boot of the member to which it is connected; `None` while the connection is being made.
     connection: Option<u32>,
     request: Request,
@@ -212,6 +214,11 @@ impl Pending {
 }
 
 impl Attempt {
+    /// How it wants to read, if it does.
+    pub(super) const fn read_mode(&self) -> Option<ReadMode> {
+        if let Request::Read { mode, .. } = &self.request { Some(*mode) } else { None }
+    }
+
     /// The session that it asks to be closed.
     pub(super) fn closes(&self) -> Option<SessionId> {
         if let Request::CloseSession { session, .. } = &self.request { Some(*session) } else { None }
@@ -298,6 +305,7 @@ impl Clients {
             // The operation may be over: what has left arrives all the same.
             (Some(boot), Some(connection)) if boot == connection => {
                 sent.floor = floor;
+                sent.arrived = now;
                 return Some(sent.request.clone());
             }
             (Some(boot), None) if is_current => {
@@ -377,7 +385,9 @@ impl Clients {
             (Stage::Asking, Response::SessionClosed) if closes.is_some() => {
                 self.serve(now, place, None, queue);
             }
-            (Stage::Asking, Response::Applied(applied)) => self.serve(now, place, Some(applied), queue),
+            (Stage::Asking, Response::Applied(applied) | Response::Aged { applied, .. }) => {
+                self.serve(now, place, Some(applied), queue);
+            }
             (Stage::Asking, Response::Refused(refusal)) => self.refuse(now, place, refusal, queue),
             (Stage::Learning(refusal), Response::Status(_)) => {
                 self.loops[client].learn_members(self.members_count);
@@ -509,13 +519,27 @@ impl Clients {
 
     fn read(&mut self) -> (Call, Request, Nature) {
         let query = self.workload.next_read();
-        let is_linearizable = self.random.below(10) > 0;
-        let request = Request::Read {
-            keyspace: KEYSPACE,
-            query: query.clone(),
-            mode: if is_linearizable { ReadMode::Linearizable } else { ReadMode::Serializable },
-        };
+        let mode = self.read_mode();
+        let is_linearizable = mode == ReadMode::Linearizable;
+        let request = Request::Read { keyspace: KEYSPACE, query: query.clone(), mode };
         (Call::Read { query, is_linearizable }, request, Nature::Read)
+    }
+
+    /// Most reads are linearizable; the others have a bound, or none.
+    fn read_mode(&mut self) -> ReadMode {
+        let kind = self.random.below(20);
+        if kind > 3 {
+            return ReadMode::Linearizable;
+        }
+        let otherwise = if self.random.below(2) == 0 { Otherwise::Refuse } else { Otherwise::AskLeader };
+        match kind {
+            0 => ReadMode::Serializable,
+            1 => ReadMode::AtLeast { revision: self.workload.newest(), otherwise },
+            _ => {
+                let max_age_ms = u32::try_from(self.random.magnitude(1, 5_000)).unwrap_or(u32::MAX);
+                ReadMode::Bounded { max_age_ms, otherwise }
+            }
+        }
     }
 
     /// Does what the retry says, from the pause on.
@@ -562,7 +586,8 @@ impl Clients {
         let (operation, connection) = (pending.operation, connections[member]);
         queue.plan(now.after(delay), Event::Request { attempt });
         queue.plan(pending.until.max(now), Event::Impatience { attempt });
-        self.attempts.push(Attempt { place, operation, member, floor: Revision(0), connection, request });
+        let (floor, arrived) = (Revision(0), now);
+        self.attempts.push(Attempt { place, operation, member, floor, arrived, connection, request });
     }
 
     /// A member refuses. If it names a leader that the client does not know, it is first asked who that is.

@@ -73,6 +73,11 @@ impl BootClock {
         now.max(self.frozen.1)
     }
 
+    /// Whether it ever stood still, or does.
+    pub(super) const fn has_stood_still(&self) -> bool {
+        self.lost_micros > 0 || self.frozen.0.0 < self.frozen.1.0
+    }
+
     /// Goes on, if it stands still.
     pub(super) fn thaw(&mut self, now: TrueMicros) {
         self.frozen.1 = self.frozen.1.min(now).max(self.frozen.0);

@@ -35,6 +35,7 @@
 //! eight, where it is exceeded and only what is served is checked.
 #![forbid(unsafe_code)]
 
+mod answered;
 mod campaign;
 mod carried;
 mod client;

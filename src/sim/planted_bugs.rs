@@ -76,6 +76,8 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(147, "the length of leases lost with a snapshot"),
     bug(149, "a lease checked against ticks instead of time"),
     bug(150, "the clock read before the inputs are drained"),
+    bug(151, "an age counted from the answer, not from the asking"),
+    bug(152, "a confirmed index taken for applied when the age is told"),
     bug(371, "a watch with a history to be told is told what is new before it"),
     bug(372, "a watch without room is not told what it missed"),
     bug(373, "a watch without room is told its last revision again"),

@@ -9,6 +9,7 @@
 //! A run has a phase of faults and a phase of liveness (`liveness`); then the clients' history is checked.
 //! Always: the seed decides everything; nothing here reads a clock, a file or a global source of randomness.
 
+use super::answered::Floors;
 use super::client::{Clients, Contradiction};
 use super::clock::TrueMicros;
 use super::disk::DiskWrite;
@@ -18,7 +19,7 @@ use super::fault_plan::FaultPlan;
 use super::holders::Holders;
 use super::invariants::{
     Broken, Seen, Truth, a_leader_with_a_dead_disk_steps_down, a_leader_without_a_majority_steps_down,
-    a_read_sees_the_commit_floor, an_ack_names_what_the_leader_holds, holds,
+    an_ack_names_what_the_leader_holds, holds,
 };
 use super::member::{Making, Member};
 use super::network::{Network, Shape, mangled};
@@ -29,9 +30,9 @@ use super::storage_faults::Harm;
 use super::tally::Tally;
 use super::trace::Trace;
 use super::watchers::Watchers;
-use crate::api::{Refusal, Response};
+use crate::api::Response;
 use crate::auth::Who;
-use crate::check::{Call, Violation, picture};
+use crate::check::{Violation, picture};
 use crate::client::retry::Setback;
 use crate::ids::{MemberId, Term, Ticket};
 use crate::peer::{self, Body};
@@ -161,7 +162,8 @@ pub(super) struct Run {
     pub(super) heights: [Heights; 2],
     /// The newest term whose leader was beset as it began, or spared.
     pub(super) leaders_considered: Term,
-    served: Served,
+    pub(super) served: Served,
+    pub(super) floors: Floors,
     outputs: Vec<Output>,
     pub(super) violation: Option<Box<Violation>>,
 }
@@ -208,6 +210,7 @@ impl Run {
             heights: <[Heights; 2]>::default(),
             leaders_considered: Term(0),
             served: Served::default(),
+            floors: Floors::default(),
             outputs: Vec::new(),
             violation: None,
         }
@@ -484,6 +487,7 @@ impl Run {
             record: &|index| this.record(index),
         };
         self.truth.check_turn(seen, &images)?;
+        self.floors.note(self.now, self.truth.newest_revision());
         let election_micros = self.plan.election_micros;
         if let Some((since, log_end)) = this.owed_since {
             let waited_micros = self.now.0.saturating_sub(since.0);
@@ -798,89 +802,6 @@ impl Run {
         let is_lost = self.random.below(2) == 0;
         let late_micros = self.random.magnitude(1_000, CLIENT_LATE_MICROS_MAX);
         Some(if is_lost { Mishap::Lost } else { Mishap::Late(self.now.after(late_micros)) })
-    }
-
-    fn reply(
-        &mut self,
-        member: usize,
-        ticket: Ticket,
-        response: Response,
-        trace: &mut Trace,
-    ) -> Result<(), Broken> {
-        if self.is_watch_reply(member, ticket, &response, trace) {
-            return Ok(());
-        }
-        let facts = [8, ticket.0, member as u64, 0];
-        trace.record(self.now, facts, format_args!("m{} answers {ticket}: {response:?}", member + 1));
-        self.check_reply(member, ticket, &response)?;
-        let at = match self.mishap(!self.network.is_heard_by_clients(member), ticket.0) {
-            None => self.now.after(self.random.waiting_time(300)),
-            Some(Mishap::Late(at)) => at,
-            Some(Mishap::Lost) => return Ok(()),
-        };
-        let response = Box::new(response);
-        self.queue.plan(at, Event::Response { attempt: ticket.0, response });
-        Ok(())
-    }
-
-    fn check_reply(&mut self, member: usize, ticket: Ticket, response: &Response) -> Result<(), Broken> {
-        if Holders::is_theirs(ticket.0) {
-            return self.check_holder_reply(ticket.0, response);
-        }
-        let id = self.members[member].id;
-        let attempt = self.clients.attempt(ticket.0).filter(|attempt| attempt.member == member);
-        holds(attempt.is_some(), "replies_answer_requests", || format!("{id} answers {ticket} unasked"))?;
-        if let Response::Applied(applied) = response {
-            self.served.take_in(self.clients.history());
-            self.served.holds_only_what_was_written(id, applied)?;
-        }
-        if self.plan.exceeds {
-            return Ok(());
-        }
-        if let Response::SessionOpened { session } = response {
-            holds(self.truth.witness.has_opened(*session), "a_session_is_told_after_its_commit", || {
-                format!("{id} told of session {session}, whose opening is not committed")
-            })?;
-        }
-        let Some(attempt) = attempt else {
-            return Ok(());
-        };
-        if let Some(session) = attempt.closes().filter(|_| *response == Response::SessionClosed) {
-            holds(
-                self.truth.witness.has_closed(session),
-                "a_session_is_told_closed_after_its_commit",
-                || format!("{id} told that session {session} is closed, which is not committed"),
-            )?;
-        }
-        let Some(operation) = attempt.operation.and_then(|at| self.clients.operation(at)) else {
-            return Ok(());
-        };
-        let Response::Applied(applied) = response else {
-            if let Call::Write { write, .. } = &operation.call
-                && self.truth.witness.has_closed(write.session)
-                && *response == Response::Refused(Refusal::SessionUnknown)
-            {
-                sometimes!(WriteAfterClosing);
-            }
-            return match (&operation.call, response) {
-                (Call::Write { write, .. }, Response::Refused(refusal)) => {
-                    self.truth.witness.a_bare_write_told_not_done_is_not_done(*write, *refusal)
-                }
-                _ => Ok(()),
-            };
-        };
-        match &operation.call {
-            Call::Write { write, .. } => {
-                let is_committed = self.truth.witness.has_committed(*write);
-                holds(is_committed, "a_write_is_answered_after_its_commit", || {
-                    format!("{id} answered write {write}, which is not committed")
-                })
-            }
-            Call::Read { is_linearizable: true, .. } => {
-                a_read_sees_the_commit_floor(id, attempt.floor, applied.revision)
-            }
-            Call::Read { is_linearizable: false, .. } => Ok(()),
-        }
     }
 
     fn response_arrives(

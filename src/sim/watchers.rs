@@ -311,6 +311,7 @@ impl Watchers {
             | Response::SessionOpened { .. }
             | Response::SessionClosed
             | Response::Applied(_)
+            | Response::Aged { .. }
             | Response::Snapshot(_)
             | Response::Users { .. }
             | Response::Status(_) => Frame::Refused,

@@ -124,6 +124,11 @@ impl Workload {
         }
     }
 
+    /// The newest revision that an answer told.
+    pub(super) const fn newest(&self) -> Revision {
+        self.newest
+    }
+
     /// Remembers what an answer says about keys, so that compare-and-swaps can succeed.
     pub(super) fn learn(&mut self, call: &Call, applied: &Applied) {
         self.newest = self.newest.max(applied.revision);

@@ -20,6 +20,10 @@ pub(crate) enum Act {
     Get,
     /// Reads one key as the member that is asked has it.
     GetSerializable,
+    /// Reads one key, at most so many milliseconds old, or as the leader has it.
+    GetMaxAge(u32),
+    /// Reads one key at a revision or later, or as the leader has it.
+    GetMinRevision,
     /// A transaction of one compare, which holds, and one put (else one get).
     TxnCas,
 }

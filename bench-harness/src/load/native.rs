@@ -10,7 +10,7 @@ use mainstay::api::native::{
     ClientHello, Features, Frame, Receiver, ServerHello, VERSION, decode_frame, decode_response_frame,
     encode_request_frame, kind,
 };
-use mainstay::api::{EncodedCommand, ReadMode, Refusal, Request, Response, Stamp};
+use mainstay::api::{EncodedCommand, Otherwise, ReadMode, Refusal, Request, Response, Stamp};
 use mainstay::ids::{KeyspaceId, Revision, SessionId};
 use mainstay::kv::{
     Command, Compare, CompareOperator, CompareTarget, KeyRange, Operation as Step, Outcome, Put, Query,
@@ -58,6 +58,7 @@ impl NativeConversation {
     fn request(&self, operation: &Operation) -> Request {
         let keyspace = KeyspaceId::FIRST;
         let key = Bytes::copy_from_slice(&key(operation.key));
+        let read = |key, mode| Request::Read { keyspace, query: Query::Range(whole(key)), mode };
         let put = |key| Put::new(key, self.material.value(operation).clone());
         match operation.act {
             Act::Put => self.write(operation, &Command::Put(put(key))),
@@ -69,11 +70,13 @@ impl NativeConversation {
                 let failure = vec![Step::Range(whole(key))];
                 self.write(operation, &Command::Txn(Txn { compares: vec![compare], success, failure }))
             }
-            Act::Get => {
-                Request::Read { keyspace, query: Query::Range(whole(key)), mode: ReadMode::Linearizable }
+            Act::Get => read(key, ReadMode::Linearizable),
+            Act::GetSerializable => read(key, ReadMode::Serializable),
+            Act::GetMaxAge(max_age_ms) => {
+                read(key, ReadMode::Bounded { max_age_ms, otherwise: Otherwise::AskLeader })
             }
-            Act::GetSerializable => {
-                Request::Read { keyspace, query: Query::Range(whole(key)), mode: ReadMode::Serializable }
+            Act::GetMinRevision => {
+                read(key, ReadMode::AtLeast { revision: Revision(1), otherwise: Otherwise::AskLeader })
             }
         }
     }
@@ -124,7 +127,7 @@ impl NativeConversation {
         }
         self.in_flight = self.in_flight.saturating_sub(1);
         let result = match answer_of(frame)? {
-            Response::Applied(applied) => match applied.outcome {
+            Response::Applied(applied) | Response::Aged { applied, .. } => match applied.outcome {
                 Outcome::Refused(refusal) => Err(Cow::from(format!("store: {refusal:?}"))),
                 Outcome::Put(_)
                 | Outcome::DeleteRange(_)

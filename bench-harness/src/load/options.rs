@@ -20,6 +20,10 @@ pub(crate) enum Kind {
     Get,
     /// Reads one as the member that is asked has it
     GetSerializable,
+    /// Reads one as the member that is asked has it, if that is at most --max-age-ms old, or as the leader has it
+    GetMaxAge,
+    /// Reads one as the member that is asked has it, if that is at revision 1 or later, or as the leader has it
+    GetMinRevision,
     /// A transaction: one compare, which holds, and one put
     TxnCas,
     /// Nine linearizable reads to one write
@@ -34,12 +38,19 @@ impl Kind {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
+    /// Whether etcd has it, too.
+    pub(crate) const fn is_of_etcd(self) -> bool {
+        !matches!(self, Self::GetMaxAge | Self::GetMinRevision)
+    }
+
     /// What is drawn from, evenly.
-    pub(crate) fn acts(self) -> Vec<Act> {
+    pub(crate) fn acts(self, max_age_ms: u32) -> Vec<Act> {
         match self {
             Self::Put | Self::Watch => vec![Act::Put],
             Self::Get => vec![Act::Get],
             Self::GetSerializable => vec![Act::GetSerializable],
+            Self::GetMaxAge => vec![Act::GetMaxAge(max_age_ms)],
+            Self::GetMinRevision => vec![Act::GetMinRevision],
             Self::TxnCas => vec![Act::TxnCas],
             Self::Mixed => [[Act::Get; 9].as_slice(), &[Act::Put]].concat(),
         }
@@ -102,6 +113,9 @@ pub(crate) struct LoadArgs {
     /// (gRPC connections are always spread, as etcd's clients do)
     #[arg(long)]
     pub(crate) spread: bool,
+    /// How old an answer may be, in milliseconds, with --op get-max-age
+    #[arg(long, default_value_t = 100, value_name = "MS")]
+    pub(crate) max_age_ms: u32,
     /// Watches, with --op watch
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) watchers: u32,

@@ -14,7 +14,7 @@ use super::now;
 use super::recorder::Recorder;
 use super::steadfast::Steadfast;
 use bytes::Bytes;
-use mainstay::api::{Certainty, ReadMode};
+use mainstay::api::{Certainty, Otherwise, ReadMode};
 use mainstay::check::{Answer, Call, WriteId};
 use mainstay::cli::workload::client;
 use mainstay::client::{Client, Failure};
@@ -41,6 +41,9 @@ const IMPATIENCE: Duration = Duration::from_millis(150);
 ///
 /// Chosen: what is short against any silence that is measured, and keeps an hour's history in memory.
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// How old what a read with a bound is told may be.
+const MAX_AGE_MS: u32 = 100;
 
 /// Keys that all clients share.
 const SHARED_KEYS: u64 = 4;
@@ -162,7 +165,12 @@ impl Chatter {
                 }
                 15..18 => self.read(KeyRange::Key(shared), ReadMode::Linearizable),
                 18 => self.read(self.all_shared(), ReadMode::Linearizable),
-                _ => self.read(self.all_shared(), ReadMode::Serializable),
+                // Both may be old; one says how old.
+                _ if self.below(2) == 0 => self.read(self.all_shared(), ReadMode::Serializable),
+                _ => self.read(
+                    self.all_shared(),
+                    ReadMode::Bounded { max_age_ms: MAX_AGE_MS, otherwise: Otherwise::Refuse },
+                ),
             }
             // Nobody unparks this thread: it only lets some time pass.
             std::thread::park_timeout(PAUSE);

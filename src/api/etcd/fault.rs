@@ -171,7 +171,8 @@ impl From<Refusal> for Fault {
             | Refusal::WrongCluster
             | Refusal::NoCommonVersion
             | Refusal::NoSuchWatch
-            | Refusal::NoSuchSnapshot => Self::Unexpected,
+            | Refusal::NoSuchSnapshot
+            | Refusal::TooOld => Self::Unexpected,
         };
         debug_assert!(
             refusal.certainty() == Certainty::NotDone

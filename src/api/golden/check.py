@@ -143,6 +143,11 @@ class Reader:
         return self.union({3: ("txn", self.transaction), 4: ("range", self.range), 13: ("leases", lambda: {}),
                            17: ("range", lambda: {**self.range(), **self.range_with_options()})})
 
+    def read_mode(self):
+        return self.union({1: ("linearizable", lambda: {}), 2: ("serializable", lambda: {}),
+                           4: ("at most so old", lambda: self.struct(max_age_ms=self.u32, asks_leader=self.bool)),
+                           5: ("at least", lambda: self.struct(revision=self.u64, asks_leader=self.bool))})
+
     # Section 7.
 
     def pair(self):
@@ -186,7 +191,7 @@ class Reader:
             0x02: lambda: self.struct(keyspace=self.u32),
             0x03: lambda: self.struct(keyspace=self.u32, session=self.u64),
             0x04: lambda: self.struct(keyspace=self.u32, stamp=lambda: self.optional(stamp), command=self.command),
-            0x05: lambda: self.struct(keyspace=self.u32, mode=self.u8, query=self.query),
+            0x05: lambda: self.struct(keyspace=self.u32, mode=self.read_mode, query=self.query),
             0x06: lambda: {},
             0x20: lambda: self.struct(keyspace=self.u32, lease=self.u64),
             0x21: lambda: self.struct(keyspace=self.u32, lease=self.u64, wants_keys=self.bool),
@@ -211,6 +216,7 @@ class Reader:
             0x82: lambda: self.struct(session=self.u64),
             0x83: lambda: {},
             0x84: lambda: self.struct(revision=self.u64, outcome=self.outcome),
+            0x85: lambda: self.struct(age_micros=self.u64, revision=self.u64, outcome=self.outcome),
             0x86: lambda: self.struct(
                 member=self.u64, role=self.u8, term=self.u64, leader=self.u64, last_index=self.u64,
                 commit_index=self.u64, applied_index=self.u64, revision=self.u64, waiting_for=self.text,

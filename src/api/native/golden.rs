@@ -5,8 +5,8 @@ use super::{
     encode_request_frame, encode_response_frame, kind,
 };
 use crate::api::{
-    Counter, EncodedCommand, MemberView, ReadMode, Refusal, Request, Response, Role, SnapshotAnswer,
-    SnapshotRequest, Stage, Stamp, Status, WatchAnswer, WatchRequest,
+    Counter, EncodedCommand, MemberView, Otherwise, ReadMode, Refusal, Request, Response, Role,
+    SnapshotAnswer, SnapshotRequest, Stage, Stamp, Status, WatchAnswer, WatchRequest,
 };
 use crate::ids::{ClusterId, KeyspaceId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term, WatchId};
 use crate::kv::{
@@ -214,6 +214,8 @@ fn writes_and_reads() -> Vec<Golden> {
         success: Vec::new(),
         failure: vec![Operation::Range(range(KeyRange::Key("a".into())))],
     };
+    let bounded = ReadMode::Bounded { max_age_ms: 1_500, otherwise: Otherwise::AskLeader };
+    let at_least = ReadMode::AtLeast { revision: Revision(8), otherwise: Otherwise::Refuse };
     let stamp = Stamp { session: SessionId(42), sequence: 9, low_water: 6 };
     let log_body = EncodedCommand::encode(&put).unwrap().bytes().clone();
     vec![
@@ -238,6 +240,16 @@ fn writes_and_reads() -> Vec<Golden> {
             "read-range",
             "Request 8 reads a up to c at revision 7, at most 10 pairs, linearizable.",
             read(8, ReadMode::Linearizable, Query::Range(range(span_a_to_c()))),
+        ),
+        golden(
+            "read-max-age",
+            "Request 25 reads a up to c, at most one and a half seconds old, or asks the leader.",
+            read(25, bounded, Query::Range(Range::new(span_a_to_c()))),
+        ),
+        golden(
+            "read-min-revision",
+            "Request 26 reads a up to c at revision 8 or later, or is refused.",
+            read(26, at_least, Query::Range(Range::new(span_a_to_c()))),
         ),
         golden(
             "read-txn",
@@ -308,6 +320,10 @@ fn answers_of_the_store() -> Vec<Golden> {
     ];
     let txn = TxnResult { succeeded: true, results };
     let nested = TxnResult { succeeded: true, results: vec![OperationResult::Txn(txn.clone())] };
+    let aged = |id, age_micros| {
+        let applied = Applied { revision: Revision(8), outcome: Outcome::Range(range.clone()) };
+        encode_response_frame(id, &Response::Aged { age_micros, applied })
+    };
     vec![
         golden(
             "applied-put",
@@ -317,7 +333,9 @@ fn answers_of_the_store() -> Vec<Golden> {
         golden("applied-put-previous", "A put, with the pair before.", applied(5, Outcome::Put(previous))),
         golden("applied-delete-range", "One key deleted.", applied(6, Outcome::DeleteRange(delete))),
         golden("applied-txn", "Three results.", applied(7, Outcome::Txn(txn))),
-        golden("applied-range", "One pair of three.", applied(8, Outcome::Range(range))),
+        golden("applied-range", "One pair of three.", applied(8, Outcome::Range(range.clone()))),
+        golden("aged-range", "The same, 900 microseconds old at the most.", aged(25, Some(900))),
+        golden("aged-range-unknown", "The same; how old it may be is not known.", aged(26, None)),
         golden("applied-refused", "Compacted.", applied(9, Outcome::Refused(StoreRefusal::Compacted))),
         golden(
             "applied-txn-nested",

@@ -26,6 +26,8 @@ impl Features {
     pub const ALARMS_BY_HAND: Self = Self(64);
     /// Snapshots, to be saved.
     pub const SNAPSHOTS: Self = Self(32);
+    /// Reads that say how old their answer may be.
+    pub const BOUNDED_READS: Self = Self(128);
     /// All that this build understands.
     pub const KNOWN: Self = Self(
         Self::STORE.0
@@ -33,7 +35,8 @@ impl Features {
             | Self::LEASES.0
             | Self::SPACE_ALARM.0
             | Self::SNAPSHOTS.0
-            | Self::ALARMS_BY_HAND.0,
+            | Self::ALARMS_BY_HAND.0
+            | Self::BOUNDED_READS.0,
     );
 
     /// Whether all of `other` are in the set.

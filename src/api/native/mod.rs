@@ -70,6 +70,8 @@ pub mod kind {
     pub const SESSION_CLOSED: u8 = 0x83;
     /// What the store said.
     pub const APPLIED: u8 = 0x84;
+    /// What the store said, and how old that may be.
+    pub const AGED: u8 = 0x85;
     /// How the member sees itself.
     pub const STATUS_ANSWER: u8 = 0x86;
     /// The watch is created.

@@ -82,6 +82,7 @@ const fn code(refusal: Refusal) -> u16 {
         Refusal::NoCommonVersion => 15,
         Refusal::NoSuchWatch => 16,
         Refusal::NoSuchSnapshot => 17,
+        Refusal::TooOld => 18,
         Refusal::Users(refusal) => users_code(refusal),
     }
 }
@@ -148,6 +149,7 @@ const fn refusal_of(code: u16, leader: Option<MemberId>) -> Option<Refusal> {
         15 => Refusal::NoCommonVersion,
         16 => Refusal::NoSuchWatch,
         17 => Refusal::NoSuchSnapshot,
+        18 => Refusal::TooOld,
         _ => match users_refusal_of(code) {
             Some(refusal) => Refusal::Users(refusal),
             None => return None,

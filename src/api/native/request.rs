@@ -4,10 +4,10 @@ use super::command::{put_query, query};
 use super::cursor::{Cursor, Fault, Malformed};
 use super::frame::{Frame, begin_frame, finish_frame};
 use super::{kind, watch};
-use crate::api::{EncodedCommand, ReadMode, Request, SnapshotRequest, Stamp};
-use crate::ids::{KeyspaceId, LeaseId, LogIndex, SessionId, Term};
+use crate::api::{EncodedCommand, Otherwise, ReadMode, Request, SnapshotRequest, Stamp};
+use crate::ids::{KeyspaceId, LeaseId, LogIndex, Revision, SessionId, Term};
 use crate::limits::{SNAPSHOT_PIECE_BYTES, WRITE_HEAD_BYTES_MAX};
-use bytes::{BufMut, Bytes};
+use bytes::{BufMut, Bytes, BytesMut};
 
 /// The whole frame of a request. `id` is not 0 and not one that is still unanswered.
 pub fn encode_request_frame(id: u64, request: &Request) -> Bytes {
@@ -39,10 +39,7 @@ pub fn encode_request_frame(id: u64, request: &Request) -> Bytes {
         Request::Read { keyspace, query, mode } => {
             let mut out = begin_frame(128);
             out.put_u32_le(keyspace.0);
-            out.put_u8(match mode {
-                ReadMode::Linearizable => 1,
-                ReadMode::Serializable => 2,
-            });
+            put_read_mode(&mut out, *mode);
             put_query(&mut out, query);
             finish_frame(out, kind::READ, id)
         }
@@ -149,12 +146,39 @@ fn read_snapshot(cursor: &mut Cursor<'_>) -> Result<Request, Malformed> {
     Ok(Request::Snapshot { keyspace, request: SnapshotRequest::Read { index, term, offset, bytes_count } })
 }
 
-fn read(cursor: &mut Cursor<'_>) -> Result<Request, Malformed> {
-    let keyspace = keyspace(cursor)?;
-    let mode = match cursor.u8("read mode")? {
+fn put_read_mode(out: &mut BytesMut, mode: ReadMode) {
+    let asks = |otherwise: Otherwise| u8::from(otherwise == Otherwise::AskLeader);
+    match mode {
+        ReadMode::Linearizable => out.put_u8(1),
+        ReadMode::Serializable => out.put_u8(2),
+        ReadMode::Bounded { max_age_ms, otherwise } => {
+            out.put_u8(4);
+            out.put_u32_le(max_age_ms);
+            out.put_u8(asks(otherwise));
+        }
+        ReadMode::AtLeast { revision, otherwise } => {
+            out.put_u8(5);
+            out.put_u64_le(revision.0);
+            out.put_u8(asks(otherwise));
+        }
+    }
+}
+
+fn read_mode(cursor: &mut Cursor<'_>) -> Result<ReadMode, Malformed> {
+    let otherwise = |cursor: &mut Cursor<'_>| {
+        cursor.bool("asks_leader").map(|asks| if asks { Otherwise::AskLeader } else { Otherwise::Refuse })
+    };
+    Ok(match cursor.u8("read mode")? {
         1 => ReadMode::Linearizable,
         2 => ReadMode::Serializable,
+        4 => ReadMode::Bounded { max_age_ms: cursor.u32("max_age_ms")?, otherwise: otherwise(cursor)? },
+        5 => ReadMode::AtLeast { revision: Revision(cursor.u64("revision")?), otherwise: otherwise(cursor)? },
         found => return Err(cursor.unknown("read mode", 1, found)),
-    };
+    })
+}
+
+fn read(cursor: &mut Cursor<'_>) -> Result<Request, Malformed> {
+    let keyspace = keyspace(cursor)?;
+    let mode = read_mode(cursor)?;
     Ok(Request::Read { keyspace, query: query(cursor)?, mode })
 }

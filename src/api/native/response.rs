@@ -29,6 +29,8 @@ const MEMBER_VIEW_BYTES_MIN: usize = 8 + 4 * 4 + 1;
 const STAGE_BYTES_MIN: usize = 4 + 4 * 8;
 /// Bytes of a counter of a status with an empty name.
 const COUNTER_BYTES_MIN: usize = 4 + 8;
+/// What stands for an age that is not known.
+const AGE_UNKNOWN: u64 = u64::MAX;
 /// Bytes of the shortest operation result: a put without a previous pair.
 const OPERATION_RESULT_BYTES_MIN: usize = 1 + 1;
 /// Bytes of an operation result without its pairs, at most: a range's.
@@ -87,6 +89,10 @@ fn response(kind: u8, cursor: &mut Cursor<'_>) -> Result<Response, Malformed> {
             revision: Revision(cursor.u64("revision")?),
             outcome: outcome(cursor)?,
         }),
+        kind::AGED => Response::Aged {
+            age_micros: Some(cursor.u64("age_micros")?).filter(|age| *age != AGE_UNKNOWN),
+            applied: Applied { revision: Revision(cursor.u64("revision")?), outcome: outcome(cursor)? },
+        },
         kind::STATUS_ANSWER => Response::Status(Box::new(status(cursor)?)),
         kind::USERS_CHANGED => {
             Response::Users { revision: Revision(cursor.u64("revision")?), answer: UsersAnswer::Changed }
@@ -269,7 +275,7 @@ fn put_text(out: &mut BytesMut, text: &str, bytes_max: usize) {
 /// and one that is far too long is never written.
 pub fn response_bytes_expected(response: &Response) -> usize {
     let pairs_bytes = match response {
-        Response::Applied(applied) => match &applied.outcome {
+        Response::Applied(applied) | Response::Aged { applied, .. } => match &applied.outcome {
             Outcome::Put(result) => pairs_bytes(result.previous.as_slice()),
             Outcome::DeleteRange(result) => pairs_bytes(&result.previous),
             Outcome::Range(result) => pairs_bytes(&result.pairs),
@@ -325,6 +331,12 @@ fn put_response(out: &mut BytesMut, response: &Response) -> u8 {
             out.put_u64_le(applied.revision.0);
             put_outcome(out, &applied.outcome);
             kind::APPLIED
+        }
+        Response::Aged { age_micros, applied } => {
+            out.put_u64_le(age_micros.unwrap_or(AGE_UNKNOWN));
+            out.put_u64_le(applied.revision.0);
+            put_outcome(out, &applied.outcome);
+            kind::AGED
         }
         Response::Status(status) => {
             put_status(out, status);

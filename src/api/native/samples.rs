@@ -1,8 +1,8 @@
 //! Random but repeatable values of everything a client can say or hear, for the tests of this room.
 
 use crate::api::{
-    Counter, EncodedCommand, MemberView, ReadMode, Refusal, Request, Response, Role, SnapshotAnswer,
-    SnapshotRequest, Stage, Stamp, Status, WatchAnswer, WatchRequest,
+    Counter, EncodedCommand, MemberView, Otherwise, ReadMode, Refusal, Request, Response, Role,
+    SnapshotAnswer, SnapshotRequest, Stage, Stamp, Status, WatchAnswer, WatchRequest,
 };
 use crate::auth::AuthRefusal;
 use crate::ids::{ClusterId, KeyspaceId, LeaseId, LogIndex, MemberId, Revision, SessionId, Term, WatchId};
@@ -54,7 +54,7 @@ impl Random {
 }
 
 /// Every refusal there is.
-pub(super) const REFUSALS: [Refusal; 34] = [
+pub(super) const REFUSALS: [Refusal; 35] = [
     Refusal::NotLeader { leader: None },
     Refusal::NotLeader { leader: Some(MemberId(3)) },
     Refusal::NoQuorum,
@@ -73,6 +73,7 @@ pub(super) const REFUSALS: [Refusal; 34] = [
     Refusal::NoCommonVersion,
     Refusal::NoSuchWatch,
     Refusal::NoSuchSnapshot,
+    Refusal::TooOld,
     Refusal::Users(AuthRefusal::RootUserMissing),
     Refusal::Users(AuthRefusal::RootRoleMissing),
     Refusal::Users(AuthRefusal::UserNameEmpty),
@@ -128,11 +129,7 @@ pub(super) fn request(random: &mut Random) -> Request {
             }),
             command: EncodedCommand::encode(&command(random)).unwrap(),
         },
-        5 | 6 => Request::Read {
-            keyspace,
-            query: query(random),
-            mode: random.one_of(&[ReadMode::Linearizable, ReadMode::Serializable]),
-        },
+        5 | 6 => Request::Read { keyspace, query: query(random), mode: read_mode(random) },
         _ => Request::Status,
     }
 }
@@ -245,6 +242,16 @@ fn lease_life(random: &mut Random) -> LeaseLife {
     LeaseLife { lease: LeaseId(random.number()), grant: random.number() }
 }
 
+fn read_mode(random: &mut Random) -> ReadMode {
+    let otherwise = random.one_of(&[Otherwise::Refuse, Otherwise::AskLeader]);
+    random.one_of(&[
+        ReadMode::Linearizable,
+        ReadMode::Serializable,
+        ReadMode::Bounded { max_age_ms: 1_500, otherwise },
+        ReadMode::AtLeast { revision: Revision(8), otherwise },
+    ])
+}
+
 fn query(random: &mut Random) -> Query {
     match random.below(5) {
         0 => Query::Leases,
@@ -344,7 +351,11 @@ fn compare(random: &mut Random) -> Compare {
 }
 
 pub(super) fn response(random: &mut Random) -> Response {
-    match random.below(11) {
+    match random.below(12) {
+        11 => Response::Aged {
+            age_micros: random.flag().then(|| random.number() / 2),
+            applied: Applied { revision: Revision(random.number()), outcome: outcome(random) },
+        },
         10 => Response::Snapshot(snapshot_answer(random)),
         0 => Response::SessionOpened { session: SessionId(random.number()) },
         1 => Response::SessionClosed,

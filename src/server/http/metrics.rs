@@ -3,8 +3,8 @@
 mod process;
 
 use super::respond;
-use crate::api::Status;
 use crate::api::etcd::{ETCD_VERSION, counter};
+use crate::api::{Stage, Status};
 use crate::server::gateway::Gate;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -69,7 +69,7 @@ fn text(status: &Status) -> String {
     for (kind, name, help, value) in process::told() {
         let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
     }
-    stages(status, &mut text);
+    times(status, &mut text);
     let _ = write!(
         text,
         "# HELP etcd_server_version The version whose contract is kept.\n# TYPE etcd_server_version gauge\n\
@@ -81,24 +81,29 @@ fn text(status: &Status) -> String {
     text
 }
 
-/// Where the time of writes went in the last one to two minutes.
-fn stages(status: &Status, text: &mut String) {
-    let name = "mainstay_stage_seconds";
-    let _ = write!(
-        text,
-        "# HELP {name} How long the stages of a write took in the last one to two minutes.\n# TYPE {name} summary\n"
-    );
-    for stage in &status.stages {
+/// Names of times of reads begin so; how they were answered follows.
+const READS: &str = "read_";
+
+/// Where the time of writes went, and how long reads took, in the last one to two minutes.
+fn times(status: &Status, text: &mut String) {
+    let (reads, writes): (Vec<&Stage>, Vec<&Stage>) =
+        status.stages.iter().partition(|stage| stage.name.starts_with(READS));
+    let help = "How long the stages of a write took in the last one to two minutes.";
+    summary(("mainstay_stage_seconds", help), "stage", &writes, text);
+    let help = "How long reads took here in the last one to two minutes, by how they were answered.";
+    summary(("mainstay_read_seconds", help), "mode", &reads, text);
+}
+
+fn summary((name, help): (&str, &str), label: &str, stages: &[&Stage], text: &mut String) {
+    let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} summary\n");
+    for stage in stages {
+        let what = stage.name.strip_prefix(READS).unwrap_or(&stage.name);
         for (quantile, micros) in
             [("0.5", stage.p50_micros), ("0.99", stage.p99_micros), ("1", stage.max_micros)]
         {
             let (whole, part) = (micros / 1_000_000, micros % 1_000_000);
-            let _ = writeln!(
-                text,
-                "{name}{{stage=\"{}\",quantile=\"{quantile}\"}} {whole}.{part:06}",
-                stage.name
-            );
+            let _ = writeln!(text, "{name}{{{label}=\"{what}\",quantile=\"{quantile}\"}} {whole}.{part:06}");
         }
-        let _ = writeln!(text, "{name}_count{{stage=\"{}\"}} {}", stage.name, stage.count);
+        let _ = writeln!(text, "{name}_count{{{label}=\"{what}\"}} {}", stage.count);
     }
 }
