@@ -182,11 +182,12 @@ impl Replica {
     }
 
     /// The record of the no-op that begins a term (Raft §8), and says how long its leader answers reads alone.
-    pub(super) fn encode_noop(&self, position: Position) -> Bytes {
-        self.encode(position, &self.noop(Who::Nobody))
+    pub(super) fn encode_noop(&mut self, position: Position) -> Bytes {
+        let noop = self.noop(Who::Nobody);
+        self.encode(position, &noop)
     }
 
-    fn encode(&self, position: Position, proposal: &Proposal) -> Bytes {
+    fn encode(&mut self, position: Position, proposal: &Proposal) -> Bytes {
         let stamp = proposal.stamp.unwrap_or(Stamp { session: SessionId(0), sequence: 0, low_water: 0 });
         let (principal, auth_revision) = proposal.who.to_entry();
         let header = EntryHeader {
@@ -201,9 +202,7 @@ impl Replica {
             principal: principal.0,
             auth_revision: auth_revision.0,
         };
-        let mut record = Vec::with_capacity(wal_format::entry_bytes_count(proposal.body.len()));
-        wal_format::encode_entry(&header, &proposal.body, &mut record);
-        Bytes::from(record)
+        self.entries.encode(&header, &proposal.body)
     }
 
     /// This member leads no more: whoever waits for an entry of `term` learns that its outcome is unknown.

@@ -16,7 +16,7 @@ use crate::io::Tag;
 use crate::limits::RECONNECT_MICROS;
 use crate::peer::{Greeting, PEER_VERSIONS, frame_length};
 use crate::replica::{Input, Shard};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -233,7 +233,10 @@ impl ShardThread {
         let Some(connection) = self.connections.get_mut(tag) else { return Ok(false) };
         match frame_length(&connection.inbound) {
             Ok(Some(length)) if connection.inbound.len() >= length => {
-                let frame = connection.inbound.split_to(length).freeze();
+                // What is in it may stay for as long as the log does, and so takes no more memory than it has bytes: what was
+                // received into has doubled until the frame fit, and is used again.
+                let frame = Bytes::copy_from_slice(&connection.inbound[..length]);
+                connection.inbound.advance(length);
                 self.inputs.push(Input::Peer { from, frame });
                 Ok(true)
             }
