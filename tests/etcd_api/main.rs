@@ -16,6 +16,7 @@ mod leaders;
 mod locks;
 mod servers;
 mod services;
+mod snapshots;
 mod streams;
 mod user_scripts;
 mod users;

@@ -20,6 +20,11 @@ impl Etcd {
     /// Starts the etcd that `MAINSTAY_ETCD` names, or that `scripts/get-etcd.sh` put into the target directory, or that
     /// is on the PATH. None, and a word about it, if there is none.
     pub(crate) fn start(test: &str) -> Option<Self> {
+        Self::start_on(test, |_, _| {})
+    }
+
+    /// The same; `prepare` may fill the directory that its data will be in before it starts, for the cluster of this text.
+    pub(crate) fn start_on(test: &str, prepare: impl FnOnce(&Path, &str)) -> Option<Self> {
         let Some(program) = program() else {
             println!("{test}: SKIPPED, there is no etcd: run scripts/get-etcd.sh, or set MAINSTAY_ETCD");
             return None;
@@ -29,12 +34,14 @@ impl Etcd {
         let (client, peer) = (address(port), address(port + 1));
         let directory = std::env::temp_dir().join(format!("mainstay-etcd-{}-{port}", std::process::id()));
         let url = |address: SocketAddr| format!("http://{address}");
+        let cluster = format!("default={}", url(peer));
+        prepare(&directory, &cluster);
         let process = Command::new(program)
             .arg("--data-dir")
             .arg(&directory)
             .args(["--listen-client-urls", &url(client), "--advertise-client-urls", &url(client)])
             .args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)])
-            .args(["--initial-cluster", &format!("default={}", url(peer)), "--log-level", "error"])
+            .args(["--initial-cluster", &cluster, "--log-level", "error"])
             // Its passwords cost as little as can be.
             .args(["--bcrypt-cost", "4"])
             .stdin(Stdio::null())

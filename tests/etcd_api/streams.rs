@@ -1,4 +1,4 @@
-//! What is read part after part: `RangeStream` and `Snapshot`; and what a server says of itself.
+//! What is read part after part, `RangeStream`; and what a server says of itself.
 
 use crate::client::{Client, PATIENCE, block_on};
 use crate::servers::mainstay;
@@ -57,33 +57,6 @@ fn a_range_that_is_streamed_says_what_the_same_range_says() {
         assert_eq!(future.message(), "etcdserver: mvcc: required revision is a future revision");
         let empty = merged(&client, pb::RangeRequest::default()).await.expect_err("there is no key");
         assert_eq!(empty.message(), "etcdserver: key is not provided");
-    });
-}
-
-#[test]
-fn a_snapshot_is_a_dump_with_its_sum_at_the_end() {
-    let cluster = mainstay(3);
-    block_on(async {
-        let client = Client::connect(cluster.members[1].client).await;
-        for number in 0..10 {
-            client.put(&format!("a{number}"), &"x".repeat(30_000)).await.expect("a put is served");
-        }
-        let mut pieces: tonic::Streaming<pb::SnapshotResponse> = client
-            .stream("/etcdserverpb.Maintenance/Snapshot", tokio_stream::once(pb::SnapshotRequest {}))
-            .await
-            .expect("a stream opens");
-        let mut blobs = Vec::new();
-        while let Some(piece) = pieces.message().await.expect("it goes on") {
-            blobs.push(piece.blob);
-        }
-        let sum = blobs.pop().expect("a sum");
-        assert_eq!(sum.len(), 32);
-        let dump = blobs.concat();
-        assert_eq!(dump.len() % 512, 0, "by that a client knows that there is a sum");
-        let lines: Vec<&str> = std::str::from_utf8(&dump).expect("text").trim_end().lines().collect();
-        assert!(lines[0].starts_with(r#"{"mainstay_dump":1,"#) && lines[0].contains(r#""revision":"11""#));
-        assert!(lines[1].starts_with(r#"{"key":"YTA=","create_revision":"2""#), "{:.60}", lines[1]);
-        assert_eq!((lines.len(), lines[11]), (12, r#"{"pairs":"10"}"#));
     });
 }
 

@@ -9,12 +9,15 @@
 //! answer differs from etcd's on purpose is listed in `DIFFERENCES.md`.
 
 mod answers;
+mod bolt;
+mod database;
 mod fault;
 mod requests;
 mod users;
 mod watches;
 
 pub use answers::*;
+pub use database::{DatabaseBody, DatabaseLayout};
 pub use fault::{Code, Fault};
 pub use requests::*;
 pub use users::*;

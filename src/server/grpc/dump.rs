@@ -1,27 +1,25 @@
-//! What `Snapshot` carries: a dump of all pairs at one revision, in lines of JSON. A file of etcd's database it is not.
+//! What `Snapshot` carries: a file of etcd's database with all pairs of one revision, and its SHA-256 behind it.
 //!
-//! ```text
-//!   {"mainstay_dump":1,"cluster_id":"…","revision":"…"}
-//!   {"key":"…","create_revision":"…","mod_revision":"…","version":"…","value":"…","lease":"…"}     as in /v3/kv/range
-//!   …
-//!   {"pairs":"…"}
-//!   empty lines, up to a multiple of 512 bytes
-//!   32 bytes: the SHA-256 of everything before
-//! ```
+//! The pairs are read twice, part after part: what comes first in the file has to name what comes later, so the first walk
+//! finds out what goes where and the second one sends it.
 //!
-//! Always: pieces have 32 KiB but for the last two, and the very last is the sum, as etcd's clients expect; a dump without
-//! its sum is not whole. Left out: history, the time of leases, and how to read one in again.
+//! Always: both walks read the revision that the first one saw, so they see the same; if that is compacted meanwhile the
+//! stream ends with an error. Pieces have 32 KiB but for the last two, and the very last is the sum, as etcd's clients
+//! expect; a file without its sum is not whole. Memory holds one part, one piece and the leases. Left out: the bytes
+//! themselves (`api/etcd/database.rs`).
 
 use super::leader::Answers;
 use super::parts::{Part, Parts};
-use crate::api::ReadMode;
+use super::refused;
 use crate::api::etcd::proto::etcdserverpb as pb;
-use crate::api::etcd::{ETCD_VERSION, key_value, number};
-use crate::kv::{KeyRange, Range};
+use crate::api::etcd::{DatabaseBody, DatabaseLayout, ETCD_VERSION, Fault, Wish};
+use crate::api::{ReadMode, Request};
+use crate::ids::{KeyspaceId, LeaseId, Revision};
+use crate::kv::{Applied, KeyRange, LeaseOutcome, Outcome, Query, Range};
 use crate::server::gateway::{Gate, spawn};
 use bytes::{Bytes, BytesMut};
-use serde::Serialize;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::mpsc::Sender;
 use tonic::Status;
@@ -29,82 +27,106 @@ use tonic::Status;
 /// Bytes of a piece (etcd's figure).
 const PIECE_BYTES: usize = 32 * 1_024;
 
-/// What comes before the sum has a multiple of so many bytes: by that etcd's clients know that there is a sum.
-const BLOCK_BYTES: usize = 512;
+/// Seconds of a lease that has ended since, and that pairs of the revision still go with.
+const ENDED_LEASE_SECONDS: i64 = 1;
 
-/// The dump as a stream of pieces.
+/// The file as a stream of pieces.
 pub(super) fn stream(gate: &Arc<Gate>) -> Answers<pb::SnapshotResponse> {
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
-    let parts = Parts::new(gate, Range::new(KeyRange::From(Bytes::new())), ReadMode::Linearizable);
+    let gate = Arc::clone(gate);
     spawn(async move {
-        let mut dump = Dump { sender, gathered: BytesMut::new(), sum: Sha256::new(), length: 0 };
-        if let Err(status) = dump.run(parts).await {
+        if let Err(status) = dump(&gate, &sender).await {
             // The client may be gone.
-            let _ = dump.sender.send(Err(status)).await;
+            let _ = sender.send(Err(status)).await;
         }
     });
     Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver))
 }
 
-#[derive(Serialize)]
-struct Head {
-    mainstay_dump: u32,
-    cluster_id: String,
-    revision: String,
+async fn dump(gate: &Arc<Gate>, sender: &Sender<Result<pb::SnapshotResponse, Status>>) -> Result<(), Status> {
+    let Measured { revision, layout, leases } = measured(gate).await?;
+    let mut file = File { sender, gathered: BytesMut::new(), sum: Sha256::new(), remaining: layout.bytes() };
+    file.add(&layout.front()).await?;
+    let range = Range { revision, ..Range::new(KeyRange::From(Bytes::new())) };
+    let mut parts = Parts::new(gate, range, ReadMode::Serializable);
+    let (mut body, mut out) = (DatabaseBody::new(revision), Vec::new());
+    while let Some(Part { pairs, .. }) = parts.next().await? {
+        for pair in pairs {
+            body.pair(pair, &mut out);
+            file.add(&out).await?;
+            out.clear();
+        }
+    }
+    if body.finish(leases, &mut out) != layout {
+        return Err(Status::data_loss("mainstay: what one revision holds has changed between two walks"));
+    }
+    file.add(&out).await?;
+    file.finish().await
 }
 
-#[derive(Serialize)]
-struct Tail {
-    pairs: String,
+/// What the first walk finds out.
+struct Measured {
+    revision: Revision,
+    layout: DatabaseLayout,
+    leases: Vec<(LeaseId, i64)>,
 }
 
-struct Dump {
-    sender: Sender<Result<pb::SnapshotResponse, Status>>,
+async fn measured(gate: &Arc<Gate>) -> Result<Measured, Status> {
+    let mut parts = Parts::new(gate, Range::new(KeyRange::From(Bytes::new())), ReadMode::Linearizable);
+    let mut measuring: Option<(Revision, DatabaseBody)> = None;
+    let (mut carried, mut out) = (BTreeSet::new(), Vec::new());
+    while let Some(Part { of, pairs, .. }) = parts.next().await? {
+        let (_, body) = measuring.get_or_insert_with(|| (of, DatabaseBody::new(of)));
+        carried.extend(pairs.iter().map(|pair| pair.lease).filter(|lease| *lease != LeaseId(0)));
+        for pair in pairs {
+            body.pair(pair, &mut out);
+            out.clear();
+        }
+    }
+    let (revision, body) = measuring.ok_or_else(|| refused(Fault::Unexpected))?;
+    let leases = leases(gate, carried).await?;
+    let layout = body.finish(leases.iter().copied(), &mut out);
+    Ok(Measured { revision, layout, leases })
+}
+
+/// All leases there are and all that pairs carry, in order, each with how many seconds a renewal makes it last.
+async fn leases(gate: &Gate, carried: BTreeSet<LeaseId>) -> Result<Vec<(LeaseId, i64)>, Status> {
+    let listed = gate.wish(Wish::Read(Query::Leases, ReadMode::Linearizable)).await.map_err(refused)?;
+    let (_, Applied { outcome: Outcome::Lease(LeaseOutcome::Listed(listed)), .. }) = listed else {
+        return Err(refused(Fault::Unexpected));
+    };
+    let all: BTreeSet<LeaseId> = carried.iter().copied().chain(listed).collect();
+    let mut leases = Vec::with_capacity(all.len());
+    for lease in all {
+        let asked = Request::TimeToLive { keyspace: KeyspaceId::FIRST, lease, wants_keys: false };
+        let (_, applied) = gate.applied(asked).await.map_err(refused)?;
+        let Outcome::Lease(LeaseOutcome::TimeToLive(known)) = applied.outcome else {
+            return Err(refused(Fault::Unexpected));
+        };
+        match known {
+            Some(known) => {
+                leases.push((lease, i64::try_from(known.ttl_ms.div_ceil(1_000)).unwrap_or(i64::MAX)));
+            }
+            None if carried.contains(&lease) => leases.push((lease, ENDED_LEASE_SECONDS)),
+            None => {}
+        }
+    }
+    Ok(leases)
+}
+
+/// A file on its way.
+struct File<'sender> {
+    sender: &'sender Sender<Result<pb::SnapshotResponse, Status>>,
     gathered: BytesMut,
     sum: Sha256,
-    /// Bytes of all lines so far.
-    length: usize,
+    /// Bytes that are not sent yet, the sum aside.
+    remaining: u64,
 }
 
-impl Dump {
-    async fn run(&mut self, mut parts: Parts) -> Result<(), Status> {
-        let mut count = 0_u64;
-        let mut is_first = true;
-        while let Some(Part { standing, of, pairs, .. }) = parts.next().await? {
-            if std::mem::take(&mut is_first) {
-                let (cluster_id, revision) = (standing.cluster.0.to_string(), number(of).to_string());
-                self.line(&Head { mainstay_dump: 1, cluster_id, revision })?;
-            }
-            count += pairs.len() as u64;
-            for pair in pairs {
-                self.line(&key_value(pair))?;
-                self.send_full_pieces().await?;
-            }
-        }
-        self.line(&Tail { pairs: count.to_string() })?;
-        let missing = self.length.next_multiple_of(BLOCK_BYTES) - self.length;
-        self.add(&vec![b'\n'; missing]);
-        self.send_full_pieces().await?;
-        let rest = self.gathered.split().freeze();
-        self.send(rest).await?;
-        let sum = Bytes::copy_from_slice(&self.sum.finalize_reset());
-        self.send(sum).await
-    }
-
-    fn line(&mut self, line: &impl Serialize) -> Result<(), Status> {
-        let mut line = serde_json::to_vec(line).map_err(|error| Status::internal(error.to_string()))?;
-        line.push(b'\n');
-        self.add(&line);
-        Ok(())
-    }
-
-    fn add(&mut self, bytes: &[u8]) {
+impl File<'_> {
+    async fn add(&mut self, bytes: &[u8]) -> Result<(), Status> {
         self.sum.update(bytes);
-        self.length += bytes.len();
         self.gathered.extend_from_slice(bytes);
-    }
-
-    async fn send_full_pieces(&mut self) -> Result<(), Status> {
         while self.gathered.len() >= PIECE_BYTES {
             let piece = self.gathered.split_to(PIECE_BYTES).freeze();
             self.send(piece).await?;
@@ -112,10 +134,25 @@ impl Dump {
         Ok(())
     }
 
-    async fn send(&mut self, blob: Bytes) -> Result<(), Status> {
-        // How much remains is not known before it is read.
-        let version = ETCD_VERSION.to_owned();
-        let piece = pb::SnapshotResponse { header: None, remaining_bytes: 0, blob, version };
-        self.sender.send(Ok(piece)).await.map_err(|_| Status::cancelled("the client is gone"))
+    async fn finish(mut self) -> Result<(), Status> {
+        let rest = self.gathered.split().freeze();
+        if !rest.is_empty() {
+            self.send(rest).await?;
+        }
+        let sum = Bytes::copy_from_slice(&self.sum.finalize_reset());
+        let piece =
+            pb::SnapshotResponse { blob: sum, version: ETCD_VERSION.to_owned(), ..Default::default() };
+        self.sender.send(Ok(piece)).await.map_err(|_| gone())
     }
+
+    async fn send(&mut self, blob: Bytes) -> Result<(), Status> {
+        self.remaining -= blob.len() as u64;
+        let (remaining_bytes, version) = (self.remaining, ETCD_VERSION.to_owned());
+        let piece = pb::SnapshotResponse { header: None, remaining_bytes, blob, version };
+        self.sender.send(Ok(piece)).await.map_err(|_| gone())
+    }
+}
+
+fn gone() -> Status {
+    Status::cancelled("the client is gone")
 }
