@@ -79,6 +79,9 @@ pub enum Refusal {
         "what this member has applied may be older than you allow; try again, ask another, or let it ask the leader"
     )]
     TooOld,
+    /// Some member is not known to run a build that understands such an entry.
+    #[error("not every member is known to understand this; try again when all of them are up, and upgraded")]
+    NotUpgraded,
     /// Users and roles do not allow it, or a change of them was not made.
     #[error("{0}")]
     Users(#[from] AuthRefusal),
@@ -101,6 +104,7 @@ impl Refusal {
             | Self::NoSuchWatch
             | Self::NoSuchSnapshot
             | Self::TooOld
+            | Self::NotUpgraded
             | Self::Users(_) => Certainty::NotDone,
             Self::SessionUnknown
             | Self::SequenceForgotten

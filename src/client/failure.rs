@@ -87,6 +87,7 @@ const fn refusal_code(refusal: Refusal) -> &'static str {
         Refusal::NoSuchWatch => "no-such-watch",
         Refusal::NoSuchSnapshot => "no-such-snapshot",
         Refusal::TooOld => "too-old",
+        Refusal::NotUpgraded => "not-upgraded",
         Refusal::Users(_) => "not-permitted",
     }
 }
@@ -97,6 +98,7 @@ const fn refusal_advice(refusal: Refusal) -> &'static str {
             "`mainstay status` tells which members are up; a majority of them is needed"
         }
         Refusal::NotReady => "`mainstay status` tells what the member waits for; try again then",
+        Refusal::NotUpgraded => "start every member with a build as new as the leader's, then try again",
         Refusal::Overloaded | Refusal::TooManySessions | Refusal::SequenceBeyondWindow => {
             "try again later, more slowly"
         }

@@ -245,6 +245,7 @@ const fn is_passing(refusal: Refusal) -> bool {
         Refusal::NotLeader { .. }
         | Refusal::NoQuorum
         | Refusal::NotReady
+        | Refusal::NotUpgraded
         | Refusal::Overloaded
         | Refusal::TooManySessions
         | Refusal::SequenceBeyondWindow

@@ -21,14 +21,17 @@ const HEAD_BYTES: usize = 12;
 ///
 /// Version 2 knows snapshots. A member of version 1 would take a chunk for damage whenever it needs one, so the two
 /// refuse each other when they greet, in words, rather than then. Version 3 knows who asks: that is said only where there are
-/// users. A member of version 2 refuses a forward that says so, and takes no entry that changes users: so every member is upgraded
-/// before the first user is added, which nothing enforces yet. Version 4 waits for others' leases when it comes to lead,
+/// users. A member of version 2 refuses a forward that says so, and takes no entry that changes users: so no leader proposes the
+/// first of those unless every other voter is known to speak version 3. Version 4 waits for others' leases when it comes to lead,
 /// and knows space alarms that are raised by hand: no leader proposes one unless every other voter is known to speak it.
 pub const PEER_VERSIONS: (u8, u8) = (2, 4);
 
 /// The version from which on a new leader commits nothing while a leader before it may answer reads alone. No leader does
 /// that unless every other voter is known to speak it.
 pub const PEER_VERSION_WAITING: u8 = 4;
+
+/// The version from which on a member takes entries that change users and roles, and what there is once there are users.
+pub const PEER_VERSION_USERS: u8 = 3;
 
 /// What a member says of itself at the start of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -33,4 +33,4 @@ mod handshake;
 mod tests;
 
 pub use frame::{Asker, Body, ForwardStamp, Frame, HEADER_BYTES, PeerDamage, decode, encode, frame_length};
-pub use handshake::{Greeting, PEER_VERSION_WAITING, PEER_VERSIONS};
+pub use handshake::{Greeting, PEER_VERSION_USERS, PEER_VERSION_WAITING, PEER_VERSIONS};

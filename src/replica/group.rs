@@ -35,7 +35,7 @@ use crate::raft::{self, Mark, Message, Node, RoleName};
 use crate::wal::{Configuration, GroupWrite, RecoveredGroup};
 use crate::watch::{Bounds, Hub, Notice, Place};
 use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Who this replica is, and how it is to behave.
 #[derive(Clone, Debug)]
@@ -92,8 +92,8 @@ pub(super) struct Replica {
     pub(super) applied_term: Term,
     /// What the newest applied no-op says of leaders' leases.
     pub(super) lease_terms: LeaseTerms,
-    /// The peers that are known to wait for others' leases when they come to lead.
-    pub(super) waiting_peers: BTreeSet<MemberId>,
+    /// The highest version of the peer protocol that each peer said it speaks.
+    pub(super) peer_versions: BTreeMap<MemberId, u8>,
     /// Raft wants the lease to be renewed.
     pub(super) is_lease_ageing: bool,
     /// Bytes of everything applied in this boot.
@@ -176,7 +176,7 @@ impl Replica {
             applied: LogIndex(0),
             applied_term: Term(0),
             lease_terms: LeaseTerms::NONE,
-            waiting_peers: BTreeSet::new(),
+            peer_versions: BTreeMap::new(),
             is_lease_ageing: false,
             applied_bytes: 0,
             state_hash: 0,

@@ -19,6 +19,7 @@ use super::propose::Proposal;
 use crate::auth::Who;
 use crate::ids::{BootMicros, LogIndex, MemberId};
 use crate::limits::{LEADER_DRIFT_PPM_MAX, LEADER_LEASE_MICROS_MAX};
+use crate::peer::PEER_VERSION_WAITING;
 use crate::raft::{Position, RoleName};
 use crate::{planted, sometimes};
 use bytes::Bytes;
@@ -111,24 +112,24 @@ impl Replica {
         }
     }
 
-    /// A peer has said whether it waits for others' leases when it comes to lead.
-    pub(super) fn note_peer(&mut self, peer: MemberId, is_waiting: bool) {
-        if is_waiting {
-            self.waiting_peers.insert(peer);
-        } else if self.waiting_peers.remove(&peer) {
+    /// A peer has said which version it speaks, and by that whether it waits for others' leases when it comes to lead.
+    pub(super) fn note_peer(&mut self, peer: MemberId, version: u8) {
+        let before = self.peer_versions.insert(peer, version);
+        let has_waited = before.is_some_and(|before| before >= PEER_VERSION_WAITING);
+        if has_waited && version < PEER_VERSION_WAITING {
             self.node.lease_no_more();
         }
     }
 
     /// Whether this member would lease, and whoever could lead next is known to wait for it.
     fn may_lease(&self) -> bool {
-        self.setup.lease.micros > 0 && self.are_all_others_new()
+        self.setup.lease.micros > 0 && self.do_all_others_speak(PEER_VERSION_WAITING)
     }
 
-    /// Whether every other voter is known to wait for leases; so it knows alarms that are raised by hand, too.
-    pub(super) fn are_all_others_new(&self) -> bool {
+    /// Whether every other voter is known to speak this version or a later one.
+    pub(super) fn do_all_others_speak(&self, version: u8) -> bool {
         let mut others = self.setup.directories.keys().filter(|member| **member != self.setup.me);
-        others.all(|member| self.waiting_peers.contains(member))
+        others.all(|member| self.peer_versions.get(member).is_some_and(|spoken| *spoken >= version))
     }
 
     /// It commits nothing while others may answer reads alone.

@@ -15,6 +15,7 @@ use crate::auth::Who;
 use crate::ids::{BootMicros, KeyspaceId, LogIndex, SessionId, Term, Ticket};
 use crate::kv::Command;
 use crate::limits::PROPOSALS_WAITING_BYTES_MAX;
+use crate::peer::{PEER_VERSION_USERS, PEER_VERSION_WAITING};
 use crate::raft::{Position, RoleName};
 use crate::{planted, sometimes};
 use bytes::Bytes;
@@ -155,12 +156,9 @@ impl Replica {
     ) -> Result<(), Refusal> {
         // Apply would refuse it, too; but whoever says nothing of who they are is to fill no log where permissions count.
         self.may_use_sessions(proposal.who)?;
-        // A member of the build before takes no such entry for anything, and its store would differ from ours.
-        if proposal.kind == EntryKind::Command
-            && crate::api::raises_alarm_by_hand(&proposal.body)
-            && !self.are_all_others_new()
-        {
-            return Err(Refusal::NotReady);
+        // Whoever does not lead hands it on: what the leader knows of others counts.
+        if self.node.role() == RoleName::Leader && !self.do_all_understand(proposal) {
+            return Err(Refusal::NotUpgraded);
         }
         let bytes_count = record_bytes_count(proposal.body.len());
         let bytes = usize::try_from(bytes_count).unwrap_or(usize::MAX);
@@ -179,6 +177,24 @@ impl Replica {
         self.proposals.insert(position.index, Waiting { term: position.term, asker, bytes });
         self.proposals_bytes += bytes;
         Ok(())
+    }
+
+    /// Whether every other voter is known to understand such an entry. A member of a build before would take it for nothing, and
+    /// its state would differ from ours, or for damage. Where there were users all of them did once, and nobody goes back.
+    fn do_all_understand(&self, proposal: &Proposal) -> bool {
+        match proposal.kind {
+            EntryKind::Users => self.auth.has_history() || self.do_all_others_speak(PEER_VERSION_USERS),
+            EntryKind::Command if crate::api::raises_alarm_by_hand(&proposal.body) => {
+                self.do_all_others_speak(PEER_VERSION_WAITING)
+            }
+            EntryKind::Command
+            | EntryKind::NoOp
+            | EntryKind::OpenSession
+            | EntryKind::CloseSession
+            | EntryKind::ExpireSession
+            | EntryKind::StateCheck
+            | EntryKind::Configuration => true,
+        }
     }
 
     /// The record of the no-op that begins a term (Raft §8), and says how long its leader answers reads alone.

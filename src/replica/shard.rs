@@ -22,7 +22,7 @@ use crate::ids::{
     BootMicros, ClusterId, DirectoryId, GroupId, KeyspaceId, LogIndex, MemberId, SegmentNumber,
 };
 use crate::limits::{RAFT_VOTERS_MAX, TURN_APPEND_BYTES_MAX};
-use crate::peer::{Body, Frame, PEER_VERSION_WAITING};
+use crate::peer::{Body, Frame};
 use crate::raft::{HardState, Mark, Position};
 use crate::wal::{FoundSegment, GroupOpening, GroupWrite, Note, RecoveredGroup, Wal, WalOptions, WalWrite};
 use crate::watch::{Bounds, Place};
@@ -224,7 +224,7 @@ impl Shard {
                 Input::PeerSpeaks { peer, version } => {
                     self.peer_versions.insert(peer, version);
                     for replica in self.replicas.values_mut() {
-                        replica.note_peer(peer, version >= PEER_VERSION_WAITING);
+                        replica.note_peer(peer, version);
                     }
                 }
                 Input::Client { ticket, who, request } => self.client(now, (ticket, who), request, outputs),
@@ -384,7 +384,7 @@ impl Shard {
         };
         let mut replica = Replica::new(setup, found, snapshots, now);
         for (peer, version) in &self.peer_versions {
-            replica.note_peer(*peer, *version >= PEER_VERSION_WAITING);
+            replica.note_peer(*peer, *version);
         }
         self.replicas.insert(group, replica);
     }

@@ -11,7 +11,6 @@ use crate::kv::{
     StoreRefusal, Txn,
 };
 use crate::limits::{STATE_CHECK_ENTRIES, TURN_ANSWER_BYTES_MAX, TURN_WALK_KEYS_MAX};
-use crate::peer::PEER_VERSIONS;
 use bytes::Bytes;
 use std::sync::OnceLock;
 
@@ -237,13 +236,10 @@ fn a_full_keyspace_refuses_puts_until_there_is_room_again() {
     let refused = cluster.ask(follower, by_hand(true));
     assert_eq!(
         refused,
-        Response::Refused(Refusal::NotReady),
+        Response::Refused(Refusal::NotUpgraded),
         "others may be of the build before, and not know it"
     );
-    let members: Vec<MemberId> = cluster.shards.keys().copied().collect();
-    for member in members {
-        cluster.greet(member, PEER_VERSIONS.1);
-    }
+    cluster.greet_all();
     assert!(matches!(cluster.ask(follower, by_hand(true)), Response::Applied(_)));
     // Called off by somebody it comes back, because there is no room.
     let _ = cluster.ask(follower, write(&Command::SpaceAlarm(SpaceAlarm::by_bytes(false))));

@@ -9,6 +9,7 @@ use crate::auth::Who;
 use crate::ids::{BootMicros, KeyspaceId, MemberId, Revision, SegmentNumber, Ticket};
 use crate::kv::{Command, KeyRange, Outcome, Put, Query, Range};
 use crate::limits::STATE_CHECK_ENTRIES;
+use crate::peer::PEER_VERSIONS;
 use crate::raft::RoleName;
 use crate::snapshot::{FileKind, FileName};
 use crate::watch::{Batch, Bounds, Ending, Place};
@@ -205,6 +206,14 @@ impl Cluster {
     pub(super) fn follower(&self) -> MemberId {
         let leader = self.leader();
         *self.shards.keys().find(|member| **member != leader).expect("there are others")
+    }
+
+    /// Everybody hears that everybody is of this build.
+    pub(super) fn greet_all(&mut self) {
+        let members: Vec<MemberId> = self.shards.keys().copied().collect();
+        for member in members {
+            self.greet(member, PEER_VERSIONS.1);
+        }
     }
 
     /// Everybody hears that `peer` speaks `version`.

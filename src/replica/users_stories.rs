@@ -15,7 +15,7 @@ use crate::kv::{
     Command, Compact, DeleteRange, Grant, KeyRange, LeaseCommand, Operation, Put, Query, Range, Revoke, Txn,
 };
 use crate::limits::AUTH_TOKEN_KEY_BYTES;
-use crate::peer::Body;
+use crate::peer::{Body, PEER_VERSION_USERS};
 use crate::watch::{Ending, Interest, WatchSpec};
 use bytes::Bytes;
 
@@ -57,6 +57,7 @@ fn found_at(cluster: &mut Cluster, name: &str) -> Who {
 /// Three members, and ali, who may read and write from `a` up to `c`. Also how root is known there.
 fn with_ali() -> (Cluster, Who, Who) {
     let mut cluster = Cluster::with_snapshots(3, POLICY);
+    cluster.greet_all();
     cluster.advance(6 * ELECTION_MICROS);
     let secret = || Some(Secret(Bytes::from_static(b"hash")));
     let text = str::to_owned;
@@ -333,6 +334,7 @@ fn a_watch_that_a_snapshot_ends_is_told_nothing_of_what_it_brings() {
 #[test]
 fn a_peer_is_told_who_asks_only_once_there_were_users() {
     let mut cluster = Cluster::of(3);
+    cluster.greet_all();
     cluster.advance(6 * ELECTION_MICROS);
     let askers = |cluster: &mut Cluster| -> Vec<_> {
         let (leader, follower) = (cluster.leader(), cluster.follower());
@@ -354,4 +356,33 @@ fn a_peer_is_told_who_asks_only_once_there_were_users() {
     let leader = cluster.leader();
     change_as(&mut cluster, Who::Nobody, leader, AuthCommand::AddRole { name: "first".to_owned() });
     assert_eq!(askers(&mut cluster), [Who::Cluster.to_entry(); 2]);
+}
+
+/// A member of the version before takes no entry that changes users, so none is made while somebody may be such a member.
+#[test]
+fn the_first_user_waits_until_every_voter_is_known_to_know_users() {
+    let mut cluster = Cluster::of(3);
+    cluster.advance(6 * ELECTION_MICROS);
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    let others: Vec<MemberId> = cluster.shards.keys().copied().filter(|member| *member != leader).collect();
+    let add_role = |cluster: &mut Cluster, member, name: &str| {
+        change_as(cluster, Who::Nobody, member, AuthCommand::AddRole { name: name.to_owned() })
+    };
+    let is_held_back = |cluster: &mut Cluster| {
+        let answers = [leader, follower].map(|member| add_role(cluster, member, "app"));
+        answers.iter().all(|answer| *answer == Response::Refused(Refusal::NotUpgraded))
+    };
+    assert!(is_held_back(&mut cluster), "nobody has greeted");
+    cluster.greet(others[0], PEER_VERSION_USERS);
+    assert!(is_held_back(&mut cluster), "one has not greeted");
+    cluster.greet(others[1], PEER_VERSION_USERS - 1);
+    assert!(is_held_back(&mut cluster), "one is of the version before");
+    cluster.greet(others[1], PEER_VERSION_USERS);
+    let changed = |answer: Response| {
+        assert!(matches!(answer, Response::Users { answer: UsersAnswer::Changed, .. }), "{answer:?}");
+    };
+    changed(add_role(&mut cluster, follower, "app"));
+    // From then on everybody has such entries, and whoever led since and has not heard of all of them goes on.
+    cluster.greet(others[1], PEER_VERSION_USERS - 1);
+    changed(add_role(&mut cluster, leader, "more"));
 }

@@ -63,6 +63,8 @@ pub enum Fault {
     HashedPassword,
     /// Something of the API that this version does not do, in words.
     NotBuilt(&'static str),
+    /// Something that some member may be too old for.
+    NotCapable,
     /// Our own mistake: an answer that does not fit the question.
     Unexpected,
 }
@@ -122,6 +124,7 @@ impl Fault {
                 InvalidArgument,
             ),
             Self::NotBuilt(words) => (words, Code::Unimplemented),
+            Self::NotCapable => ("etcdserver: not capable", FailedPrecondition),
             Self::Unexpected => ("mainstay: an answer that does not fit the question", Unavailable),
         }
     }
@@ -162,6 +165,7 @@ impl From<Refusal> for Fault {
             Refusal::LeaderChanged => Self::LeaderChanged,
             Refusal::ForwardLost => Self::ConnectionLost,
             Refusal::AnswerTooLong => Self::AnswerTooLong,
+            Refusal::NotUpgraded => Self::NotCapable,
             Refusal::Users(refusal) => Self::Auth(refusal),
             Refusal::NoSuchKeyspace
             | Refusal::TooManySessions

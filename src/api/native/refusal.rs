@@ -83,6 +83,7 @@ const fn code(refusal: Refusal) -> u16 {
         Refusal::NoSuchWatch => 16,
         Refusal::NoSuchSnapshot => 17,
         Refusal::TooOld => 18,
+        Refusal::NotUpgraded => 19,
         Refusal::Users(refusal) => users_code(refusal),
     }
 }
@@ -150,6 +151,7 @@ const fn refusal_of(code: u16, leader: Option<MemberId>) -> Option<Refusal> {
         16 => Refusal::NoSuchWatch,
         17 => Refusal::NoSuchSnapshot,
         18 => Refusal::TooOld,
+        19 => Refusal::NotUpgraded,
         _ => match users_refusal_of(code) {
             Some(refusal) => Refusal::Users(refusal),
             None => return None,

@@ -54,7 +54,7 @@ impl Random {
 }
 
 /// Every refusal there is.
-pub(super) const REFUSALS: [Refusal; 35] = [
+pub(super) const REFUSALS: [Refusal; 36] = [
     Refusal::NotLeader { leader: None },
     Refusal::NotLeader { leader: Some(MemberId(3)) },
     Refusal::NoQuorum,
@@ -74,6 +74,7 @@ pub(super) const REFUSALS: [Refusal; 35] = [
     Refusal::NoSuchWatch,
     Refusal::NoSuchSnapshot,
     Refusal::TooOld,
+    Refusal::NotUpgraded,
     Refusal::Users(AuthRefusal::RootUserMissing),
     Refusal::Users(AuthRefusal::RootRoleMissing),
     Refusal::Users(AuthRefusal::UserNameEmpty),

@@ -416,8 +416,10 @@ impl State {
 
 /// Whether a refusal says that nothing was done and nobody could, for the moment.
 pub(super) fn is_worth_a_retry(refusal: Refusal) -> bool {
-    let is_for_lack_of_others =
-        matches!(refusal, Refusal::NotLeader { .. } | Refusal::NoQuorum | Refusal::NotReady);
+    let is_for_lack_of_others = matches!(
+        refusal,
+        Refusal::NotLeader { .. } | Refusal::NoQuorum | Refusal::NotReady | Refusal::NotUpgraded
+    );
     is_for_lack_of_others && refusal.certainty() == Certainty::NotDone
 }
 
