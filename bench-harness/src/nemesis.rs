@@ -4,16 +4,18 @@
 //! every member is read whole, all must be equal, and two judges look for anything impossible in what anybody was told
 //! (`nemesis/judgement.rs`). What always holds: the faults follow from the seed, which is printed; a kill is SIGKILL and a
 //! restart uses the same command line. What it leaves out: lost syncs (the kernel keeps what a killed process gave it;
-//! `mainstay sim` looks there), and partitions, which need namespaces.
+//! `mainstay sim` looks there).
 
 mod clients;
 mod judgement;
+mod links;
 mod recorder;
 mod steadfast;
 mod witness;
 
 use self::clients::{Clients, Written};
 use self::judgement::Judgement;
+use self::links::Links;
 use self::recorder::Recorder;
 use crate::{program, raw_dsync};
 use clap::{Args, ValueEnum};
@@ -23,6 +25,7 @@ use mainstay::ids::Revision;
 use rustix::process::Signal;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -126,17 +129,23 @@ enum Fault {
     KillWhileStarting,
     /// The leader stands still for longer than two election timeouts, and goes on
     PauseLeader,
+    /// The same, cut off from the others, also for an election timeout after it goes on: nobody can tell it that it was replaced
+    PauseLeaderCutOff,
+    /// The leader is cut off from the others, and not from clients, for three election timeouts
+    CutOffLeader,
     /// The leader is told to end, and started again
     EndLeader,
 }
 
-const FAULTS: [Fault; 7] = [
+const FAULTS: [Fault; 9] = [
     Fault::KillLeader,
     Fault::KillFollower,
     Fault::KillMajority,
     Fault::KillAll,
     Fault::KillWhileStarting,
     Fault::PauseLeader,
+    Fault::PauseLeaderCutOff,
+    Fault::CutOffLeader,
     Fault::EndLeader,
 ];
 
@@ -149,6 +158,8 @@ impl Fault {
             Self::KillAll => "kill-all",
             Self::KillWhileStarting => "kill-while-starting",
             Self::PauseLeader => "pause-leader",
+            Self::PauseLeaderCutOff => "pause-leader-cut-off",
+            Self::CutOffLeader => "cut-off-leader",
             Self::EndLeader => "end-leader",
         }
     }
@@ -246,6 +257,11 @@ fn rounds(
         cluster.directory().display(),
         raw_dsync::noise_floor(cluster.directory())?
     );
+    let peers: Vec<SocketAddr> = cluster.members.iter().map(|member| member.peer).collect();
+    let links = Links::open(&peers)?;
+    for (from, to, address) in links.routes() {
+        cluster.route(from, to, address);
+    }
     for position in 0..cluster.members.len() {
         cluster.launch(position)?;
     }
@@ -256,6 +272,8 @@ fn rounds(
     let first_revision = leader(&cluster)?.1;
     let mut nemesis = Nemesis {
         cluster,
+        links,
+        election: Duration::from_millis(options.election_ms),
         clients_count: options.clients,
         pause_seconds_max: options.pause_seconds_max,
         recorder: Arc::clone(recorder),
@@ -344,6 +362,8 @@ impl Silence {
 
 struct Nemesis {
     cluster: LocalCluster,
+    links: Links,
+    election: Duration,
     clients_count: u16,
     pause_seconds_max: u16,
     recorder: Arc<Recorder>,
@@ -416,14 +436,20 @@ impl Nemesis {
                 Ok(self.cluster.restart(follower, PATIENCE)?)
             }
             Fault::PauseLeader => {
-                self.cluster.members[leader].signal(Signal::STOP);
-                // Nobody unparks this thread.
-                let longer_ms = usize::from(self.pause_seconds_max - PAUSE_SECONDS_MIN) * 1_000;
-                let more_ms = if longer_ms > 0 { self.below(longer_ms) } else { 0 };
-                let pause =
-                    Duration::from_secs(PAUSE_SECONDS_MIN.into()) + Duration::from_millis(more_ms as u64);
-                std::thread::park_timeout(pause);
-                self.cluster.members[leader].signal(Signal::CONT);
+                self.pause(leader);
+                Ok(())
+            }
+            Fault::PauseLeaderCutOff => {
+                self.links.cut_off(leader);
+                self.pause(leader);
+                std::thread::park_timeout(self.election);
+                self.links.mend();
+                Ok(())
+            }
+            Fault::CutOffLeader => {
+                self.links.cut_off(leader);
+                std::thread::park_timeout(3 * self.election);
+                self.links.mend();
                 Ok(())
             }
             Fault::EndLeader => {
@@ -434,6 +460,16 @@ impl Nemesis {
                 Ok(self.cluster.restart(leader, PATIENCE)?)
             }
         }
+    }
+
+    /// A member stands still for a while. Nobody unparks this thread meanwhile.
+    fn pause(&mut self, member: usize) {
+        self.cluster.members[member].signal(Signal::STOP);
+        let longer_ms = usize::from(self.pause_seconds_max - PAUSE_SECONDS_MIN) * 1_000;
+        let more_ms = if longer_ms > 0 { self.below(longer_ms) } else { 0 };
+        let pause = Duration::from_secs(PAUSE_SECONDS_MIN.into()) + Duration::from_millis(more_ms as u64);
+        std::thread::park_timeout(pause);
+        self.cluster.members[member].signal(Signal::CONT);
     }
 
     fn kill_and_restart(&mut self, positions: &[usize]) -> Result<(), NemesisError> {

@@ -8,6 +8,7 @@
 use crate::api::{Request, Response, Role, Status};
 use crate::client::Connection;
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -124,7 +125,8 @@ pub struct LocalCluster {
     /// Its members; those that run are ended when this is dropped.
     pub members: Vec<LocalMember>,
     options: ClusterOptions,
-    initial_cluster: String,
+    /// Where a member finds another instead of where that listens, by both positions.
+    routes: BTreeMap<(usize, usize), SocketAddr>,
     token: String,
     directory: PathBuf,
 }
@@ -184,11 +186,9 @@ impl LocalCluster {
                 name,
             });
         }
-        let pairs: Vec<String> =
-            members.iter().map(|member| format!("{}={}", member.name, member.peer)).collect();
         // A directory that is given is come back to; then the token must be the same again.
         let token = if options.directory.is_some() { "local".to_owned() } else { format!("local-{unique}") };
-        Ok(Self { members, initial_cluster: pairs.join(","), token, directory, options })
+        Ok(Self { members, routes: BTreeMap::new(), token, directory, options })
     }
 
     /// Lays the cluster out, starts everybody and waits until all say that they are ready.
@@ -238,6 +238,20 @@ impl LocalCluster {
         }
     }
 
+    /// From its next start on, the member at `from` finds the one at `to` at `address`, whoever is between them.
+    pub fn route(&mut self, from: usize, to: usize, address: SocketAddr) {
+        self.routes.insert((from, to), address);
+    }
+
+    /// Who is where, as the member at `position` is told.
+    fn initial_cluster(&self, position: usize) -> String {
+        let pair = |(other, member): (usize, &LocalMember)| {
+            let peer = self.routes.get(&(position, other)).unwrap_or(&member.peer);
+            format!("{}={peer}", member.name)
+        };
+        self.members.iter().enumerate().map(pair).collect::<Vec<_>>().join(",")
+    }
+
     /// The arguments that the member at `position` is started with, every time.
     pub fn command_line(&self, position: usize) -> Vec<String> {
         let member = &self.members[position];
@@ -247,7 +261,7 @@ impl LocalCluster {
             ("--listen-client", member.client.to_string()),
             ("--listen-native", member.native.to_string()),
             ("--listen-peer", member.peer.to_string()),
-            ("--initial-cluster", self.initial_cluster.clone()),
+            ("--initial-cluster", self.initial_cluster(position)),
             ("--initial-cluster-token", self.token.clone()),
             ("--election-ms", self.options.election_ms.to_string()),
             ("--heartbeat-ms", self.options.heartbeat_ms.to_string()),
