@@ -16,9 +16,9 @@
 //! It leaves out the past: what a count at an older revision needs, the caller takes from the changes since.
 
 use super::keys::Slot;
-use bytes::Bytes;
 use core::ops::Bound;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Keys of a block; one that has more is cut in two. Tests have small ones, so that few keys have many.
 ///
@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 const BLOCK_KEYS_MAX: u32 = if cfg!(test) { 4 } else { 1_024 };
 
 /// The index whose keys are counted.
-type Order = BTreeMap<Bytes, Slot>;
+type Order = BTreeMap<Arc<[u8]>, Slot>;
 
 /// How many keys a stretch of the index has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,11 +48,11 @@ pub(super) struct Counted {
 
 /// Blocks by the first key that may lie in them.
 #[derive(Clone, Debug)]
-pub(super) struct Blocks(BTreeMap<Bytes, Block>);
+pub(super) struct Blocks(BTreeMap<Arc<[u8]>, Block>);
 
 impl Default for Blocks {
     fn default() -> Self {
-        Self(BTreeMap::from([(Bytes::new(), Block::default())]))
+        Self(BTreeMap::from([(Arc::default(), Block::default())]))
     }
 }
 
@@ -137,6 +137,7 @@ impl Blocks {
         let mut blocks =
             self.0.range::<[u8], _>((Bound::Included(first.as_ref()), Bound::Unbounded)).peekable();
         while let Some((first, block)) = blocks.next() {
+            let first = first.as_ref();
             if end.is_some_and(|end| first >= end) {
                 break;
             }
@@ -166,10 +167,11 @@ impl Blocks {
 
     /// What takes a walk: for tests and the simulator.
     pub(super) fn assert_all_invariants(&self, order: &Order, is_live: impl Fn(Slot) -> bool) {
-        let mut found: BTreeMap<&Bytes, Block> =
+        let mut found: BTreeMap<&Arc<[u8]>, Block> =
             self.0.keys().map(|first| (first, Block::default())).collect();
         for (key, slot) in order {
-            let (_, block) = found.range_mut::<Bytes, _>(..=key).next_back().expect("it begins before all");
+            let (_, block) =
+                found.range_mut::<Arc<[u8]>, _>(..=key).next_back().expect("it begins before all");
             block.keys += 1;
             block.live += u32::from(is_live(*slot));
         }
@@ -180,7 +182,7 @@ impl Blocks {
         assert!(self.0.values().all(|block| block.keys <= BLOCK_KEYS_MAX), "no block is too large");
     }
 
-    fn block_of(&mut self, key: &[u8]) -> (&Bytes, &mut Block) {
+    fn block_of(&mut self, key: &[u8]) -> (&Arc<[u8]>, &mut Block) {
         let mut upto = self.0.range_mut::<[u8], _>((Bound::Unbounded, Bound::Included(key)));
         upto.next_back().expect("a block begins before all keys")
     }
@@ -190,8 +192,8 @@ impl Blocks {
 mod tests {
     use super::*;
 
-    fn key(number: u32) -> Bytes {
-        Bytes::from(format!("{number:04}"))
+    fn key(number: u32) -> Arc<[u8]> {
+        Arc::from(format!("{number:04}").as_bytes())
     }
 
     /// Every key's slot is its number, and odd ones live.

@@ -30,11 +30,12 @@ impl KeyRange {
     }
 
     /// What is left of it from `key` on, which is in it.
-    pub(super) fn starting_at(&self, key: &Bytes) -> Self {
+    pub(super) fn starting_at(&self, key: &[u8]) -> Self {
+        let key = Bytes::copy_from_slice(key);
         match self {
-            Self::Key(_) => Self::Key(key.clone()),
-            Self::Span { end, .. } => Self::Span { start: key.clone(), end: end.clone() },
-            Self::From(_) => Self::From(key.clone()),
+            Self::Key(_) => Self::Key(key),
+            Self::Span { end, .. } => Self::Span { start: key, end: end.clone() },
+            Self::From(_) => Self::From(key),
         }
     }
 }

@@ -25,14 +25,14 @@ pub struct Event {
 /// A change as it lies in the history, borrowed.
 #[derive(Clone, Copy, Debug)]
 pub struct Changed<'store> {
-    key: &'store Bytes,
+    key: &'store [u8],
     version: &'store Version,
     before: Option<Seen<'store>>,
 }
 
 impl<'store> Changed<'store> {
     pub(super) const fn new(
-        key: &'store Bytes,
+        key: &'store [u8],
         version: &'store Version,
         before: Option<Seen<'store>>,
     ) -> Self {
@@ -48,7 +48,7 @@ impl<'store> Changed<'store> {
     }
 
     /// The key that changed.
-    pub const fn key(&self) -> &'store Bytes {
+    pub const fn key(&self) -> &'store [u8] {
         self.key
     }
 
@@ -57,12 +57,12 @@ impl<'store> Changed<'store> {
         self.version.pair.is_none()
     }
 
-    /// The event. Keys and values are shared, not copied.
+    /// The event. Values are shared, not copied.
     pub fn to_event(self, wants_previous: bool) -> Event {
         let revision = self.version.made.revision;
         let pair = match &self.version.pair {
             Some(pair) => KeyValue {
-                key: self.key.clone(),
+                key: Bytes::copy_from_slice(self.key),
                 value: pair.value.clone(),
                 create_revision: pair.create_revision,
                 mod_revision: revision,
@@ -70,7 +70,7 @@ impl<'store> Changed<'store> {
                 lease: pair.lease,
             },
             None => KeyValue {
-                key: self.key.clone(),
+                key: Bytes::copy_from_slice(self.key),
                 value: Bytes::new(),
                 create_revision: Revision(0),
                 mod_revision: revision,

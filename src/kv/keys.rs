@@ -9,7 +9,8 @@
 //! ```
 //!
 //! What always holds: a key that was deleted stays in the index as long as a revision that can be read saw it.
-//! Keys and values are copies of their own: what came in a frame of a megabyte does not keep the frame alive.
+//! Keys and values are copies of their own: what came in a frame of a megabyte does not keep the frame alive. The order and
+//! the record share the letters of a key, with the smallest handle that two can have; whoever asks gets a copy.
 //!
 //! **Forgetting.** `changes` says of each change whether it ended an older one (`*`): from its revision on nobody sees
 //! the older one. Compacting up to a revision means to go through the changes up to that revision, one by one, and to
@@ -36,6 +37,7 @@ use bytes::Bytes;
 use core::cell::Cell;
 use core::ops::{Bound, ControlFlow};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Where a key's record lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,14 +46,14 @@ pub(super) struct Slot(pub(super) u32);
 /// A key and its history.
 #[derive(Clone, Debug)]
 pub(super) struct Record {
-    key: Bytes,
+    key: Arc<[u8]>,
     history: History,
 }
 
 /// A key as one revision sees it, borrowed from its record.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen<'index> {
-    key: &'index Bytes,
+    key: &'index [u8],
     pub(super) pair: &'index Pair,
     made: Moment,
 }
@@ -60,7 +62,7 @@ pub(super) struct Seen<'index> {
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     /// For ranges.
-    order: BTreeMap<Bytes, Slot>,
+    order: BTreeMap<Arc<[u8]>, Slot>,
     /// For counts of ranges.
     blocks: Blocks,
     /// For single keys.
@@ -90,7 +92,7 @@ const fn version_bytes(value: &Bytes) -> u64 {
 }
 
 /// About how many bytes a key takes; both indexes and the record share its letters.
-const fn key_bytes(key: &Bytes) -> u64 {
+const fn key_bytes(key: &[u8]) -> u64 {
     KEY_BYTES + key.len() as u64
 }
 
@@ -237,7 +239,7 @@ impl Keys {
         let Some(slot) = self.points.find(key, &self.records) else {
             self.live_count += 1;
             self.bytes += key_bytes(key);
-            let key = Bytes::copy_from_slice(key);
+            let key: Arc<[u8]> = Arc::from(key.as_ref());
             let history = History::new(Version { made, pair: Some(pair) });
             let slot = self.records.insert(Record { key: key.clone(), history });
             self.points.insert(&key, slot);
@@ -263,7 +265,7 @@ impl Keys {
     }
 
     /// Puts a key that is not there yet into the index.
-    fn enter(&mut self, key: Bytes, slot: Slot, lives: bool) {
+    fn enter(&mut self, key: Arc<[u8]>, slot: Slot, lives: bool) {
         let entered = key.clone();
         self.order.insert(key, slot);
         let is_live = |slot| self.records.at(slot).newest().is_some();
@@ -318,7 +320,7 @@ impl Keys {
     }
 
     /// A key that is not there yet, with the first change of it that is known.
-    pub(super) fn restore(&mut self, key: Bytes, first: Version) -> Slot {
+    pub(super) fn restore(&mut self, key: Arc<[u8]>, first: Version) -> Slot {
         self.bytes +=
             key_bytes(&key) + first.pair.as_ref().map_or(VERSION_BYTES, |it| version_bytes(&it.value));
         self.version_count += 1;
@@ -523,10 +525,10 @@ pub(super) struct Replaced {
 }
 
 impl<'index> Seen<'index> {
-    /// The pair on its own. The key and the value are shared, not copied.
+    /// The pair on its own. The value is shared, not copied.
     pub(super) fn to_key_value(self) -> KeyValue {
         KeyValue {
-            key: self.key.clone(),
+            key: Bytes::copy_from_slice(self.key),
             value: self.pair.value.clone(),
             create_revision: self.pair.create_revision,
             mod_revision: self.mod_revision(),
@@ -535,7 +537,7 @@ impl<'index> Seen<'index> {
         }
     }
 
-    pub(super) const fn key(&self) -> &'index Bytes {
+    pub(super) const fn key(&self) -> &'index [u8] {
         self.key
     }
 
@@ -549,7 +551,7 @@ impl Record {
         &self.key
     }
 
-    pub(super) const fn name(&self) -> &Bytes {
+    pub(super) const fn name(&self) -> &Arc<[u8]> {
         &self.key
     }
 
@@ -611,7 +613,7 @@ impl Records {
 
 /// The slots of the keys in a range, in ascending order of the keys. A range that ends before it starts has none.
 fn slots<'order>(
-    order: &'order BTreeMap<Bytes, Slot>,
+    order: &'order BTreeMap<Arc<[u8]>, Slot>,
     range: &'order KeyRange,
 ) -> impl Iterator<Item = Slot> + 'order {
     let bounds = match range {

@@ -98,10 +98,10 @@ impl Leases {
     }
 
     /// A key's newest pair names this lease; whether there is such a lease.
-    pub(super) fn restore_key(&mut self, key: &Bytes, id: LeaseId) -> bool {
+    pub(super) fn restore_key(&mut self, key: &[u8], id: LeaseId) -> bool {
         let lease = self.table.get_mut(&id);
         self.attached_count += usize::from(lease.is_some());
-        lease.is_some_and(|lease| lease.keys.insert(key.clone()))
+        lease.is_some_and(|lease| lease.keys.insert(Bytes::copy_from_slice(key)))
     }
 
     /// Makes a lease, under an id of our choice if none is asked for.
@@ -154,7 +154,7 @@ impl Leases {
     }
 
     /// A key's newest pair names the lease `now`; the one before named `before`. 0 is no lease.
-    pub(super) fn move_key(&mut self, key: &Bytes, before: LeaseId, now: LeaseId) {
+    pub(super) fn move_key(&mut self, key: &[u8], before: LeaseId, now: LeaseId) {
         if before == now {
             return;
         }
@@ -180,8 +180,8 @@ impl Leases {
     }
 
     /// What takes a walk. `attached`: every key that exists with the lease it names, in the order of the keys.
-    pub(super) fn assert_all_invariants<'key>(&self, attached: impl Iterator<Item = (&'key Bytes, LeaseId)>) {
-        let mut named: BTreeMap<LeaseId, Vec<&Bytes>> = BTreeMap::new();
+    pub(super) fn assert_all_invariants<'key>(&self, attached: impl Iterator<Item = (&'key [u8], LeaseId)>) {
+        let mut named: BTreeMap<LeaseId, Vec<&[u8]>> = BTreeMap::new();
         for (key, lease) in attached.filter(|(_, lease)| *lease != LeaseId(0)) {
             named.entry(lease).or_default().push(key);
         }
@@ -190,7 +190,7 @@ impl Leases {
         assert!(named.keys().all(|lease| self.table.contains_key(lease)), "no key names a lease that ended");
         for (id, lease) in &self.table {
             let named = named.get(id).map_or(&[][..], Vec::as_slice);
-            assert!(lease.keys.iter().eq(named.iter().copied()), "a lease knows the keys that name it");
+            assert!(lease.keys.iter().eq(named), "a lease knows the keys that name it");
             assert!(
                 (1..=lease.ttl_ms).contains(&lease.remaining_ms),
                 "something remains, and no more than was granted"

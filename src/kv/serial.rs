@@ -35,6 +35,7 @@ use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use bytes::Bytes;
 use core::ops::Bound;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Without alarms that were raised by hand. What has none is told so, for members of the build before, and to be able to go back.
 const VERSION: u8 = 1;
@@ -75,7 +76,7 @@ pub struct Cut {
     head_bytes: usize,
     head_told: usize,
     /// The last key of which something was told, and the last change of it, if it has more.
-    last: Option<(Bytes, Option<Moment>)>,
+    last: Option<(Arc<[u8]>, Option<Moment>)>,
     keys_count: u64,
     versions_count: u64,
     is_told: bool,
@@ -248,7 +249,7 @@ pub struct Restorer {
     /// None before the head.
     store: Option<Store>,
     /// The key that is being read; a slot once it has a change.
-    key: Option<(Bytes, Option<Slot>)>,
+    key: Option<(Arc<[u8]>, Option<Slot>)>,
     /// Its last change, as far as the next one must fit to it.
     newest: Option<Newest>,
     /// The changes that can be told of, and whether each ended an older one.
@@ -370,7 +371,7 @@ impl Restorer {
     }
 
     fn next_key(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
-        let key = Bytes::copy_from_slice(reader.bytes(KEY_BYTES_MAX)?);
+        let key: Arc<[u8]> = Arc::from(reader.bytes(KEY_BYTES_MAX)?);
         let follows = self.key.as_ref().is_none_or(|(last, _)| *last < key);
         if self.store.is_none() || key.is_empty() || !follows {
             return Err(Malformed("a key in the wrong place"));

@@ -101,7 +101,7 @@ impl<'store> Writer<'store> {
 }
 
 /// Absorbs one change: when, which key, and what it holds now (nothing if deleted).
-fn absorb(hash: &mut RollingHash, made: Moment, key: &Bytes, pair: Option<(&Bytes, LeaseId)>) {
+fn absorb(hash: &mut RollingHash, made: Moment, key: &[u8], pair: Option<(&Bytes, LeaseId)>) {
     hash.absorb_word(made.revision.0);
     hash.absorb_word(made.order);
     hash.absorb_bytes(key);
