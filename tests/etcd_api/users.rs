@@ -1,6 +1,6 @@
 //! Users, roles and what they may do: beside a real etcd, by `etcdctl`, and what etcd does not keep.
 
-use crate::client::{Client, block_on};
+use crate::client::{Client, PATIENCE, block_on};
 use crate::json::{get, post, post_as};
 use crate::servers::{Etcd, etcdctl, mainstay};
 use mainstay::api::etcd::proto::etcdserverpb as pb;
@@ -230,6 +230,35 @@ fn a_token_counts_for_who_got_it_until_users_or_roles_change() {
             .put("a", "2")
             .await
             .expect("and goes on");
+    });
+}
+
+/// Whoever withdraws something by way of a member that does not lead finds it withdrawn there, in local reads too, as with
+/// etcd, which answers when the member that was asked has done it.
+#[test]
+fn what_a_follower_says_is_withdrawn_is_withdrawn_in_its_local_reads() {
+    let cluster = mainstay(3);
+    let (leader, _) = cluster.leader(PATIENCE).expect("somebody leads");
+    let follower = cluster.members[(leader + 1) % 3].client;
+    block_on(async {
+        let nobody = Client::connect(follower).await;
+        done(&nobody, setting_up()).await;
+        let local = pb::RangeRequest { serializable: true, ..range("a", "") };
+        for _ in 0..5 {
+            // A token counts for one revision of users and roles, so both log in anew after every change.
+            let root = nobody.logged_in("root", "pw").await.expect("root logs in");
+            let grant_role = grant_role("ali", "app");
+            let _: pb::AuthUserGrantRoleResponse =
+                root.call("/etcdserverpb.Auth/UserGrantRole", grant_role).await.expect("it is granted");
+            let ali = nobody.logged_in("ali", "secret").await.expect("ali logs in");
+            let root = nobody.logged_in("root", "pw").await.expect("root logs in");
+            ali.call::<_, pb::RangeResponse>("/etcdserverpb.KV/Range", local.clone()).await.expect("ali may");
+            let revoke = pb::AuthUserRevokeRoleRequest { name: text("ali"), role: text("app") };
+            let _: pb::AuthUserRevokeRoleResponse =
+                root.call("/etcdserverpb.Auth/UserRevokeRole", revoke).await.expect("it is withdrawn");
+            let refused = ali.call::<_, pb::RangeResponse>("/etcdserverpb.KV/Range", local.clone()).await;
+            refused.expect_err("ali may not any more");
+        }
     });
 }
 

@@ -154,14 +154,18 @@ impl Gate {
         }
     }
 
-    /// Changes something about users or roles.
+    /// Changes something about users or roles. Whoever leads has made the change then, and this member, too: whoever was told
+    /// here that a permission is withdrawn finds it withdrawn here, in local reads too (etcd's rule).
     pub(in super::super) async fn change_users(
         &self,
         command: AuthCommand,
     ) -> Result<(Standing, Revision), Fault> {
         match self.write(KeyspaceId::FIRST, Writing::Users(command)).await? {
             (standing, Response::Users { revision, answer: UsersAnswer::Changed }) => {
-                Ok((standing, revision))
+                // The answer names no revision of users that could be waited for, and such changes are few.
+                let caught_up =
+                    self.ask_about_users(Who::Cluster, AuthQuery::Status, ReadMode::Linearizable).await;
+                caught_up.map(|_| (standing, revision)).map_err(|_| Fault::TimedOut)
             }
             _ => Err(Fault::Unexpected),
         }
