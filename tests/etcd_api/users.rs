@@ -103,12 +103,17 @@ fn counting() -> Vec<Step> {
         ..Default::default()
     };
     let user = |name: &str| pb::AuthUserGetRequest { name: text(name) };
+    let nothing = pb::AuthRoleGrantPermissionRequest { name: text("app"), perm: None };
     let revoke =
         pb::AuthRoleRevokePermissionRequest { role: text("app"), key: "x".into(), ..Default::default() };
     vec![
         step(None, "/etcdserverpb.KV/Put", &put("a")),
         step(None, "/etcdserverpb.KV/Range", &range("a", "")),
         step(None, "/etcdserverpb.Auth/UserList", &pb::AuthUserListRequest {}),
+        step(ALI, "/etcdserverpb.Auth/UserAdd", &add_user("", "pw")),
+        step(ROOT, "/etcdserverpb.Auth/UserAdd", &add_user("", "pw")),
+        step(ALI, "/etcdserverpb.Auth/RoleGrantPermission", &nothing),
+        step(ROOT, "/etcdserverpb.Auth/RoleGrantPermission", &nothing),
         step(Some(("ali", "wrong")), "/etcdserverpb.KV/Put", &put("a")),
         step(Some(("eve", "secret")), "/etcdserverpb.KV/Put", &put("a")),
         step(ALI, "/etcdserverpb.KV/Put", &put("a")),

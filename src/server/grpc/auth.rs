@@ -24,6 +24,14 @@ impl AuthService {
         Ok(Some(standing.header(revision)))
     }
 
+    /// What a message asks to be changed. If it cannot be, that is told to those who may change anything (etcd's order).
+    async fn meant<T>(&self, meant: Result<T, Fault>) -> Result<T, Status> {
+        if meant.is_err() {
+            self.0.only_root().await.map_err(refused)?;
+        }
+        meant.map_err(refused)
+    }
+
     /// Asks something, for whoever asks.
     async fn told(&self, query: AuthQuery) -> Result<(Option<ResponseHeader>, AuthAnswer), Status> {
         let asked = self.0.ask_about_users(asker(), query, ReadMode::Linearizable).await;
@@ -84,7 +92,7 @@ impl stubs::auth_server::Auth for AuthService {
         &self,
         request: Request<pb::AuthUserAddRequest>,
     ) -> Result<Response<pb::AuthUserAddResponse>, Status> {
-        let (name, password) = etcd::user_add(request.into_inner()).map_err(refused)?;
+        let (name, password) = self.meant(etcd::user_add(request.into_inner())).await?;
         let secret = match password {
             Some(password) => Some(self.0.hash_password(password).await.map_err(refused)?),
             None => None,
@@ -121,7 +129,7 @@ impl stubs::auth_server::Auth for AuthService {
         &self,
         request: Request<pb::AuthUserChangePasswordRequest>,
     ) -> Result<Response<pb::AuthUserChangePasswordResponse>, Status> {
-        let (name, password) = etcd::user_change_password(request.into_inner()).map_err(refused)?;
+        let (name, password) = self.meant(etcd::user_change_password(request.into_inner())).await?;
         let secret = self.0.hash_password(password).await.map_err(refused)?;
         let header = self.change(AuthCommand::ChangePassword { name, secret }).await?;
         Ok(Response::new(pb::AuthUserChangePasswordResponse { header }))
@@ -186,7 +194,7 @@ impl stubs::auth_server::Auth for AuthService {
         &self,
         request: Request<pb::AuthRoleGrantPermissionRequest>,
     ) -> Result<Response<pb::AuthRoleGrantPermissionResponse>, Status> {
-        let command = etcd::role_grant_permission(request.into_inner()).map_err(refused)?;
+        let command = self.meant(etcd::role_grant_permission(request.into_inner())).await?;
         let header = self.change(command).await?;
         Ok(Response::new(pb::AuthRoleGrantPermissionResponse { header }))
     }
