@@ -1,6 +1,6 @@
 //! The commands that stand on clusters, and the client that was written from the document.
 
-use crate::support::{Load, PATIENCE, cluster, run, text};
+use crate::support::{Load, PATIENCE, cluster, leader, run, text};
 use std::process::Command;
 
 #[test]
@@ -49,4 +49,34 @@ fn the_client_written_from_the_document_writes_and_reads() {
         let output = output.expect("python starts");
         assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
     }
+}
+
+#[test]
+fn a_follower_says_how_old_its_answer_may_be() {
+    let cluster = cluster(3);
+    let follower = cluster.members[(leader(&cluster) + 1) % 3].native.to_string();
+    let get = |bound: &[&str]| {
+        let words = ["get", "color", "--endpoints", &follower, "--json", "--timeout", "2s"];
+        run(&[&words, bound].concat())
+    };
+    let put = run(&["put", "color", "blue", "--endpoints", &follower, "--json"]);
+    let put: serde_json::Value = serde_json::from_slice(&put.stdout).expect("one JSON object");
+    let revision = put["header"]["revision"].to_string();
+    for bound in [
+        ["--max-age", "1s"].as_slice(),
+        &["--max-age", "1ms", "--or-ask-leader"],
+        &["--min-revision", &revision],
+        &["--min-revision", &revision, "--or-ask-leader"],
+    ] {
+        let output = get(bound);
+        assert!(output.status.success(), "{bound:?}: {}{}", text(&output.stdout), text(&output.stderr));
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+        assert_eq!(answer["count"], 1, "{bound:?}: {answer}");
+        // The first read that the member refused made it ask, so it knows; or the leader was asked.
+        let age = answer["header"]["age_ms"].as_f64().expect("it is known");
+        assert!(age <= 1_000.0 || bound[0] != "--max-age", "{bound:?}: {answer}");
+    }
+    let output = get(&["--min-revision", "1000000"]);
+    let problem: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_eq!((output.status.code(), &problem["error"]["code"]), (Some(1), &"too-old".into()), "{problem}");
 }
