@@ -374,7 +374,7 @@ impl Replica {
             raft::Output::Committed { upto } => {
                 assert!(upto <= self.node.last().index, "what is committed is in the log");
             }
-            raft::Output::ReadReady { request, index } => self.read_ready(now, request, index, outputs),
+            raft::Output::ReadReady { request, index } => self.read_ready(now, request, index),
             raft::Output::ReadFailed { request } => self.read_failed(request, outputs),
         }
     }

@@ -214,13 +214,7 @@ impl Replica {
     }
 
     /// Raft has confirmed: these reads may be answered once `index` is applied.
-    pub(super) fn read_ready(
-        &mut self,
-        now: BootMicros,
-        request: u64,
-        index: LogIndex,
-        outputs: &mut Vec<Output>,
-    ) {
+    pub(super) fn read_ready(&mut self, now: BootMicros, request: u64, index: LogIndex) {
         if let Some((asked_at, reads)) = self.reads.confirming.remove(&request) {
             // Planted 151: as if the state were as young as the answer.
             let as_of = if planted!(151) { now } else { asked_at };
@@ -231,8 +225,8 @@ impl Replica {
             let path = self.path_of_confirmed(asked_at == now);
             let ready =
                 reads.into_iter().map(|read| ReadyRead { path: read.path(path), came: asked_at, read });
+            // They are served after apply, later in this turn: what time the turn has is for what is committed first.
             self.reads.ready.entry(index).or_default().extend(ready);
-            self.serve_ready_reads(now, outputs);
         }
     }
 
@@ -253,10 +247,12 @@ impl Replica {
         }
     }
 
-    /// Answers the confirmed reads whose index is applied, as many as this turn has time for.
+    /// Answers the confirmed reads whose index is applied, as many as this turn has time for, and one in any case: so that
+    /// neither what is to be applied nor reads wait for ever on the other.
     pub(super) fn serve_ready_reads(&mut self, now: BootMicros, outputs: &mut Vec<Output>) {
+        let mut is_first = true;
         while self.has_reads_to_serve() {
-            if !self.has_time_left() {
+            if !std::mem::take(&mut is_first) && !self.has_time_left() {
                 sometimes!(TurnHadNoTimeForAll);
                 break;
             }

@@ -96,9 +96,8 @@ fn a_member_whose_state_differs_stops_serving_and_says_so_whether_it_leads_or_no
     }
 }
 
-/// Requests that walk over many keys are answered over many turns, so that nobody else waits for all of them.
-#[test]
-fn a_turn_takes_on_a_bounded_number_of_keys() {
+/// One member with 384 keys.
+fn filled() -> (Cluster, MemberId) {
     let mut cluster = Cluster::of(1);
     cluster.advance(3 * ELECTION_MICROS);
     let member = MemberId(1);
@@ -110,9 +109,39 @@ fn a_turn_takes_on_a_bounded_number_of_keys() {
         let txn = Command::Txn(Txn { success: (0..128).map(put).collect(), ..Txn::default() });
         assert_eq!(revision_of(&cluster.ask(member, write(&txn))), Revision(2 + first / 128));
     }
-    // No pair passes, so every key is looked at; a count alone would be added up.
+    (cluster, member)
+}
+
+/// No pair passes, so every key is looked at; a count alone would be added up.
+fn everything() -> Range {
     let filter = Filter { mod_min: Revision(1_000), ..Filter::default() };
-    let everything = Range { filter, ..Range::new(KeyRange::From(Bytes::new())) };
+    Range { filter, ..Range::new(KeyRange::From(Bytes::new())) }
+}
+
+/// Whoever reads much, and goes on reading, keeps nobody's write from being applied.
+#[test]
+fn reads_leave_time_for_what_is_committed() {
+    let (mut cluster, member) = filled();
+    let per_turn = usize::try_from(TURN_WALK_KEYS_MAX / 384).expect("a small number") + 1;
+    let query = Query::Range(everything());
+    let put = cluster.submit(member, put("key", "one", None));
+    for _ in 0..5 {
+        for mode in [ReadMode::Linearizable, ReadMode::Serializable] {
+            for _ in 0..per_turn {
+                let query = query.clone();
+                cluster.submit(member, Request::Read { keyspace: KeyspaceId::FIRST, query, mode });
+            }
+        }
+        cluster.turn(member);
+    }
+    assert!(cluster.replies.contains_key(&put), "it is durable, and nobody else is there");
+}
+
+/// Requests that walk over many keys are answered over many turns, so that nobody else waits for all of them.
+#[test]
+fn a_turn_takes_on_a_bounded_number_of_keys() {
+    let (mut cluster, member) = filled();
+    let everything = everything();
     let count = 1_500;
     for mode in [ReadMode::Linearizable, ReadMode::Serializable] {
         let query = Query::Range(everything.clone());

@@ -521,7 +521,7 @@ impl ShardThread {
         if asked.is_none() && !is_gateways {
             return;
         }
-        if let Response::Applied(_) = &response {
+        if let Response::Applied(_) | Response::Aged { .. } = &response {
             let applied = self.shard.observe().map(|replica| replica.applied).max();
             self.record.answered(applied.unwrap_or_default());
         }

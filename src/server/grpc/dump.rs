@@ -20,6 +20,7 @@ use crate::server::gateway::{Gate, spawn};
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::Arc;
 use tokio::sync::mpsc::Sender;
 use tonic::Status;
@@ -29,6 +30,9 @@ const PIECE_BYTES: usize = 32 * 1_024;
 
 /// Seconds of a lease that has ended since, and that pairs of the revision still go with.
 const ENDED_LEASE_SECONDS: i64 = 1;
+
+/// Where pieces go.
+type Pieces = Sender<Result<pb::SnapshotResponse, Status>>;
 
 /// The file as a stream of pieces.
 pub(super) fn stream(gate: &Arc<Gate>) -> Answers<pb::SnapshotResponse> {
@@ -43,8 +47,8 @@ pub(super) fn stream(gate: &Arc<Gate>) -> Answers<pb::SnapshotResponse> {
     Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver))
 }
 
-async fn dump(gate: &Arc<Gate>, sender: &Sender<Result<pb::SnapshotResponse, Status>>) -> Result<(), Status> {
-    let Measured { revision, layout, leases } = measured(gate).await?;
+async fn dump(gate: &Arc<Gate>, sender: &Pieces) -> Result<(), Status> {
+    let Measured { revision, layout, leases } = measured(gate, sender).await?;
     let mut file = File { sender, gathered: BytesMut::new(), sum: Sha256::new(), remaining: layout.bytes() };
     file.add(&layout.front()).await?;
     let range = Range { revision, ..Range::new(KeyRange::From(Bytes::new())) };
@@ -71,11 +75,14 @@ struct Measured {
     leases: Vec<(LeaseId, i64)>,
 }
 
-async fn measured(gate: &Arc<Gate>) -> Result<Measured, Status> {
+async fn measured(gate: &Arc<Gate>, sender: &Pieces) -> Result<Measured, Status> {
+    // Before the pairs: these are many questions, and from the first pair on a compaction is the end.
+    let mut leases = listed(gate, sender).await?;
     let mut parts = Parts::new(gate, Range::new(KeyRange::From(Bytes::new())), ReadMode::Linearizable);
     let mut measuring: Option<(Revision, DatabaseBody)> = None;
     let (mut carried, mut out) = (BTreeSet::new(), Vec::new());
     while let Some(Part { of, pairs, .. }) = parts.next().await? {
+        is_wanted(sender)?;
         let (_, body) = measuring.get_or_insert_with(|| (of, DatabaseBody::new(of)));
         carried.extend(pairs.iter().map(|pair| pair.lease).filter(|lease| *lease != LeaseId(0)));
         for pair in pairs {
@@ -84,39 +91,49 @@ async fn measured(gate: &Arc<Gate>) -> Result<Measured, Status> {
         }
     }
     let (revision, body) = measuring.ok_or_else(|| refused(Fault::Unexpected))?;
-    let leases = leases(gate, carried).await?;
+    for lease in carried {
+        if let Entry::Vacant(unlisted) = leases.entry(lease) {
+            is_wanted(sender)?;
+            unlisted.insert(seconds_of(gate, lease).await?.unwrap_or(ENDED_LEASE_SECONDS));
+        }
+    }
+    let leases: Vec<(LeaseId, i64)> = leases.into_iter().collect();
     let layout = body.finish(leases.iter().copied(), &mut out);
     Ok(Measured { revision, layout, leases })
 }
 
-/// All leases there are and all that pairs carry, in order, each with how many seconds a renewal makes it last.
-async fn leases(gate: &Gate, carried: BTreeSet<LeaseId>) -> Result<Vec<(LeaseId, i64)>, Status> {
+/// All leases there are, each with how many seconds a renewal makes it last.
+async fn listed(gate: &Gate, sender: &Pieces) -> Result<BTreeMap<LeaseId, i64>, Status> {
     let listed = gate.wish(Wish::Read(Query::Leases, ReadMode::Linearizable)).await.map_err(refused)?;
     let (_, Applied { outcome: Outcome::Lease(LeaseOutcome::Listed(listed)), .. }) = listed else {
         return Err(refused(Fault::Unexpected));
     };
-    let all: BTreeSet<LeaseId> = carried.iter().copied().chain(listed).collect();
-    let mut leases = Vec::with_capacity(all.len());
-    for lease in all {
-        let asked = Request::TimeToLive { keyspace: KeyspaceId::FIRST, lease, wants_keys: false };
-        let (_, applied) = gate.applied(asked).await.map_err(refused)?;
-        let Outcome::Lease(LeaseOutcome::TimeToLive(known)) = applied.outcome else {
-            return Err(refused(Fault::Unexpected));
-        };
-        match known {
-            Some(known) => {
-                leases.push((lease, i64::try_from(known.ttl_ms.div_ceil(1_000)).unwrap_or(i64::MAX)));
-            }
-            None if carried.contains(&lease) => leases.push((lease, ENDED_LEASE_SECONDS)),
-            None => {}
-        }
+    let mut leases = BTreeMap::new();
+    for lease in listed {
+        is_wanted(sender)?;
+        leases.extend(seconds_of(gate, lease).await?.map(|seconds| (lease, seconds)));
     }
     Ok(leases)
 }
 
+/// How many seconds a renewal makes a lease last; none if it has ended.
+async fn seconds_of(gate: &Gate, lease: LeaseId) -> Result<Option<i64>, Status> {
+    let asked = Request::TimeToLive { keyspace: KeyspaceId::FIRST, lease, wants_keys: false };
+    let (_, applied) = gate.applied(asked).await.map_err(refused)?;
+    let Outcome::Lease(LeaseOutcome::TimeToLive(known)) = applied.outcome else {
+        return Err(refused(Fault::Unexpected));
+    };
+    Ok(known.map(|known| i64::try_from(known.ttl_ms.div_ceil(1_000)).unwrap_or(i64::MAX)))
+}
+
+/// Nothing is read for a client that is gone.
+fn is_wanted(sender: &Pieces) -> Result<(), Status> {
+    if sender.is_closed() { Err(gone()) } else { Ok(()) }
+}
+
 /// A file on its way.
 struct File<'sender> {
-    sender: &'sender Sender<Result<pb::SnapshotResponse, Status>>,
+    sender: &'sender Pieces,
     gathered: BytesMut,
     sum: Sha256,
     /// Bytes that are not sent yet, the sum aside.
