@@ -172,6 +172,7 @@ fn report_of<Bytes: Deref<Target = [u8]>>(
         number: crate::ids::SegmentNumber(name.number),
         salt: name.salt,
         bytes,
+        shared: None,
     });
     let found: Vec<FoundSegment<'_>> = found.collect();
     let segments: Vec<Segment> =

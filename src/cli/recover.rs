@@ -163,7 +163,12 @@ impl StoppedLog {
         }
         let found: Vec<FoundSegment<'_>> = files
             .iter()
-            .map(|(name, bytes)| FoundSegment { number: SegmentNumber(name.number), salt: name.salt, bytes })
+            .map(|(name, bytes)| FoundSegment {
+                number: SegmentNumber(name.number),
+                salt: name.salt,
+                bytes,
+                shared: Some(bytes),
+            })
             .collect();
         let snapshots = restorable(&self.path)
             .map_err(|source| NotCut::Unreadable { path: self.path.clone(), source })?;

@@ -7,6 +7,8 @@
 
 use super::AlignedBuffer;
 use super::buffer::BLOCK_BYTES;
+use super::mapping::room_for;
+use bytes::Bytes;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, fsync, open, openat};
 use rustix::io::{Errno, pread, pwrite};
 use std::io;
@@ -193,23 +195,28 @@ impl DataDirectory {
     ///
     /// # Errors
     /// `File`.
-    pub fn read(&self, name: &str) -> Result<Vec<u8>, DiskError> {
+    pub fn read(&self, name: &str) -> Result<Bytes, DiskError> {
         let file = self.open_for_writing(name)?;
         // What recovery believes must be on the disk, and not only on its way there.
         fsync(&file).map_err(|errno| self.failed("syncing", name, errno))?;
-        let mut buffer = AlignedBuffer::zeroed(ZEROS_BYTES);
-        let mut bytes = Vec::new();
-        loop {
-            let count = pread(file.as_fd(), &mut *buffer, bytes.len() as u64)
+        let size = rustix::fs::fstat(&file).map_err(|errno| self.failed("looking at", name, errno))?.st_size;
+        let size = usize::try_from(size).unwrap_or(0).next_multiple_of(BLOCK_BYTES);
+        if size == 0 {
+            return Ok(Bytes::new());
+        }
+        let no_room = |source| DiskError::File { operation: "reading", path: self.path.join(name), source };
+        let mut room = room_for(size).map_err(no_room)?;
+        let mut done = 0;
+        while done < size {
+            let rest = room.get_mut(done..size.min(done + READ_BYTES)).unwrap_or_default();
+            let count = pread(file.as_fd(), rest, done as u64)
                 .map_err(|errno| self.failed("reading", name, errno))?;
-            if count == 0 {
-                return Ok(bytes);
-            }
-            bytes.extend_from_slice(buffer.get(..count).unwrap_or_default());
-            if count % BLOCK_BYTES != 0 {
-                return Ok(bytes);
+            done += count;
+            if count == 0 || count % BLOCK_BYTES != 0 {
+                break;
             }
         }
+        Ok(Bytes::from_owner(room).slice(..done))
     }
 
     /// Writes some bytes of a file; at 0 the file is made anew. Offset and length are whole blocks. If `is_synced`, all of the
@@ -260,7 +267,7 @@ impl DataDirectory {
     ///
     /// # Errors
     /// `File`.
-    pub fn read_at(&self, name: &str, offset: u64, bytes_count: usize) -> Result<Vec<u8>, DiskError> {
+    pub fn read_at(&self, name: &str, offset: u64, bytes_count: usize) -> Result<Bytes, DiskError> {
         let file = self.open_for_writing(name)?;
         let mut buffer = AlignedBuffer::zeroed(bytes_count.next_multiple_of(BLOCK_BYTES));
         let mut done = 0;
@@ -273,7 +280,7 @@ impl DataDirectory {
                 break;
             }
         }
-        Ok(buffer.get(..done.min(bytes_count)).unwrap_or_default().to_vec())
+        Ok(Bytes::from_owner(buffer).slice(..done.min(bytes_count)))
     }
 
     /// Gives a file another name, durably, in place of any file of that name.
@@ -326,7 +333,12 @@ fn lock_patiently(lock: &OwnedFd) -> rustix::io::Result<()> {
     flock(lock, FlockOperation::NonBlockingLockExclusive)
 }
 
-/// Bytes read or zeroed with one call.
+/// Bytes read with one call.
+///
+/// Chosen: a disk that was measured gave 144 MB/s in pieces of 256 KiB, 621 in those of 1 MiB and 687 in those of 8 MiB.
+const READ_BYTES: usize = 4 * 1_024 * 1_024;
+
+/// Bytes zeroed with one call.
 ///
 /// Chosen: large enough that the call's cost does not matter.
 const ZEROS_BYTES: usize = 1_024 * 1_024;
@@ -381,8 +393,8 @@ mod tests {
         directory.rename("a.part", "a").expect("renamed");
         let read = |offset, count| directory.read_at("a", offset, count).expect("read");
         assert_eq!(read(BLOCK_BYTES as u64, 2 * BLOCK_BYTES), [[1; BLOCK_BYTES], [2; BLOCK_BYTES]].concat());
-        assert_eq!(read(2 * BLOCK_BYTES as u64, 9 * BLOCK_BYTES), [2; BLOCK_BYTES]);
-        assert_eq!(read(3 * BLOCK_BYTES as u64, BLOCK_BYTES), [0; 0]);
+        assert_eq!(read(2 * BLOCK_BYTES as u64, 9 * BLOCK_BYTES), [2; BLOCK_BYTES][..]);
+        assert_eq!(read(3 * BLOCK_BYTES as u64, BLOCK_BYTES).len(), 0);
         assert!(directory.read_at("a.part", 0, BLOCK_BYTES).is_err());
         directory.remove("a").expect("removed");
         directory.remove("a").expect("it was gone");

@@ -1,9 +1,9 @@
-//! A file that nobody writes, seen as memory, for those who look at a stopped member's files.
+//! A file that nobody writes, seen as memory, for those who look at a stopped member's files; and memory for a whole file.
 //!
-//! Always: read-only. Left out on purpose: everything a running member does. An error of the disk under a mapping is a
-//! signal and not a result, and the page cache may be behind what O_DIRECT wrote, so recovery reads (`disk`).
+//! Always: a file is seen read-only. Left out on purpose: everything a running member does with a mapped file. An error of the disk
+//! under a mapping is a signal and not a result, and the page cache may be behind what O_DIRECT wrote, so recovery reads (`disk`).
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
@@ -25,6 +25,14 @@ impl MappedFile {
         let mapping = unsafe { Mmap::map(&file) }?;
         Ok(Self(mapping))
     }
+}
+
+/// Zeroed memory for a large file, block-aligned, of which only what is touched is taken; it goes back to the kernel as a whole.
+///
+/// # Errors
+/// The kernel's: there is not so much.
+pub(super) fn room_for(bytes_count: usize) -> io::Result<MmapMut> {
+    MmapMut::map_anon(bytes_count)
 }
 
 impl Deref for MappedFile {

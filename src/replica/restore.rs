@@ -10,7 +10,7 @@ use super::sessions_bytes::{self, SessionsRestorer};
 use crate::auth::{self, Auth};
 use crate::ids::{ClusterId, GroupId, LogIndex};
 use crate::kv::{self, Store};
-use crate::limits::{AUTH_STATE_BYTES_MAX, SNAPSHOT_PIECE_BYTES};
+use crate::limits::{AUTH_STATE_BYTES_MAX, SNAPSHOT_CHUNK_BYTES_MAX};
 use crate::raft::Position;
 use crate::snapshot::{Damage, Fault, FileKind, FileName, Opening, Part, Reader, Verified};
 use bytes::Bytes;
@@ -208,7 +208,7 @@ pub enum FoundContent {
 pub fn restore_newest(
     seed: u64,
     files: &[FileName],
-    mut read: impl FnMut(FileName, u64, usize) -> Option<Vec<u8>>,
+    mut read: impl FnMut(FileName, u64, usize) -> Option<Bytes>,
 ) -> Vec<FoundSnapshot> {
     // What is distrusted is there for people only.
     let mut files: Vec<FileName> =
@@ -244,12 +244,12 @@ pub fn restore_newest(
 fn restore(
     seed: u64,
     name: FileName,
-    read: &mut impl FnMut(FileName, u64, usize) -> Option<Vec<u8>>,
+    read: &mut impl FnMut(FileName, u64, usize) -> Option<Bytes>,
 ) -> Result<Restored, BadSnapshot> {
     let mut restorer = Restorer::new(seed);
     let mut offset = 0;
     loop {
-        let bytes = read(name, offset, SNAPSHOT_PIECE_BYTES)
+        let bytes = read(name, offset, SNAPSHOT_CHUNK_BYTES_MAX)
             .ok_or_else(|| BadSnapshot::damaged(format!("it cannot be read at byte {offset}")))?;
         if bytes.is_empty() {
             break;

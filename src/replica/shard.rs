@@ -70,7 +70,7 @@ pub struct SegmentFile {
     /// Its salt, from its name.
     pub salt: u64,
     /// Its content.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
 }
 
 /// What a shard is doing with its life.
@@ -128,7 +128,12 @@ impl Shard {
         let wal_options = WalOptions { segment_bytes: options.segment_bytes, shard: 0 };
         let found: Vec<FoundSegment<'_>> = segments
             .iter()
-            .map(|file| FoundSegment { number: file.number, salt: file.salt, bytes: &file.bytes })
+            .map(|file| FoundSegment {
+                number: file.number,
+                salt: file.salt,
+                bytes: &file.bytes,
+                shared: Some(&file.bytes),
+            })
             .collect();
         let recovered =
             crate::wal::recover(wal_options, &found, &super::restore::restored_positions(&snapshots))

@@ -42,7 +42,7 @@ pub(super) fn found(cluster: &Cluster, member: MemberId) -> Vec<FoundSnapshot> {
     restore_newest(1, &names, |file, offset, bytes_count| {
         let content = &files[&file.text()];
         let from = usize::try_from(offset).expect("it is small").min(content.len());
-        Some(content[from..content.len().min(from + bytes_count)].to_vec())
+        Some(bytes::Bytes::copy_from_slice(&content[from..content.len().min(from + bytes_count)]))
     })
 }
 

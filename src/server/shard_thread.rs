@@ -36,7 +36,7 @@ use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use tracing::{error, info, warn};
 
 /// Tags of everything that is not a connection; those have theirs from `Connections`.
@@ -142,10 +142,9 @@ impl ShardThread {
             warn!(data = %config.data.display(), "the file system has no O_DIRECT: writes are buffered, and synced");
         }
         let member = member_id(&config.initial_cluster_token, &config.name);
-        let files = read_segments(&directory)?;
         let options = shard_options(&config, member)?;
         let incarnation = options.seed;
-        let snapshots = read_snapshots(&directory, incarnation)?;
+        let (files, snapshots) = read_all(&directory, incarnation, &placement.other_cpus)?;
         // Reading may have taken seconds, and no timeout is to have passed meanwhile.
         let now = crate::io::now();
         let shard = Shard::start(options, &files, snapshots, now)?;
@@ -734,6 +733,27 @@ fn shard_options(config: &ServerConfig, member: MemberId) -> Result<Options, Ser
         snapshots: SnapshotPolicy { entries: config.snapshot_entries, ..SnapshotPolicy::SERVER },
         segment_bytes: WAL_SEGMENT_BYTES,
         seed: crate::io::random_seed().map_err(ServerError::Kernel)?,
+    })
+}
+
+/// Reads the log while snapshots are restored, which waits for the disk less than for the processor. The state is made on this
+/// thread, whose memory it stays in.
+fn read_all(
+    directory: &DataDirectory,
+    seed: u64,
+    other_cpus: &[u32],
+) -> Result<(Vec<SegmentFile>, Vec<FoundSnapshot>), ServerError> {
+    thread::scope(|scope| {
+        let segments = scope.spawn(|| {
+            if !other_cpus.is_empty()
+                && let Err(error) = crate::io::run_on(other_cpus)
+            {
+                warn!(?other_cpus, %error, "the log is read where the kernel puts the thread");
+            }
+            read_segments(directory)
+        });
+        let snapshots = read_snapshots(directory, seed);
+        Ok((segments.join().expect("reading does not panic")?, snapshots?))
     })
 }
 

@@ -8,7 +8,6 @@ use super::mailbox::{Mailbox, Note};
 use crate::io::{DataDirectory, DiskError};
 use crate::replica::{FileDone, FileOrder};
 use crate::snapshot::{FileKind, FileName};
-use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
@@ -64,7 +63,7 @@ fn perform(
             Some(FileDone::Written)
         }
         FileOrder::Read { offset, bytes_count } => {
-            Some(FileDone::Read(Bytes::from(directory.read_at(&name, offset, bytes_count)?)))
+            Some(FileDone::Read(directory.read_at(&name, offset, bytes_count)?))
         }
         FileOrder::Keep => {
             directory.rename(&name, &FileName { kind: FileKind::Whole, ..file }.text())?;

@@ -23,11 +23,19 @@ pub(super) const SECTOR_BYTES: usize = 512;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Disk {
     /// In the order of their numbers.
-    segments: Vec<SegmentFile>,
+    segments: Vec<Segment>,
     /// The files of snapshots.
     pub(super) snapshots: SnapshotFiles,
     in_flight: Option<DiskWrite>,
     unsynced: Vec<DiskWrite>,
+}
+
+/// A segment on it.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub(super) number: SegmentNumber,
+    pub(super) salt: u64,
+    pub(super) bytes: Vec<u8>,
 }
 
 /// Some bytes and their place.
@@ -76,14 +84,14 @@ impl Disk {
             Some(oldest) if recycles => oldest.bytes.clone(),
             Some(_) | None => vec![0; usize::try_from(bytes_count).unwrap_or(0)],
         };
-        self.segments.insert(at, SegmentFile { number, salt, bytes });
+        self.segments.insert(at, Segment { number, salt, bytes });
     }
 
     /// Makes a segment of one that is needed no more, which is gone then.
     pub(super) fn recycle_segment(&mut self, old: SegmentNumber, number: SegmentNumber, salt: u64) {
         if let Some(at) = self.segments.iter().position(|segment| segment.number == old) {
-            let SegmentFile { bytes, .. } = self.segments.remove(at);
-            self.segments.push(SegmentFile { number, salt, bytes });
+            let Segment { bytes, .. } = self.segments.remove(at);
+            self.segments.push(Segment { number, salt, bytes });
             self.segments.sort_by_key(|segment| segment.number);
         }
     }
@@ -191,13 +199,23 @@ impl Disk {
     }
 
     /// The segment with this number.
-    pub(super) fn segment(&self, number: SegmentNumber) -> Option<&SegmentFile> {
+    pub(super) fn segment(&self, number: SegmentNumber) -> Option<&Segment> {
         self.segments.iter().rev().find(|segment| segment.number == number)
     }
 
-    /// Every segment as a starting member finds it, oldest first.
-    pub(super) fn segments(&self) -> &[SegmentFile] {
+    /// Every segment, oldest first.
+    pub(super) fn segments(&self) -> &[Segment] {
         &self.segments
+    }
+
+    /// Every segment as a starting member finds it, oldest first.
+    pub(super) fn found(&self) -> Vec<SegmentFile> {
+        let found = self.segments.iter().map(|Segment { number, salt, bytes }| SegmentFile {
+            number: *number,
+            salt: *salt,
+            bytes: Bytes::copy_from_slice(bytes),
+        });
+        found.collect()
     }
 
     fn place(&mut self, write: &DiskWrite) -> Option<&mut [u8]> {

@@ -162,9 +162,9 @@ impl Member {
             seed: random.next_u64(),
         };
         let files = &self.disk.snapshots;
-        let read = |file, offset, bytes_count| files.read(file, offset, bytes_count);
+        let read = |file, offset, bytes_count| files.read(file, offset, bytes_count).map(bytes::Bytes::from);
         let found = restore_newest(options.seed, &files.names(), read);
-        let shard = Shard::start(options, self.disk.segments(), found, self.clock.read(now));
+        let shard = Shard::start(options, &self.disk.found(), found, self.clock.read(now));
         self.observed = None;
         self.inbox.clear();
         self.turn_at = TrueMicros(u64::MAX);

@@ -19,11 +19,13 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use wal_format::{Configuration, RunKind};
 
-/// One entry of a frame, copied out of it.
+/// One entry of a frame.
 #[derive(Clone, Debug)]
 pub(super) struct FoundEntry {
     pub(super) position: Position,
     pub(super) record: Bytes,
+    /// Of its segment among those found.
+    pub(super) place: usize,
 }
 
 /// Consecutive entries behind a position that is known to be in the log.
@@ -101,11 +103,13 @@ impl GroupLog {
         self.assert_invariants();
     }
 
-    /// What the group still has, once every frame was seen. `snapshot` is what its state can be restored from.
-    pub(super) fn finish(mut self, snapshot: Position) -> RecoveredGroup {
+    /// What the group still has, once every frame was seen. `snapshot` is what its state can be restored from; `shared`, how
+    /// many bytes each segment has, if its records share them.
+    pub(super) fn finish(mut self, snapshot: Position, shared: &[usize]) -> RecoveredGroup {
         // Also where no snapshot is left: the log on disk begins behind one that was lost, and what fills its place would be below.
         let is_reset_owed = !self.begin_at_or_below(snapshot);
         self.assert_invariants();
+        self.part_from_sparse_segments(shared);
         let mut records = BTreeMap::new();
         let mut stretches = self.stretches.into_iter().map(|stretch| {
             let entries = stretch.entries.into_iter().map(|found| {
@@ -135,6 +139,23 @@ impl GroupLog {
             named: self.snapshot,
             configuration: self.configuration,
             counts_for_nothing: self.counts_for_nothing || self.is_in_doubt,
+        }
+    }
+
+    /// Gives records bytes of their own where they share those of a segment that holds little else of what is left.
+    fn part_from_sparse_segments(&mut self, shared: &[usize]) {
+        let mut held = vec![0; shared.len()];
+        for entry in self.stretches.iter().flat_map(|stretch| &stretch.entries) {
+            if let Some(held) = held.get_mut(entry.place) {
+                *held += entry.record.len();
+            }
+        }
+        let is_sparse =
+            |place: usize| held.get(place).zip(shared.get(place)).is_some_and(|(held, all)| held * 2 < *all);
+        for entry in self.stretches.iter_mut().flat_map(|stretch| &mut stretch.entries) {
+            if is_sparse(entry.place) {
+                entry.record = Bytes::copy_from_slice(&entry.record);
+            }
         }
     }
 

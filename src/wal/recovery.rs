@@ -26,6 +26,8 @@ pub struct FoundSegment<'a> {
     pub salt: u64,
     /// All its bytes.
     pub bytes: &'a [u8],
+    /// The same, if the records that come out may share them: as long as one is held, all are.
+    pub shared: Option<&'a Bytes>,
 }
 
 /// What one group still has.
@@ -263,7 +265,7 @@ impl Recovery<'_> {
         segment: &FoundSegment<'_>,
         offset: usize,
     ) -> Result<FoundFrame, BadFrame> {
-        let frame = read_frame(segment, offset)?;
+        let frame = read_frame(segment, offset, place)?;
         if self.is_astray(place, offset, frame.header.place.sequence) {
             sometimes!(FrameAstray);
             return Err(BadFrame {
@@ -395,12 +397,14 @@ impl Recovery<'_> {
         }
         let (next, spares) = self.next_and_spares(&bad);
         let groups = core::mem::take(&mut self.groups);
+        let shared = self.segments.iter().map(|segment| segment.shared.map_or(0, Bytes::len));
+        let shared: Vec<usize> = shared.collect();
         let groups: BTreeMap<_, _> = groups
             .into_iter()
             .map(|(id, group)| {
                 let snapshots = snapshots.get(&id).into_iter().flatten();
                 let newest = snapshots.max_by_key(|snapshot| snapshot.index).copied();
-                (id, group.finish(newest.unwrap_or(Position::START)))
+                (id, group.finish(newest.unwrap_or(Position::START), &shared))
             })
             .collect();
         self.note_groups(&groups);

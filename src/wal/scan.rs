@@ -86,7 +86,12 @@ pub(super) enum Origin {
 }
 
 /// Reads the frame at `offset`, believing it whole or not at all.
-pub(super) fn read_frame(segment: &FoundSegment<'_>, offset: usize) -> Result<FoundFrame, BadFrame> {
+/// `place`: of its segment among those found.
+pub(super) fn read_frame(
+    segment: &FoundSegment<'_>,
+    offset: usize,
+    place: usize,
+) -> Result<FoundFrame, BadFrame> {
     let bytes = segment.bytes.get(offset..).unwrap_or_default();
     let bad = |damage: Damage, origin| BadFrame { offset, damage, origin };
     if is_blank(bytes.get(..BLOCK_BYTES).unwrap_or(bytes)) {
@@ -98,13 +103,15 @@ pub(super) fn read_frame(segment: &FoundSegment<'_>, offset: usize) -> Result<Fo
         salt = FrameClaims::read(bytes).map_or(salt, |claims| claims.place.salt);
     }
     let repaired = if planted!(44) { with_zero_padding(bytes) } else { None };
+    let shared = segment.shared.filter(|_| repaired.is_none());
     let bytes = repaired.as_deref().unwrap_or(bytes);
     let frame = Frame::decode(bytes, salt).map_err(|damage| bad(damage, origin_of_envelope(damage.kind)))?;
     if frame.header.place.segment != segment.number.0 && !planted!(43) {
         let damage = Damage { offset: 0, kind: DamageKind::OtherSalt };
         return Err(bad(damage, Origin::Written));
     }
-    let parts = copy_parts(&frame).map_err(|damage| bad(damage, origin_of_content(damage.kind)))?;
+    let parts =
+        parts_of(&frame, (place, shared)).map_err(|damage| bad(damage, origin_of_content(damage.kind)))?;
     if !parts.iter().all(Part::is_reachable) {
         let damage = Damage { offset: 0, kind: DamageKind::Contradiction };
         return Err(bad(damage, Origin::Written));
@@ -120,7 +127,7 @@ pub(super) fn next_written(segment: &FoundSegment<'_>, offset: usize) -> Option<
         && !rest.is_empty()
     {
         if starts_like_a_frame(rest) {
-            match read_frame(segment, offset) {
+            match read_frame(segment, offset, 0) {
                 Ok(_) => return Some(offset),
                 Err(bad) => match bad.origin {
                     Origin::Written | Origin::Newer => return Some(offset),
@@ -169,7 +176,7 @@ fn origin_of_content(kind: DamageKind) -> Origin {
     }
 }
 
-fn copy_parts(frame: &Frame<'_>) -> Result<Vec<Part>, Damage> {
+fn parts_of(frame: &Frame<'_>, origin: (usize, Option<&Bytes>)) -> Result<Vec<Part>, Damage> {
     let mut parts = Vec::new();
     for section in frame.sections() {
         match section? {
@@ -179,7 +186,7 @@ fn copy_parts(frame: &Frame<'_>) -> Result<Vec<Part>, Damage> {
             Section::Batch(batch) => parts.push(Part::Write {
                 tail: batch.tail,
                 run: batch.run,
-                entries: copy_entries(batch.records)?,
+                entries: entries_of(batch.records, origin)?,
             }),
             Section::Reset(reset) => parts.push(Part::Reset(reset)),
         }
@@ -187,13 +194,21 @@ fn copy_parts(frame: &Frame<'_>) -> Result<Vec<Part>, Damage> {
     Ok(parts)
 }
 
-fn copy_entries(records: wal_format::Records<'_>) -> Result<Vec<FoundEntry>, Damage> {
+fn entries_of(
+    records: wal_format::Records<'_>,
+    (place, shared): (usize, Option<&Bytes>),
+) -> Result<Vec<FoundEntry>, Damage> {
+    let own = |record: &[u8]| match shared {
+        Some(segment) => segment.slice_ref(record),
+        None => Bytes::copy_from_slice(record),
+    };
     records
         .map(|record| {
             let record = record?;
             Ok(FoundEntry {
                 position: Position { index: LogIndex(record.header.index), term: Term(record.header.term) },
-                record: Bytes::copy_from_slice(record.bytes),
+                record: own(record.bytes),
+                place,
             })
         })
         .collect()

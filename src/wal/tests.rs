@@ -187,13 +187,24 @@ impl Rig {
     }
 
     fn try_recover(&self) -> Result<Recovered, RecoveryFailed> {
+        self.try_recover_from(&self.shared())
+    }
+
+    /// The segments on the disk, as what owns itself.
+    fn shared(&self) -> Vec<Bytes> {
+        self.disk.values().map(|(_, bytes)| Bytes::copy_from_slice(bytes)).collect()
+    }
+
+    fn try_recover_from(&self, shared: &[Bytes]) -> Result<Recovered, RecoveryFailed> {
         let segments: Vec<_> = self
             .disk
             .iter()
-            .map(|(number, (salt, bytes))| FoundSegment {
+            .enumerate()
+            .map(|(place, (number, (salt, bytes)))| FoundSegment {
                 number: SegmentNumber(*number),
                 salt: *salt,
-                bytes,
+                bytes: shared.get(place).map_or(bytes.as_slice(), |shared| shared),
+                shared: shared.get(place),
             })
             .collect();
         recover(OPTIONS, &segments, &self.snapshots)
@@ -206,6 +217,8 @@ impl Rig {
     /// Crashes, recovers, and makes the opening of the new boot durable.
     fn reopen(&mut self) {
         let recovered = self.recover();
+        let copied = self.try_recover_from(&[]).expect("the log can be used");
+        assert_eq!(recovered, copied, "records that share bytes are the same records");
         self.boot += 1;
         self.wal = Wal::resume(OPTIONS, &recovered, self.boot);
         self.write(&[]);
@@ -734,10 +747,26 @@ fn a_log_without_one_valid_frame_is_refused_unless_it_is_a_torn_first_write() {
 }
 
 #[test]
+fn records_share_the_bytes_of_a_segment_that_holds_little_else() {
+    let mut rig = Rig::opened();
+    rig.append(ONE, 0, &[1, 1, 1], 15_000);
+    rig.append(ONE, 3, &[1, 1], 8_000);
+    let segments = rig.shared();
+    assert_eq!(segments.len(), 2, "the second run did not fit behind the first");
+    let recovered = rig.try_recover_from(&segments).unwrap();
+    let records = &recovered.groups[&ONE].records;
+    let shares = |index: u64| {
+        let record = &records[&LogIndex(index)];
+        segments.iter().any(|segment| segment.as_ptr_range().contains(&record.as_ptr()))
+    };
+    assert_eq!([1, 2, 3, 4, 5].map(shares), [true, true, true, false, false]);
+}
+
+#[test]
 fn the_log_of_another_shard_is_refused() {
     let rig = eventful();
     let (salt, bytes) = &rig.disk[&1];
-    let segment = FoundSegment { number: SegmentNumber(1), salt: *salt, bytes };
+    let segment = FoundSegment { number: SegmentNumber(1), salt: *salt, bytes, shared: None };
     let options = WalOptions { shard: 3, ..OPTIONS };
     let refused = RecoveryFailed::OtherShard { expected: 3, found: 0 };
     assert_eq!(recover(options, &[segment], &BTreeMap::new()), Err(refused));
@@ -800,7 +829,7 @@ fn no_senseless_frames_make_recovery_panic() {
             }
             bytes.extend_from_slice(&frame);
         }
-        let segment = FoundSegment { number: SegmentNumber(1), salt: 7, bytes: &bytes };
+        let segment = FoundSegment { number: SegmentNumber(1), salt: 7, bytes: &bytes, shared: None };
         let found = recover(OPTIONS, &[segment], &BTreeMap::new()).unwrap();
         for group in found.groups.values() {
             let islands = group.log.islands.iter().flat_map(|island| &island.entries);

@@ -77,6 +77,7 @@ fn a_log_with_forged_frames_is_recovered_to_something_the_core_can_start_from() 
                     number: SegmentNumber(*number),
                     salt: *salt,
                     bytes,
+                    shared: None,
                 })
                 .collect();
             recover(OPTIONS, &segments, &BTreeMap::new())
