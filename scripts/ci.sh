@@ -127,10 +127,10 @@ real_processes() {
     fi
 }
 
-# Every sixth bug of the table, from one of the first six on: another sixth in the next run. scripts/sim-soak.sh looks for all.
+# Every eighth bug of the table, from one of the first eight on: others in the next run. scripts/sim-soak.sh looks for all.
 planted_bugs_are_found() {
     local bugs
-    bugs=$(sed -n 's/^| \([0-9][0-9]*\) .*/\1/p' src/sim/PLANTED.md | awk -v first=$((RANDOM % 6)) 'NR % 6 == first')
+    bugs=$(sed -n 's/^| \([0-9][0-9]*\) .*/\1/p' src/sim/PLANTED.md | awk -v first=$((RANDOM % 8)) 'NR % 8 == first')
     timeout --kill-after=10 "$STEP_SECONDS_MAX" cargo run --quiet --release --bin mainstay --features planted -- \
         sim --planted "${bugs//$'\n'/,}" --budget "$BUG_BUDGET"
 }
@@ -173,7 +173,7 @@ step "simulator, one seed in debug" sim_repeats_in_debug
 # Every point at which a member dies, and an eighth of those at which it dies again in its recovery, another one in each run.
 step "simulator, crash points" "${MAINSTAY[@]}" sim --crash-points --twice-every 8 --first "$RANDOM" --json
 step "every schedule up to a bound" "${MAINSTAY[@]}" sim --explore --states "$EXPLORED_STATES" --json
-step "a sixth of the planted bugs is found" planted_bugs_are_found
+step "an eighth of the planted bugs is found" planted_bugs_are_found
 step "nemesis finds a planted bug" nemesis_finds_a_planted_bug
 # The program with bugs is the one that was just built; the test itself was compiled long ago.
 step "a planted member is found out" env MAINSTAY_WITH_BUGS="${CARGO_TARGET_DIR:-$PWD/target}/release/mainstay" \

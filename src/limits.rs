@@ -586,10 +586,10 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 1_024;
 /// Chosen: a batch of small requests; a large one is put together from several.
 pub const RECEIVE_BYTES: usize = 64 * 1_024;
 
-/// Bytes of memory that the records of small entries share, which one leader encodes one after the other.
+/// Bytes of a block of memory into which a leader encodes small records one after the other.
 ///
-/// Chosen: hundreds of small records, so that what a block costs beside them is nothing; what a record that stays longer
-/// than its neighbours keeps with it is little.
+/// Chosen: hundreds of small records, so that a block's own cost does not count, and a record that outlives its neighbours keeps
+/// little alive.
 pub const RECORDS_BLOCK_BYTES: usize = 64 * 1_024;
 
 /// Microseconds within which a connection must have greeted, or finished a frame it began.

@@ -129,7 +129,8 @@ enum Fault {
     KillWhileStarting,
     /// The leader stands still for longer than two election timeouts, and goes on
     PauseLeader,
-    /// The same, cut off from the others, also for an election timeout after it goes on: nobody can tell it that it was replaced
+    /// The leader is cut off, stands still as in pause-leader, goes on, and stays cut off for an election timeout more:
+    /// nobody can tell it that it was replaced
     PauseLeaderCutOff,
     /// The leader is cut off from the others, and not from clients, for three election timeouts
     CutOffLeader,

@@ -74,9 +74,9 @@ pub enum Refusal {
     /// The snapshot is not there any more, or could not be made.
     #[error("that snapshot is not there any more, or could not be made; ask for a new one")]
     NoSuchSnapshot,
-    /// What this member has applied may be older than the read allows, and it was not to ask the leader.
+    /// What this member has applied is older than the read allows, or may be, or has not come to the revision it wants.
     #[error(
-        "what this member has applied may be older than you allow; try again, ask another, or let it ask the leader"
+        "this member cannot promise what the read asks for; try again, ask another, or let it ask the leader"
     )]
     TooOld,
     /// Some member is not known to run a build that understands such an entry.

@@ -32,14 +32,14 @@ pub enum ReadMode {
     /// Whatever this member has applied.
     Serializable,
     /// Whatever this member has applied, if that lacks nothing that was committed so long before the request came, by its clock.
-    Bounded {
+    MaxAge {
         /// How long, in milliseconds.
         max_age_ms: u32,
         /// What it is to do if it does not know so.
         otherwise: Otherwise,
     },
     /// Whatever this member has applied, if that is this revision or a later one.
-    AtLeast {
+    MinRevision {
         /// The revision.
         revision: Revision,
         /// What it is to do if it has not come so far.

@@ -206,15 +206,17 @@ pub(super) struct GetArgs {
     #[arg(long, conflicts_with_all = ["keys_only", "count_only"])]
     print_value_only: bool,
 
-    /// How fresh
+    /// Linearizable or serializable
     #[arg(long, value_enum, default_value = "l")]
     consistency: Consistency,
 
-    /// What any member has applied, if that lacks nothing older than this, such as 500ms; others are tried meanwhile
+    /// What a member has applied, if it lacks nothing committed longer ago than this, such as 500ms; a member that cannot
+    /// promise that refuses, and the next is tried until --timeout
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "consistency")]
     max_age: Option<Duration>,
 
-    /// What any member has applied, if that is at this revision or later; others are tried meanwhile
+    /// What a member has applied, if that is at this revision or later; one that has not come so far refuses, and the
+    /// next is tried until --timeout
     #[arg(long, value_name = "REVISION", conflicts_with_all = ["consistency", "max_age"])]
     min_revision: Option<u64>,
 
@@ -233,9 +235,9 @@ impl GetArgs {
             (Some(age), _) => {
                 let max_age_ms =
                     u32::try_from(age.as_millis()).map_err(|_| "--max-age is 49 days at the most")?;
-                Ok(ReadMode::Bounded { max_age_ms, otherwise })
+                Ok(ReadMode::MaxAge { max_age_ms, otherwise })
             }
-            (None, Some(revision)) => Ok(ReadMode::AtLeast { revision: Revision(revision), otherwise }),
+            (None, Some(revision)) => Ok(ReadMode::MinRevision { revision: Revision(revision), otherwise }),
             (None, None) if self.or_ask_leader => {
                 Err("--or-ask-leader goes with --max-age or --min-revision")
             }

@@ -360,7 +360,7 @@ impl Report {
             ]
         };
         let rows: Vec<Vec<String>> = measured.iter().map(row).collect();
-        "stages of writes at the leader, and its reads, last minutes\n".to_owned()
+        "stages of writes, and reads, at the leader, in the last one to two minutes\n".to_owned()
             + &table(&["STAGE", "COUNT", "P50", "P99", "MAX"], &rows)
     }
 

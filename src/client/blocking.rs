@@ -328,7 +328,7 @@ impl Client {
             unreachable!("connect made a connection or returned an error");
         };
         if has_bound(request) && !connection.hello().features.have(Features::BOUNDED_READS) {
-            let detail = format!("{} is of a version without reads of bounded age", endpoint.address);
+            let detail = format!("{} is of a version without reads that set a bound", endpoint.address);
             return Err(Met { setback: Setback::Unreachable, detail });
         }
         match connection.call(request, patience) {
@@ -426,7 +426,7 @@ fn has_bound(request: &Request) -> bool {
     let Request::Read { mode, .. } = request else { return false };
     match mode {
         ReadMode::Linearizable | ReadMode::Serializable => false,
-        ReadMode::Bounded { .. } | ReadMode::AtLeast { .. } => true,
+        ReadMode::MaxAge { .. } | ReadMode::MinRevision { .. } => true,
     }
 }
 

@@ -113,7 +113,8 @@ const fn refusal_advice(refusal: Refusal) -> &'static str {
             "ask for a new snapshot; the log of the member says what went wrong with that one"
         }
         Refusal::TooOld => {
-            "allow more with --max-age, ask another member, or let it ask the leader (--or-ask-leader)"
+            "allow more with --max-age, ask for an earlier --min-revision, ask another member, or let it ask the leader \
+             (--or-ask-leader)"
         }
         Refusal::Users(_) => {
             "permissions count in this cluster, and this protocol cannot say who asks: use a client of etcd"

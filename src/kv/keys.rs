@@ -10,7 +10,7 @@
 //!
 //! What always holds: a key that was deleted stays in the index as long as a revision that can be read saw it.
 //! Keys and values are copies of their own: what came in a frame of a megabyte does not keep the frame alive. The order and
-//! the record share the letters of a key, with the smallest handle that two can have; whoever asks gets a copy.
+//! the record share the letters of a key through an `Arc<[u8]>`, half the size of `Bytes`; whoever asks gets a copy.
 //!
 //! **Forgetting.** `changes` says of each change whether it ended an older one (`*`): from its revision on nobody sees
 //! the older one. Compacting up to a revision means to go through the changes up to that revision, one by one, and to
@@ -91,7 +91,7 @@ const fn version_bytes(value: &Bytes) -> u64 {
     VERSION_BYTES + value.len() as u64
 }
 
-/// About how many bytes a key takes; both indexes and the record share its letters.
+/// About how many bytes a key takes; the order and the record share its letters.
 const fn key_bytes(key: &[u8]) -> u64 {
     KEY_BYTES + key.len() as u64
 }

@@ -47,6 +47,7 @@ impl Entries {
     /// Encodes the record of an entry. Small ones share blocks of memory; a block is freed with the last of its records.
     pub(super) fn encode(&mut self, header: &EntryHeader, body: &[u8]) -> Bytes {
         let bytes_count = wal_format::entry_bytes_count(body.len());
+        // So that the rest of a block, which is given up, is an eighth at the most.
         if bytes_count > RECORDS_BLOCK_BYTES / 8 {
             let mut record = Vec::with_capacity(bytes_count);
             wal_format::encode_entry(header, body, &mut record);

@@ -7,8 +7,9 @@
 //! Always: whatever was committed before a linearizable read was asked for is at or below the index that the read is told, so
 //! a member that has applied that index lacks nothing that is older than its own asking. Counted on its own clock, from before
 //! anything was sent, so no other clock counts and no delay on the way does (DESIGN §9). Every linearizable read that goes
-//! through this member tells so for nothing; if none does, the first read that finds nothing young enough asks. Left out:
-//! what "old" means after a member's start: until it was told something, everything is too old.
+//! through this member tells so for nothing; if none does, the first read that finds nothing young enough asks.
+//! After a start nothing is known, and every age is too old. Reads of a revision or later need no age; they are here because they are
+//! answered or refused the same way. Left out: how a read is confirmed (`read`).
 
 use super::Output;
 use super::apply::Asker;
@@ -38,7 +39,7 @@ pub(super) struct Freshness {
     coming: Option<Confirmed>,
     /// Somebody found everything too old: ask, though no read waits for it.
     wants_probe: bool,
-    /// How many reads were refused for that.
+    /// How many reads with a bound were refused.
     pub(super) refused_count: u64,
 }
 
@@ -56,13 +57,13 @@ impl Freshness {
         }
     }
 
-    /// From when on at the latest everything committed is applied here; none if nothing is known.
+    /// The latest known instant before which nothing was committed that is not applied here; none if nothing is known.
     pub(super) fn as_of(&mut self, applied: LogIndex) -> Option<BootMicros> {
         self.settle(applied);
         self.applied.map(|confirmed| confirmed.asked_at)
     }
 
-    /// Whether somebody wants to be asked for; it is, then.
+    /// Whether a read was refused since the last call, so that the leader is to be asked.
     pub(super) fn take_probe(&mut self) -> bool {
         std::mem::take(&mut self.wants_probe)
     }
@@ -81,7 +82,7 @@ fn younger(known: Option<Confirmed>, other: Confirmed) -> Option<Confirmed> {
 
 impl Replica {
     /// Takes in a read that may be answered from what is applied here, if that lacks nothing older than `max_age_ms`.
-    pub(super) fn gather_bounded(
+    pub(super) fn gather_max_age(
         &mut self,
         now: BootMicros,
         asked: Asked,
@@ -97,7 +98,7 @@ impl Replica {
     }
 
     /// Takes in a read of the store as of `revision` or later.
-    pub(super) fn gather_at_least(
+    pub(super) fn gather_min_revision(
         &mut self,
         now: BootMicros,
         asked: Asked,
@@ -108,7 +109,7 @@ impl Replica {
         self.gather_if(revision <= self.store.revision(), (now, asked), (question, otherwise), outputs);
     }
 
-    /// How long ago everything was applied here that was committed then, in microseconds.
+    /// How long ago that instant was, in microseconds; none if nothing is known.
     fn age_micros(&mut self, now: BootMicros) -> Option<u64> {
         self.reads.freshness.as_of(self.applied).map(|since| now.since(since))
     }
@@ -150,8 +151,8 @@ impl Replica {
 pub(super) const ANY_MODES: [ReadMode; 4] = [
     ReadMode::Linearizable,
     ReadMode::Serializable,
-    ReadMode::Bounded { max_age_ms: 20, otherwise: Otherwise::Refuse },
-    ReadMode::AtLeast { revision: Revision(3), otherwise: Otherwise::AskLeader },
+    ReadMode::MaxAge { max_age_ms: 20, otherwise: Otherwise::Refuse },
+    ReadMode::MinRevision { revision: Revision(3), otherwise: Otherwise::AskLeader },
 ];
 
 #[cfg(test)]

@@ -17,11 +17,11 @@ fn read(mode: ReadMode) -> Request {
 }
 
 fn bounded(otherwise: Otherwise) -> Request {
-    read(ReadMode::Bounded { max_age_ms: MAX_AGE_MS, otherwise })
+    read(ReadMode::MaxAge { max_age_ms: MAX_AGE_MS, otherwise })
 }
 
 fn at_least(revision: Revision, otherwise: Otherwise) -> Request {
-    read(ReadMode::AtLeast { revision, otherwise })
+    read(ReadMode::MinRevision { revision, otherwise })
 }
 
 /// Three members, a key, and one that follows.

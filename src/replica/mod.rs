@@ -23,7 +23,7 @@
 //! | `saving` | a snapshot for a client, who keeps it elsewhere |
 //! | `install` | a snapshot from the leader in the place of the own state |
 //! | `read_times` | how reads were answered, and how long that took |
-//! | `freshness` | reads that are content with a state of bounded age |
+//! | `freshness` | how old what is applied may be; reads that are content with an age or a revision |
 //! | `lease_terms` | how long leaders answer reads alone, as the log says it |
 //! | `bootstrap` | how a cluster is founded, and why a wiped disk does not vote |
 #![forbid(unsafe_code)]

@@ -64,11 +64,11 @@ impl Replica {
                     ReadMode::Serializable => {
                         self.gather_here(now, (ticket, who), Question::Store(query), outputs);
                     }
-                    ReadMode::Bounded { max_age_ms, otherwise } => {
-                        self.gather_bounded(now, (ticket, who), (query, max_age_ms, otherwise), outputs);
+                    ReadMode::MaxAge { max_age_ms, otherwise } => {
+                        self.gather_max_age(now, (ticket, who), (query, max_age_ms, otherwise), outputs);
                     }
-                    ReadMode::AtLeast { revision, otherwise } => {
-                        self.gather_at_least(now, (ticket, who), (query, revision, otherwise), outputs);
+                    ReadMode::MinRevision { revision, otherwise } => {
+                        self.gather_min_revision(now, (ticket, who), (query, revision, otherwise), outputs);
                     }
                 }
                 return;
@@ -179,8 +179,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Whether every other voter is known to understand such an entry. A member of a build before would take it for nothing, and
-    /// its state would differ from ours, or for damage. Where there were users all of them did once, and nobody goes back.
+    /// Whether every other voter is known to understand such an entry. A member of an older build would ignore it, so that its
+    /// state differed from ours, or take it for damage. Once there were users every voter knew them, and nobody goes back.
     fn do_all_understand(&self, proposal: &Proposal) -> bool {
         match proposal.kind {
             EntryKind::Users => self.auth.has_history() || self.do_all_others_speak(PEER_VERSION_USERS),

@@ -1,9 +1,9 @@
-//! Reads: at this member, at an index that a quorum confirmed (thesis 6.4).
+//! Reads: from what this member has applied, or at an index that a quorum or a lease confirmed (thesis 6.4).
 //!
 //! Always: the linearizable reads of a turn share one confirmation round that begins after they arrived, and a round
-//! serves no read that came later; a read is answered only from state that has applied the confirmed index. The
-//! same code serves on leader and follower: raft knows whom to ask. Left out: serializable reads, which need none of
-//! this.
+//! serves no read that came later; such a read is answered only from state that has applied the confirmed index. Reads that
+//! are content with what is applied join the same queue, so that all share the time of a turn. The same code serves on
+//! leader and follower: raft knows whom to ask. Left out: whether what is applied is young enough (`freshness`).
 
 use super::Output;
 use super::apply::Asker;
@@ -78,7 +78,7 @@ pub(super) struct Reads {
     turn: Vec<Read>,
     /// Wait for raft to confirm their request, and when that began.
     confirming: BTreeMap<u64, (BootMicros, Vec<Read>)>,
-    /// Confirmed, and wait for this index to be applied.
+    /// Wait for this index to be applied: a confirmed one, or what was applied when they came.
     ready: BTreeMap<LogIndex, VecDeque<ReadyRead>>,
     /// All of the above.
     count: usize,
@@ -94,8 +94,9 @@ impl Read {
     /// How it is answered, if a read that sets no bound would be answered by `path`.
     const fn path(&self, path: ReadPath) -> ReadPath {
         match self.question {
-            Question::Aged { revision: Revision(0), .. } => ReadPath::Bounded,
-            Question::Aged { .. } => ReadPath::AtLeast,
+            // Those by age have revision 0 for a bound, which any store has; so has a read of revision 0 or later.
+            Question::Aged { revision: Revision(0), .. } => ReadPath::MaxAge,
+            Question::Aged { .. } => ReadPath::MinRevision,
             Question::Store(_)
             | Question::Lease(_)
             | Question::Save
@@ -126,7 +127,7 @@ impl Reads {
         }
     }
 
-    /// The confirmed read of the lowest index.
+    /// The read of the lowest index.
     fn take_ready(&mut self) -> Option<ReadyRead> {
         let mut entry = self.ready.first_entry()?;
         let read = entry.get_mut().pop_front();
@@ -247,7 +248,7 @@ impl Replica {
         }
     }
 
-    /// Answers the confirmed reads whose index is applied, as many as this turn has time for, and one in any case: so that
+    /// Answers the reads whose index is applied, as many as this turn has time for, and one in any case: so that
     /// neither what is to be applied nor reads wait for ever on the other.
     pub(super) fn serve_ready_reads(&mut self, now: BootMicros, outputs: &mut Vec<Output>) {
         let mut is_first = true;
@@ -306,7 +307,7 @@ impl Replica {
         self.answer(asker, response, outputs);
     }
 
-    /// Whether confirmed reads were left for the next turn.
+    /// Whether reads that can be answered were left for the next turn.
     pub(super) fn has_reads_to_serve(&self) -> bool {
         self.reads.ready.first_key_value().is_some_and(|(index, _)| *index <= self.applied)
     }

@@ -17,15 +17,15 @@ pub enum ReadPath {
     /// From what was applied.
     Serializable,
     /// From what was applied, within an age, or by the leader's word if that was too old.
-    Bounded,
+    MaxAge,
     /// From what was applied, at a revision or later, or by the leader's word if that had not come.
-    AtLeast,
+    MinRevision,
 }
 
 impl ReadPath {
     /// All of them.
     pub const ALL: [Self; 6] =
-        [Self::Lease, Self::Quorum, Self::Follower, Self::Serializable, Self::Bounded, Self::AtLeast];
+        [Self::Lease, Self::Quorum, Self::Follower, Self::Serializable, Self::MaxAge, Self::MinRevision];
 
     /// Its name among counters and times.
     pub const fn name(self) -> &'static str {
@@ -34,8 +34,8 @@ impl ReadPath {
             Self::Quorum => "quorum",
             Self::Follower => "follower",
             Self::Serializable => "serializable",
-            Self::Bounded => "max_age",
-            Self::AtLeast => "min_revision",
+            Self::MaxAge => "max_age",
+            Self::MinRevision => "min_revision",
         }
     }
 }

@@ -40,7 +40,10 @@ impl Replica {
                 return;
             }
             // Nobody asks of users with a bound; to ask the leader keeps every bound.
-            UsersRequest::Ask { query, mode: _ } => {
+            UsersRequest::Ask {
+                query,
+                mode: ReadMode::Linearizable | ReadMode::MaxAge { .. } | ReadMode::MinRevision { .. },
+            } => {
                 self.gather_for((ticket, who), Question::Users(query), outputs);
                 return;
             }

@@ -736,8 +736,8 @@ fn shard_options(config: &ServerConfig, member: MemberId) -> Result<Options, Ser
     })
 }
 
-/// Reads the log while snapshots are restored, which waits for the disk less than for the processor. The state is made on this
-/// thread, whose memory it stays in.
+/// Reads the log on another thread while this one restores snapshots: the first mostly waits for the disk, the second for the
+/// processor. The state is made on this thread, in whose memory it stays.
 fn read_all(
     directory: &DataDirectory,
     seed: u64,

@@ -16,7 +16,7 @@ use crate::check::Call;
 use crate::ids::{BootMicros, Revision, Ticket};
 use crate::sometimes;
 
-/// When the newest revision that any member had applied became what.
+/// The newest revision that any member had applied, over time.
 #[derive(Debug, Default)]
 pub(super) struct Floors {
     /// In the order of time.
@@ -24,7 +24,7 @@ pub(super) struct Floors {
 }
 
 impl Floors {
-    /// It is that now.
+    /// The newest one is `newest` from `now` on.
     pub(super) fn note(&mut self, now: TrueMicros, newest: Revision) {
         if self.since.last().is_none_or(|(_, known)| *known < newest) {
             self.since.push((now, newest));
@@ -136,16 +136,16 @@ impl Run {
     ) -> Result<(), Broken> {
         let Member { id, clock, .. } = &self.members[member];
         let is_within = match attempt.read_mode() {
-            Some(ReadMode::Bounded { max_age_ms, .. }) => {
+            Some(ReadMode::MaxAge { max_age_ms, .. }) => {
                 age_micros.is_some_and(|age| age <= u64::from(max_age_ms) * 1_000)
             }
-            Some(ReadMode::AtLeast { revision, .. }) => answered >= revision,
+            Some(ReadMode::MinRevision { revision, .. }) => answered >= revision,
             Some(ReadMode::Linearizable | ReadMode::Serializable) | None => false,
         };
         holds(is_within, "an_answer_is_as_young_as_asked", || {
             format!("{id} answered {:?} at revision {answered}, {age_micros:?} µs old", attempt.read_mode())
         })?;
-        // How long it stood still nobody told it: such clocks are outside the promise.
+        // A member cannot know how long its clock stood still: such clocks are outside the promise.
         let Some(age_micros) = age_micros.filter(|_| !clock.has_stood_still()) else {
             return Ok(());
         };

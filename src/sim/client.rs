@@ -534,10 +534,10 @@ impl Clients {
         let otherwise = if self.random.below(2) == 0 { Otherwise::Refuse } else { Otherwise::AskLeader };
         match kind {
             0 => ReadMode::Serializable,
-            1 => ReadMode::AtLeast { revision: self.workload.newest(), otherwise },
+            1 => ReadMode::MinRevision { revision: self.workload.newest(), otherwise },
             _ => {
                 let max_age_ms = u32::try_from(self.random.magnitude(1, 5_000)).unwrap_or(u32::MAX);
-                ReadMode::Bounded { max_age_ms, otherwise }
+                ReadMode::MaxAge { max_age_ms, otherwise }
             }
         }
     }

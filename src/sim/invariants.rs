@@ -17,7 +17,7 @@
 //! | frames | `what_is_carried_is_the_log`; `replication_sessions_never_mix` is in `carried` |
 //! | bounds | `every_queue_is_within_its_bound` |
 //! | service | `a_leader_with_a_dead_disk_steps_down`, `a_leader_without_a_majority_steps_down`; the rest is in `liveness` |
-//! | clients | `a_write_is_answered_after_its_commit`, `a_bare_write_told_not_done_is_not_done`, `a_session_is_told_after_its_commit`, `a_read_sees_the_commit_floor`; `what_is_served_was_written` is in `served` |
+//! | clients | `a_write_is_answered_after_its_commit`, `a_bare_write_told_not_done_is_not_done`, `a_session_is_told_after_its_commit`, `a_read_sees_the_commit_floor`; `what_is_served_was_written` is in `served`; `an_answer_is_as_young_as_asked`, `an_answer_is_no_older_than_it_says`, `a_session_is_told_closed_after_its_commit`, `replies_answer_requests` are in `answered` |
 //! | the disk | `durable_terms_and_votes_only_grow`, `durable_commits_only_grow`, `runs_join_the_durable_log` are in `durable`; `recovery_finds_what_is_durable` in `faults` |
 //!
 //! Always: a broken invariant is returned as a value, with its name; nothing here panics.

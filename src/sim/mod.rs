@@ -14,6 +14,7 @@
 //! | `cut_leaders` | new leaders that are cut off |
 //! | `storage_faults` | what disks do to what they had taken, and the atlas of what the promise covers |
 //! | `invariants`, `carried`, `served` | what must be true after every event, one named function each |
+//! | `answered` | answers as they leave, and what must be true of them |
 //! | `liveness` | what must be true once the faults have ended |
 //! | `member`, `disk`, `durable`, `clock` | one member's world; what its disk holds for certain |
 //! | `snapshot_files` | the files of snapshots on its disk |

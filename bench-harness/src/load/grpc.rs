@@ -217,9 +217,11 @@ impl Conversation for GrpcConversation {
                 messages::put(&mut self.message, &key, value);
                 &self.put_headers
             }
-            // What etcd has not, nobody asks of it: such a load is refused before it begins.
-            Act::Get | Act::GetSerializable | Act::GetMaxAge(_) | Act::GetMinRevision => {
-                messages::range(&mut self.message, &key, operation.act != Act::Get);
+            Act::GetMaxAge(_) | Act::GetMinRevision => {
+                unreachable!("such a load is refused before it begins")
+            }
+            Act::Get | Act::GetSerializable => {
+                messages::range(&mut self.message, &key, operation.act == Act::GetSerializable);
                 &self.range_headers
             }
             Act::TxnCas => {

@@ -73,10 +73,10 @@ impl NativeConversation {
             Act::Get => read(key, ReadMode::Linearizable),
             Act::GetSerializable => read(key, ReadMode::Serializable),
             Act::GetMaxAge(max_age_ms) => {
-                read(key, ReadMode::Bounded { max_age_ms, otherwise: Otherwise::AskLeader })
+                read(key, ReadMode::MaxAge { max_age_ms, otherwise: Otherwise::AskLeader })
             }
             Act::GetMinRevision => {
-                read(key, ReadMode::AtLeast { revision: Revision(1), otherwise: Otherwise::AskLeader })
+                read(key, ReadMode::MinRevision { revision: Revision(1), otherwise: Otherwise::AskLeader })
             }
         }
     }

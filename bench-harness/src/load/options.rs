@@ -22,7 +22,7 @@ pub(crate) enum Kind {
     GetSerializable,
     /// Reads one as the member that is asked has it, if that is at most --max-age-ms old, or as the leader has it
     GetMaxAge,
-    /// Reads one as the member that is asked has it, if that is at revision 1 or later, or as the leader has it
+    /// Reads one at revision 1 or later, which any member has: what a bound that holds costs
     GetMinRevision,
     /// A transaction: one compare, which holds, and one put
     TxnCas,

@@ -169,7 +169,7 @@ impl Chatter {
                 _ if self.below(2) == 0 => self.read(self.all_shared(), ReadMode::Serializable),
                 _ => self.read(
                     self.all_shared(),
-                    ReadMode::Bounded { max_age_ms: MAX_AGE_MS, otherwise: Otherwise::Refuse },
+                    ReadMode::MaxAge { max_age_ms: MAX_AGE_MS, otherwise: Otherwise::Refuse },
                 ),
             }
             // Nobody unparks this thread: it only lets some time pass.

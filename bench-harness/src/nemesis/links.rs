@@ -3,7 +3,7 @@
 //! ```text
 //!   member a ──connects──► our port for (a, b) ──────────────► member b
 //!                              │ cut: what comes is thrown away, either way, and nothing breaks
-//!                              └ mended: a connection that lost anything ends; whoever made it makes another
+//!                              └ mended: a connection that was open meanwhile ends; whoever made it makes another
 //! ```
 //!
 //! What always holds: a link that is cut passes nothing on, also what came before and was not passed on yet; bytes are
@@ -113,7 +113,7 @@ fn listen(link: &Arc<Link>, listener: &TcpListener) {
 
 fn relay(link: &Arc<Link>, near: &TcpStream) -> io::Result<()> {
     while link.is_cut.load(Ordering::SeqCst) {
-        // Nobody unparks this thread: the connection stands, and nobody answers.
+        // Nobody unparks this thread: the connection waits, and what it carries is passed on once the link is mended.
         std::thread::park_timeout(GLANCE);
     }
     let far = TcpStream::connect(link.behind)?;
@@ -128,7 +128,7 @@ fn relay(link: &Arc<Link>, near: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Passes on what comes, until either end closes or something was lost.
+/// Passes on what comes, until either end closes, or the link was cut and is mended.
 fn pass_on(link: &Link, mut from: &TcpStream, mut to: &TcpStream) {
     let mut piece = vec![0; PIECE_BYTES];
     let mut was_cut = false;

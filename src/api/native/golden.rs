@@ -214,8 +214,8 @@ fn writes_and_reads() -> Vec<Golden> {
         success: Vec::new(),
         failure: vec![Operation::Range(range(KeyRange::Key("a".into())))],
     };
-    let bounded = ReadMode::Bounded { max_age_ms: 1_500, otherwise: Otherwise::AskLeader };
-    let at_least = ReadMode::AtLeast { revision: Revision(8), otherwise: Otherwise::Refuse };
+    let bounded = ReadMode::MaxAge { max_age_ms: 1_500, otherwise: Otherwise::AskLeader };
+    let at_least = ReadMode::MinRevision { revision: Revision(8), otherwise: Otherwise::Refuse };
     let stamp = Stamp { session: SessionId(42), sequence: 9, low_water: 6 };
     let log_body = EncodedCommand::encode(&put).unwrap().bytes().clone();
     vec![

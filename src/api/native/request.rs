@@ -151,12 +151,12 @@ fn put_read_mode(out: &mut BytesMut, mode: ReadMode) {
     match mode {
         ReadMode::Linearizable => out.put_u8(1),
         ReadMode::Serializable => out.put_u8(2),
-        ReadMode::Bounded { max_age_ms, otherwise } => {
+        ReadMode::MaxAge { max_age_ms, otherwise } => {
             out.put_u8(4);
             out.put_u32_le(max_age_ms);
             out.put_u8(asks(otherwise));
         }
-        ReadMode::AtLeast { revision, otherwise } => {
+        ReadMode::MinRevision { revision, otherwise } => {
             out.put_u8(5);
             out.put_u64_le(revision.0);
             out.put_u8(asks(otherwise));
@@ -171,8 +171,11 @@ fn read_mode(cursor: &mut Cursor<'_>) -> Result<ReadMode, Malformed> {
     Ok(match cursor.u8("read mode")? {
         1 => ReadMode::Linearizable,
         2 => ReadMode::Serializable,
-        4 => ReadMode::Bounded { max_age_ms: cursor.u32("max_age_ms")?, otherwise: otherwise(cursor)? },
-        5 => ReadMode::AtLeast { revision: Revision(cursor.u64("revision")?), otherwise: otherwise(cursor)? },
+        4 => ReadMode::MaxAge { max_age_ms: cursor.u32("max_age_ms")?, otherwise: otherwise(cursor)? },
+        5 => ReadMode::MinRevision {
+            revision: Revision(cursor.u64("revision")?),
+            otherwise: otherwise(cursor)?,
+        },
         found => return Err(cursor.unknown("read mode", 1, found)),
     })
 }

@@ -248,8 +248,8 @@ fn read_mode(random: &mut Random) -> ReadMode {
     random.one_of(&[
         ReadMode::Linearizable,
         ReadMode::Serializable,
-        ReadMode::Bounded { max_age_ms: 1_500, otherwise },
-        ReadMode::AtLeast { revision: Revision(8), otherwise },
+        ReadMode::MaxAge { max_age_ms: 1_500, otherwise },
+        ReadMode::MinRevision { revision: Revision(8), otherwise },
     ])
 }
 
