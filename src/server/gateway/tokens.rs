@@ -1,9 +1,11 @@
 //! Tokens: what a user who has logged in shows with each request.
 //!
 //! ```text
-//!   principal u32 | revision of users and roles u64 | runs out, seconds since 1970 u64 | HMAC-SHA-256 of these
-//!   all as hexadecimal digits; numbers are little-endian
+//!   {"alg":"HS256","typ":"JWT"} . {"principal":7,"revision":300,"exp":1764000000} . HMAC-SHA-256 of what stands before
 //! ```
+//!
+//! That is a JSON Web Token (RFC 7519): three times base64url, with points between. `revision` is of users and roles, `exp` in seconds
+//! since 1970.
 //!
 //! The key is replicated state, made anew each time that permissions begin to count, so every member makes and checks the
 //! same tokens, and none from before. Always: a token says only who somebody was found to be, and by which revision of
@@ -15,7 +17,10 @@ use crate::api::ReadMode;
 use crate::api::etcd::{Fault, Standing};
 use crate::auth::{AuthAnswer, AuthQuery, Secret, Who};
 use crate::ids::{AuthRevision, Principal, Revision};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
+use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,8 +30,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Chosen: etcd's simple tokens count for as long. Its clients get another by themselves.
 const TOKEN_SECONDS: u64 = 300;
 
-/// What is signed.
-const BODY_BYTES: usize = 20;
+/// The header of every token: `{"alg":"HS256","typ":"JWT"}`.
+const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
+
+/// The longest token that is looked at.
+///
+/// Derived: the three parts of one with the largest numbers have 192 bytes.
+const TOKEN_BYTES_MAX: usize = 256;
+
+/// What a token says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Claims {
+    principal: u32,
+    revision: u64,
+    exp: u64,
+}
 
 /// A key that makes and checks tokens.
 #[derive(Debug)]
@@ -39,48 +58,35 @@ impl TokenKey {
 
     /// The token of a user who was found by a revision, until an instant.
     fn token(&self, principal: Principal, revision: AuthRevision, until: u64) -> String {
-        let mut bytes = Vec::with_capacity(BODY_BYTES + 32);
-        bytes.extend(principal.0.to_le_bytes());
-        bytes.extend(revision.0.to_le_bytes());
-        bytes.extend(until.to_le_bytes());
-        let mut signing = self.0.clone();
-        signing.update(&bytes);
-        bytes.extend(signing.finalize().into_bytes());
-        to_digits(&bytes)
+        let claims = Claims { principal: principal.0, revision: revision.0, exp: until };
+        let claims = serde_json::to_vec(&claims).expect("numbers are JSON");
+        let signed = format!("{HEADER}.{}", URL_SAFE_NO_PAD.encode(claims));
+        let signature = self.signing(&signed).finalize().into_bytes();
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
     /// Whose token that is, if it is one and has not run out.
     fn whose(&self, token: &[u8], now: u64) -> Option<Who> {
-        let bytes = from_digits(token)?;
-        let (body, signature) = bytes.split_first_chunk::<BODY_BYTES>()?;
-        let mut signing = self.0.clone();
-        signing.update(body);
+        if token.len() > TOKEN_BYTES_MAX {
+            return None;
+        }
+        let (signed, signature) = core::str::from_utf8(token).ok()?.rsplit_once('.')?;
         // The comparison takes the same time wherever they differ.
-        signing.verify_slice(signature).ok()?;
-        let (principal, rest) = body.split_first_chunk::<4>()?;
-        let (revision, rest) = rest.split_first_chunk::<8>()?;
-        let until = u64::from_le_bytes(*rest.first_chunk::<8>()?);
-        (now < until).then_some(Who::User {
-            principal: Principal(u32::from_le_bytes(*principal)),
-            revision: AuthRevision(u64::from_le_bytes(*revision)),
+        self.signing(signed).verify_slice(&URL_SAFE_NO_PAD.decode(signature).ok()?).ok()?;
+        // What else a header could say of how to check a signature is never looked at (RFC 8725 §3.1).
+        let (header, claims) = signed.split_once('.')?;
+        let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
+        (header == HEADER && now < claims.exp).then_some(Who::User {
+            principal: Principal(claims.principal),
+            revision: AuthRevision(claims.revision),
         })
     }
-}
 
-/// Bytes as hexadecimal digits.
-fn to_digits(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
-
-/// The bytes that hexadecimal digits stand for. None if these are none, or too many.
-fn from_digits(digits: &[u8]) -> Option<Vec<u8>> {
-    let (pairs, rest) = digits.as_chunks::<2>();
-    if !rest.is_empty() || pairs.len() != BODY_BYTES + 32 {
-        return None;
+    fn signing(&self, signed: &str) -> Hmac<Sha256> {
+        let mut signing = self.0.clone();
+        signing.update(signed.as_bytes());
+        signing
     }
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
 }
 
 /// Members of one cluster have no other clock in common. One that jumps makes tokens last shorter or longer, and decides nothing else:
@@ -146,8 +152,27 @@ mod tests {
         TokenKey::new(&Secret(Bytes::from(vec![byte; 32]))).expect("a key of the right length")
     }
 
+    /// The text was made with the libraries of another language.
     #[test]
-    fn a_token_is_known_by_its_own_key_until_it_runs_out_and_no_other_digits_are() {
+    fn a_token_is_a_json_web_token() {
+        let token = key(1).token(Principal(7), AuthRevision(300), 1_000);
+        assert_eq!(
+            token,
+            "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJwcmluY2lwYWwiOjcsInJldmlzaW9uIjozMDAsImV4cCI6MTAwMH0.UaeyN0Fm3prxkUqOcA1fra1GwrIg42Ibg_2JSRlSaFI"
+        );
+    }
+
+    #[test]
+    fn a_header_that_names_no_signature_is_refused_even_if_signed() {
+        let claims = URL_SAFE_NO_PAD.encode(r#"{"principal":7,"revision":300,"exp":1000}"#);
+        let signed = format!("{}.{claims}", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#));
+        let signature = URL_SAFE_NO_PAD.encode(key(1).signing(&signed).finalize().into_bytes());
+        assert_eq!(key(1).whose(format!("{signed}.{signature}").as_bytes(), 0), None);
+        assert_eq!(key(1).whose(format!("{signed}.").as_bytes(), 0), None);
+    }
+
+    #[test]
+    fn a_token_is_known_by_its_own_key_until_it_runs_out_and_no_other_letters_are() {
         let (principal, revision) = (Principal(7), AuthRevision(300));
         let token = key(1).token(principal, revision, 1_000);
         let who = Some(Who::User { principal, revision });
@@ -156,11 +181,13 @@ mod tests {
         assert_eq!(key(2).whose(token.as_bytes(), 0), None);
         for at in 0..token.len() {
             let mut forged = token.clone().into_bytes();
-            forged[at] = if forged[at] == b'0' { b'1' } else { b'0' };
-            assert_eq!(key(1).whose(&forged, 0), None, "digit {at}");
+            forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
+            assert_eq!(key(1).whose(&forged, 0), None, "letter {at}");
             assert_eq!(key(1).whose(&token.as_bytes()[..at], 0), None);
         }
-        for garbage in ["", "token", "Bearer x", "\u{e9}"] {
+        let largest = key(1).token(Principal(u32::MAX), AuthRevision(u64::MAX), u64::MAX);
+        assert!(largest.len() <= TOKEN_BYTES_MAX && key(1).whose(largest.as_bytes(), 0).is_some());
+        for garbage in ["", "token", "Bearer x", "\u{e9}", "a.b.c", "..", HEADER] {
             assert_eq!(key(1).whose(garbage.as_bytes(), 0), None);
         }
     }
