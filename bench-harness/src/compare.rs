@@ -90,6 +90,10 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 
 fn compare(options: &Options) -> Result<(), CompareError> {
     let [first, second] = options.target[..] else { return Err(CompareError::NotTwo) };
+    // Before anything runs: the second would refuse only after the first has been measured.
+    for system in [first, second] {
+        load::protocol_of(&options.load, system)?;
+    }
     let is_interrupted = load::watch_for_interrupts()?;
     let mut pairs = Vec::new();
     for number in 1..=options.repeat {

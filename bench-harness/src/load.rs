@@ -142,11 +142,7 @@ pub(crate) fn measure(
     endpoints: &[String],
     is_interrupted: &Arc<AtomicBool>,
 ) -> Result<Measured, LoadError> {
-    let protocol = args.protocol.unwrap_or(match system {
-        System::Mainstay => Protocol::Native,
-        System::Etcd => Protocol::Grpc,
-    });
-    refuse_what_is_not_there(args.op, system, protocol)?;
+    let protocol = protocol_of(args, system)?;
     let given = resolve(endpoints)?;
     let target = if given.is_empty() { Some(start(args, system)?) } else { None };
     let leader = target.as_ref().and_then(Target::leader);
@@ -181,6 +177,18 @@ pub(crate) fn measure(
         deliveries: deliveries.transpose()?,
         is_leader_changed: leader != leader_after,
     })
+}
+
+/// How a system is spoken to under this load.
+///
+/// # Errors
+/// `LoadError::NotThere`: it has no such load.
+pub(crate) fn protocol_of(args: &LoadArgs, system: System) -> Result<Protocol, LoadError> {
+    let protocol = args.protocol.unwrap_or(match system {
+        System::Mainstay => Protocol::Native,
+        System::Etcd => Protocol::Grpc,
+    });
+    refuse_what_is_not_there(args.op, system, protocol).map(|()| protocol)
 }
 
 fn refuse_what_is_not_there(op: Kind, system: System, protocol: Protocol) -> Result<(), LoadError> {

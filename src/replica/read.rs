@@ -183,16 +183,25 @@ impl Replica {
     }
 
     fn gather(&mut self, read: Read, outputs: &mut Vec<Output>) {
-        if self.reads.count >= self.setup.reads_max() {
-            sometimes!(TooManyReadsWait);
-            self.answer(read.asker, Response::Refused(Refusal::Overloaded), outputs);
+        if !self.has_room_for(read.asker, outputs) {
             return;
         }
-        self.reads.count += 1;
         if let Question::Watch(place, _) = &read.question {
             *self.reads.watches.entry(*place).or_default() += 1;
         }
         self.reads.turn.push(read);
+    }
+
+    /// Counts one more read, or refuses whoever asks: too many wait.
+    fn has_room_for(&mut self, asker: Asker, outputs: &mut Vec<Output>) -> bool {
+        let has_room = self.reads.count < self.setup.reads_max();
+        if has_room {
+            self.reads.count += 1;
+        } else {
+            sometimes!(TooManyReadsWait);
+            self.answer(asker, Response::Refused(Refusal::Overloaded), outputs);
+        }
+        has_room
     }
 
     /// Asks raft for one confirmation for all reads of the turn.
@@ -320,11 +329,9 @@ impl Replica {
         question: Question,
         outputs: &mut Vec<Output>,
     ) {
-        if self.reads.count >= self.setup.reads_max() {
-            outputs.push(super::group::reply(ticket, Response::Refused(Refusal::Overloaded)));
+        if !self.has_room_for(Asker::Client(ticket), outputs) {
             return;
         }
-        self.reads.count += 1;
         let read = Read { asker: Asker::Client(ticket), who, question };
         let ready = ReadyRead { path: read.path(ReadPath::Serializable), came: now, read };
         self.reads.ready.entry(self.applied).or_default().push_back(ready);
