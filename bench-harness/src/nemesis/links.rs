@@ -6,9 +6,9 @@
 //!                              └ mended: a connection that was open meanwhile ends; whoever made it makes another
 //! ```
 //!
-//! What always holds: a link that is cut passes nothing on, also what came before and was not passed on yet; bytes are
-//! passed on whole and in order, or the connection ends. What it leaves out: delay and loss within a connection, which TCP
-//! hides from members anyway.
+//! What always holds: what comes while a link is cut is not passed on; bytes are passed on whole and in order, or the
+//! connection ends. What it leaves out: delay and loss within a connection, which TCP hides from members anyway; cuts that
+//! are over within two hundredths of a second, which connections may not notice.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -6,9 +6,9 @@
 //!
 //! What always holds: one connection to one member at a time; reads go on being sent while nothing is answered, so some of them
 //! wait in a member's socket when it stands still, and are answered, by a leader that may lead no more, when it goes on. A client
-//! that tries elsewhere after a while never hears those answers. What it leaves out: writes; and leaders that are cut from
-//! their peers as well. One that is not hears of its successor in the same turn as of the reads that waited, and so members with
-//! bugs 149 or 150 planted pass: the simulator finds those.
+//! that tries elsewhere after a while never hears those answers. What it leaves out: writes. A leader that is not
+//! cut off from its peers hears of its successor in the same turn as of the reads that waited, and so shows no fault of leases; one
+//! that is shows bug 149, if it is planted, now and then (`pause-leader-cut-off`), and not 150, which the simulator finds.
 
 use super::clients::shared_key;
 use super::now;
