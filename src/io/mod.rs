@@ -15,6 +15,7 @@
 //! | `sockets` | listening and connecting |
 //! | `clock` | this boot's monotonic time |
 //! | `affinity` | which CPUs a thread runs on |
+//! | `memory` | how the allocator takes memory from the kernel |
 //! | `wake` | how another thread rings |
 
 #![allow(unsafe_code)]
@@ -24,6 +25,7 @@ mod buffer;
 mod clock;
 mod disk;
 mod mapping;
+mod memory;
 mod operation;
 mod ring;
 mod sockets;
@@ -34,6 +36,7 @@ pub use buffer::AlignedBuffer;
 pub use clock::{now, random_seed};
 pub use disk::{DataDirectory, DiskError};
 pub use mapping::MappedFile;
+pub use memory::take_memory_in_large_steps;
 pub use ring::{Event, Ring, RingError, Tag};
 pub use sockets::{connect_socket, listen, local_address, raise_descriptor_limit};
 pub use wake::Wake;

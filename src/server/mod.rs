@@ -147,6 +147,7 @@ impl Stop {
 /// # Errors
 /// Whatever keeps it from starting or from going on; the text says what to do.
 pub fn run(config: &ServerConfig, stop: &Stop) -> Result<(), ServerError> {
+    crate::io::take_memory_in_large_steps();
     let placements = placement::place(config)?;
     thread::scope(|scope| {
         let mut shards = Vec::new();

@@ -1,0 +1,41 @@
+//! How this process takes memory from the kernel, and gives it back.
+//!
+//! Always: this changes when system calls are made, and never what is allocated. Left out: how much is allocated.
+
+/// Bytes by which the heap of a thread grows.
+///
+/// Chosen: what glibc lays out for one at a time. It would open it page by page, with a system call for each, which is a
+/// quarter of the time of a start. What is opened and not used takes no memory.
+#[cfg(target_env = "gnu")]
+const GROWTH_BYTES: libc::c_int = 64 << 20;
+
+/// Bytes from which an allocation is a mapping of its own.
+///
+/// Chosen: above chunks of snapshots and what a turn reads and writes, which would be mapped, cleared and unmapped each time;
+/// below tables that double, which the kernel moves without copying them.
+#[cfg(target_env = "gnu")]
+const MAPPED_BYTES_MIN: libc::c_int = 4 << 20;
+
+/// Has the allocator ask for memory rarely, and much of it. Where the allocator is not glibc's, it stays as it is.
+pub fn take_memory_in_large_steps() {
+    #[cfg(target_env = "gnu")]
+    for (parameter, bytes) in [(libc::M_TOP_PAD, GROWTH_BYTES), (libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN)] {
+        // SAFETY: this sets one number under the allocator's own lock. A refusal leaves what there was.
+        unsafe { libc::mallopt(parameter, bytes) };
+    }
+}
+
+#[cfg(all(test, target_env = "gnu"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_allocator_knows_what_it_is_told() {
+        for (parameter, bytes) in
+            [(libc::M_TOP_PAD, GROWTH_BYTES), (libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN)]
+        {
+            // SAFETY: as above.
+            assert_eq!(unsafe { libc::mallopt(parameter, bytes) }, 1);
+        }
+    }
+}
