@@ -11,7 +11,7 @@
 
 use super::group::Replica;
 use super::sessions_bytes::SessionsCut;
-use super::snapshots::{OrderedBy, file_of};
+use super::snapshots::{OrderedBy, SnapshotPolicy, file_of};
 use super::{FileDone, FileOrder, Output};
 use crate::ids::BootMicros;
 use crate::kv::{Cut, Store};
@@ -40,8 +40,7 @@ pub(super) struct Cutting {
     waiting: BytesMut,
     /// Bytes at the disk, durable or on their way.
     offset: u64,
-    /// So much is written or read at once.
-    piece_bytes: usize,
+    policy: SnapshotPolicy,
     stage: Stage,
     /// What was ordered of the disk.
     ticket: Option<u64>,
@@ -75,7 +74,7 @@ impl Cutting {
 
     /// Whether more may be made before what is waiting is at the disk.
     fn has_room(&self) -> bool {
-        self.expected.is_none() && self.waiting.len() < self.piece_bytes
+        self.expected.is_none() && self.waiting.len() < self.policy.piece_bytes
     }
 
     /// Makes parts, as many as fit into a turn and as the next piece needs.
@@ -110,14 +109,16 @@ impl Cutting {
 
     /// The next piece for the disk, if there is enough for one.
     fn next_piece(&mut self) -> Option<FileOrder> {
-        let is_last = self.expected.is_some() && self.waiting.len() <= self.piece_bytes;
-        if self.waiting.is_empty() || (self.waiting.len() < self.piece_bytes && !is_last) {
+        let piece_bytes = self.policy.piece_bytes;
+        let is_last = self.expected.is_some() && self.waiting.len() <= piece_bytes;
+        if self.waiting.is_empty() || (self.waiting.len() < piece_bytes && !is_last) {
             return None;
         }
-        let bytes = self.waiting.split_to(self.waiting.len().min(self.piece_bytes)).freeze();
+        let bytes = self.waiting.split_to(self.waiting.len().min(piece_bytes)).freeze();
         let offset = self.offset;
         self.offset += bytes.len() as u64;
-        Some(FileOrder::Write { offset, bytes, is_synced: true })
+        let is_synced = self.policy.is_synced(offset, bytes.len(), is_last);
+        Some(FileOrder::Write { offset, bytes, is_synced })
     }
 
     /// What is to be ordered of the disk next.
@@ -127,12 +128,12 @@ impl Cutting {
                 Some(piece) => Some(piece),
                 None if self.expected.is_some() => {
                     self.stage = Stage::Reading(Reader::new(), 0);
-                    Some(FileOrder::Read { offset: 0, bytes_count: self.piece_bytes })
+                    Some(FileOrder::Read { offset: 0, bytes_count: self.policy.chunk_bytes })
                 }
                 None => None,
             },
             Stage::Reading(_, offset) if *offset < self.offset => {
-                Some(FileOrder::Read { offset: *offset, bytes_count: self.piece_bytes })
+                Some(FileOrder::Read { offset: *offset, bytes_count: self.policy.chunk_bytes })
             }
             Stage::Reading(..) => {
                 self.stage = Stage::Naming;
@@ -181,7 +182,7 @@ impl Replica {
             expected: None,
             waiting,
             offset: 0,
-            piece_bytes: self.snapshots.policy.piece_bytes,
+            policy: self.snapshots.policy,
             stage: Stage::Writing,
             ticket: None,
             rests_until: now,

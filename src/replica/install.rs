@@ -3,9 +3,9 @@
 //!
 //! ```text
 //!   leader                                        follower
-//!   raft wants a chunk ─> it was read ───────────> order its write ─> acknowledge it, once the one before is written ─> …
-//!                         read the next            written: take it into the state to be
-//!                                                  the last one: all is durable, acknowledge it; read all back, name it,
+//!   raft wants a chunk ─> it was read ───────────> order its write ─> acknowledge it, once the one before is read back ─> …
+//!                         read the next            written: take it into the state to be, read it back and compare
+//!                                                  the last one: all is durable, acknowledge it and name the file,
 //!                                                  then log, store and sessions change in one turn
 //! ```
 //!
@@ -96,45 +96,46 @@ pub(super) struct Incoming {
     snapshot: SnapshotName,
     file: FileName,
     stage: Stage,
-    /// Chunks being written, oldest first.
-    writing: VecDeque<Writing>,
-    /// What else was ordered.
-    ticket: Option<u64>,
 }
 
-/// A chunk being written.
-struct Writing {
-    ticket: u64,
+enum Stage {
+    /// Chunks are being written and read back, oldest first, or the next is awaited. What was written is taken into the state to
+    /// be.
+    Receiving(Box<Restorer>, VecDeque<Chunk>),
+    /// It is being given its name, by the order with this ticket.
+    Naming(Box<Restored>, u64),
+}
+
+/// A chunk that came: it is written, and right afterwards read back.
+struct Chunk {
+    write: u64,
+    read: u64,
     offset: u64,
     bytes: Bytes,
     /// Whether the leader was told that it is here.
     is_acknowledged: bool,
 }
 
-impl Writing {
+impl Chunk {
     fn end(&self) -> u64 {
         self.offset + self.bytes.len() as u64
     }
 }
 
-enum Stage {
-    /// Chunks are being written, or the next is awaited. What was written is taken into the state to be.
-    Receiving(Box<Restorer>),
-    /// Everything is durable, and is read back up to this offset.
-    Reading { restorer: Box<Restorer>, reader: Reader, offset: u64 },
-    /// It is being given its name.
-    Naming(Box<Restored>),
-}
-
 impl Incoming {
+    /// Whether nothing is ordered.
     fn is_idle(&self) -> bool {
-        self.ticket.is_none() && self.writing.is_empty()
+        matches!(&self.stage, Stage::Receiving(_, chunks) if chunks.is_empty())
     }
 
     /// Whether a chunk of this snapshot can be written now.
     fn takes(&self, offset: u64) -> bool {
-        let has_room = self.writing.len() < CHUNKS_WRITTEN_MAX && (offset > 0 || self.writing.is_empty());
-        has_room && self.ticket.is_none() && matches!(self.stage, Stage::Receiving(_))
+        match &self.stage {
+            Stage::Receiving(_, chunks) => {
+                chunks.is_empty() || (offset > 0 && chunks.len() < CHUNKS_WRITTEN_MAX)
+            }
+            Stage::Naming(..) => false,
+        }
     }
 }
 
@@ -281,22 +282,27 @@ impl Replica {
         let end = offset + bytes.len() as u64;
         let is_synced = self.snapshots.policy.is_synced(offset, bytes.len(), end >= snapshot.bytes_count);
         let order = FileOrder::Write { offset, bytes: bytes.clone(), is_synced };
-        let ticket = self.snapshots.order(OrderedBy::Incoming, file, order, outputs);
+        let write = self.snapshots.order(OrderedBy::Incoming, file, order, outputs);
+        let order = FileOrder::Read { offset, bytes_count: bytes.len() };
+        let read = self.snapshots.order(OrderedBy::Incoming, file, order, outputs);
         let begun = self.snapshots.incoming.take().filter(|_| offset > 0);
         let mut incoming = begun.unwrap_or_else(|| {
-            let stage = Stage::Receiving(Box::new(Restorer::new(self.setup.boot_seed)));
-            Incoming { snapshot, file, stage, writing: VecDeque::new(), ticket: None }
+            let restorer = Box::new(Restorer::new(self.setup.boot_seed));
+            Incoming { snapshot, file, stage: Stage::Receiving(restorer, VecDeque::new()) }
         });
-        incoming.writing.push_back(Writing { ticket, offset, bytes: bytes.clone(), is_acknowledged: false });
+        if let Stage::Receiving(_, chunks) = &mut incoming.stage {
+            chunks.push_back(Chunk { write, read, offset, bytes: bytes.clone(), is_acknowledged: false });
+        }
         self.snapshots.incoming = Some(incoming);
         self.acknowledge_chunk(now, outputs);
     }
 
-    /// The leader learns that the oldest chunk being written is here, unless it is the last: that one has to be durable.
+    /// The leader learns that the oldest chunk under way is here, unless it is the last: that one has to be durable.
     fn acknowledge_chunk(&mut self, now: BootMicros, outputs: &mut Vec<Output>) {
         let Some(incoming) = &mut self.snapshots.incoming else { return };
         let snapshot = incoming.snapshot;
-        let Some(first) = incoming.writing.front_mut() else { return };
+        let Stage::Receiving(_, chunks) = &mut incoming.stage else { return };
+        let Some(first) = chunks.front_mut() else { return };
         if !first.is_acknowledged && first.end() < snapshot.bytes_count {
             first.is_acknowledged = true;
             let (offset, end) = (first.offset, first.end());
@@ -311,74 +317,64 @@ impl Replica {
         &mut self,
         now: BootMicros,
         ticket: u64,
-        done: FileDone,
-        outputs: &mut Vec<Output>,
-    ) {
-        let Some(incoming) = &mut self.snapshots.incoming else { return };
-        if let Some(written) = incoming.writing.pop_front_if(|first| first.ticket == ticket) {
-            self.chunk_written(now, &written, &done, outputs);
-            return;
-        }
-        let Some(mut incoming) = self.snapshots.incoming.take_if(|it| it.ticket == Some(ticket)) else {
-            return;
-        };
-        incoming.ticket = None;
-        let (snapshot, file) = (incoming.snapshot, incoming.file);
-        let next = match (done, incoming.stage) {
-            (FileDone::Read(bytes), Stage::Reading { restorer, reader, offset }) => {
-                self.incoming_read(snapshot, restorer, (reader, offset), &bytes)
-            }
-            (FileDone::Kept, Stage::Naming(restored)) => {
-                self.install(now, *restored, outputs);
-                return;
-            }
-            (FileDone::Written | FileDone::Read(_) | FileDone::Kept | FileDone::Failed, _) => None,
-        };
-        let Some((stage, order)) = next else {
-            self.refuse_incoming(now, (snapshot, file), outputs);
-            return;
-        };
-        let ticket = Some(self.snapshots.order(OrderedBy::Incoming, file, order, outputs));
-        self.snapshots.incoming = Some(Incoming { snapshot, file, stage, writing: VecDeque::new(), ticket });
-    }
-
-    /// The oldest chunk being written is, or could not be: it is taken into the state to be, and with the last one everything
-    /// is durable and is read back.
-    fn chunk_written(
-        &mut self,
-        now: BootMicros,
-        written: &Writing,
         done: &FileDone,
         outputs: &mut Vec<Output>,
     ) {
-        let Some(Incoming { snapshot, file, stage, writing, .. }) = self.snapshots.incoming.take() else {
+        let Some(mut incoming) = self.snapshots.incoming.take() else { return };
+        let (snapshot, file) = (incoming.snapshot, incoming.file);
+        let is_sound = match &mut incoming.stage {
+            Stage::Receiving(restorer, chunks) => match chunks.front() {
+                Some(first) if ticket == first.write => {
+                    *done == FileDone::Written && restorer.feed(&first.bytes).is_ok()
+                }
+                Some(first) if ticket == first.read => *done == FileDone::Read(first.bytes.clone()),
+                // It was ordered for what was given up since.
+                Some(_) | None => true,
+            },
+            Stage::Naming(_, named) => ticket != *named || *done == FileDone::Kept,
+        };
+        if !is_sound {
+            self.refuse_incoming(now, (snapshot, file), outputs);
             return;
-        };
-        let restorer = match stage {
-            Stage::Receiving(mut restorer) if *done == FileDone::Written => {
-                restorer.feed(&written.bytes).is_ok().then_some(restorer)
+        }
+        match incoming.stage {
+            Stage::Naming(restored, named) if ticket == named => self.install(now, *restored, outputs),
+            stage => {
+                self.snapshots.incoming = Some(Incoming { stage, ..incoming });
+                self.chunk_read_back(now, ticket, outputs);
             }
-            Stage::Receiving(_) | Stage::Reading { .. } | Stage::Naming(_) => None,
-        };
-        let Some(restorer) = restorer else {
+        }
+    }
+
+    /// If this was the oldest chunk being read back, the next is acknowledged, or all of it is there and gets its name.
+    fn chunk_read_back(&mut self, now: BootMicros, ticket: u64, outputs: &mut Vec<Output>) {
+        let Some(incoming) = &mut self.snapshots.incoming else { return };
+        let (snapshot, file) = (incoming.snapshot, incoming.file);
+        let Stage::Receiving(_, chunks) = &mut incoming.stage else { return };
+        let Some(chunk) = chunks.pop_front_if(|first| first.read == ticket) else { return };
+        if chunk.end() < snapshot.bytes_count {
+            self.acknowledge_chunk(now, outputs);
+            return;
+        }
+        let stage = self.snapshots.incoming.take().map(|incoming| incoming.stage);
+        let Some(Stage::Receiving(restorer, _)) = stage else { return };
+        let restored = restorer.finish().ok().filter(|it| self.is_snapshot_of_ours(snapshot, it));
+        let Some(restored) = restored else {
             self.refuse_incoming(now, (snapshot, file), outputs);
             return;
         };
-        let (mut stage, mut ticket) = (Stage::Receiving(restorer), None);
-        let is_last = written.end() >= snapshot.bytes_count;
-        if is_last && let Stage::Receiving(restorer) = stage {
-            let order = FileOrder::Read { offset: 0, bytes_count: self.snapshots.policy.chunk_bytes };
-            ticket = Some(self.snapshots.order(OrderedBy::Incoming, file, order, outputs));
-            stage = Stage::Reading { restorer, reader: Reader::new(), offset: 0 };
-        }
-        self.snapshots.incoming = Some(Incoming { snapshot, file, stage, writing, ticket });
-        if is_last {
-            self.consensus_alone(now, outputs, |node, out| {
-                node.chunk_held(now, snapshot, written.offset, written.end(), out);
-            });
-        } else {
-            self.acknowledge_chunk(now, outputs);
-        }
+        let ticket = self.snapshots.order(OrderedBy::Incoming, file, FileOrder::Keep, outputs);
+        let stage = Stage::Naming(Box::new(restored), ticket);
+        self.snapshots.incoming = Some(Incoming { snapshot, file, stage });
+        self.consensus_alone(now, outputs, |node, out| {
+            node.chunk_held(now, snapshot, chunk.offset, chunk.end(), out);
+        });
+    }
+
+    /// Whether a state is of this group, and the one that the leader named.
+    fn is_snapshot_of_ours(&self, snapshot: SnapshotName, restored: &Restored) -> bool {
+        (restored.opening.cluster, restored.opening.group) == (self.setup.cluster, self.setup.group)
+            && name_of(restored.verified) == snapshot
     }
 
     /// Nothing comes of what was received: the leader may begin anew.
@@ -393,30 +389,6 @@ impl Replica {
         self.snapshots.order(OrderedBy::Incoming, file, FileOrder::Remove, outputs);
         self.snapshots.failed_count += 1;
         self.consensus_alone(now, outputs, |node, out| node.snapshot_refused(now, snapshot, out));
-    }
-
-    /// Some of a received file was read back. What comes next; None if it is not what it should be.
-    fn incoming_read(
-        &self,
-        snapshot: SnapshotName,
-        restorer: Box<Restorer>,
-        (mut reader, offset): (Reader, u64),
-        bytes: &[u8],
-    ) -> Option<(Stage, FileOrder)> {
-        let offset = offset + bytes.len() as u64;
-        if bytes.is_empty() || reader.feed(bytes, |_| Ok::<_, Damage>(())).is_err() {
-            return None;
-        }
-        if offset < snapshot.bytes_count {
-            let order = FileOrder::Read { offset, bytes_count: self.snapshots.policy.chunk_bytes };
-            return Some((Stage::Reading { restorer, reader, offset }, order));
-        }
-        let restored = restorer.finish().ok()?;
-        let is_ours = (restored.opening.cluster, restored.opening.group)
-            == (self.setup.cluster, self.setup.group)
-            && name_of(restored.verified) == snapshot
-            && reader.finish() == Ok(restored.verified);
-        is_ours.then(|| (Stage::Naming(Box::new(restored)), FileOrder::Keep))
     }
 
     /// A received snapshot is whole, durable and verified: it counts, and if raft says so it becomes the state.

@@ -98,6 +98,17 @@ fn a_large_snapshot_waits_until_twice_as_much_was_written_again() {
 
 #[test]
 fn a_member_that_missed_what_was_trimmed_becomes_equal_by_a_snapshot() {
+    misses_what_was_trimmed(0);
+}
+
+#[test]
+fn what_a_disk_made_of_a_received_snapshot_is_noticed_and_received_again() {
+    misses_what_was_trimmed(1);
+    misses_what_was_trimmed(3);
+}
+
+/// A member comes back when the log does not suffice. `harms`: so many chunks are not on its disk as they were written.
+fn misses_what_was_trimmed(harms: usize) {
     let mut cluster = served();
     let away = cluster.follower();
     let shard = cluster.shards.remove(&away).expect("it is there");
@@ -109,9 +120,17 @@ fn a_member_that_missed_what_was_trimmed_becomes_equal_by_a_snapshot() {
     assert!(observed(&cluster, leader).base.index > had, "what it needs next is trimmed");
     cluster.inputs.insert(away, Vec::new());
     cluster.shards.insert(away, shard);
+    cluster.harms = harms;
     cluster.advance(5_000_000);
+    assert_eq!(cluster.harms, 0, "so many were written");
     let (there, here) = (observed(&cluster, cluster.leader()), observed(&cluster, away));
     assert!(here.base.index > had, "its log begins behind a snapshot");
+    let on_disk = found(&cluster, away);
+    assert!(
+        matches!(on_disk[0].content, FoundContent::Restored(_)),
+        "its disk holds it: {:?}",
+        on_disk[0].name
+    );
     assert_eq!((here.applied, here.state_hash), (there.applied, there.state_hash));
     assert_eq!(value_of(&cluster.ask(away, get("l"))).as_deref(), Some(&b"5"[..]));
 }

@@ -40,9 +40,9 @@ pub struct SnapshotPolicy {
     pub hot_bytes: u64,
     /// So much is written, and sent to each follower, in a second.
     pub bytes_per_second: u64,
-    /// So much is written or read at once; whole blocks.
+    /// So much is written at once; whole blocks.
     pub piece_bytes: usize,
-    /// So much is sent to a follower at once, and read back of what was received; whole blocks.
+    /// So much is sent to a follower at once, and read back of what was written; whole blocks.
     pub chunk_bytes: usize,
     /// How long one that failed is not tried again.
     pub retry_micros: u64,
@@ -63,8 +63,7 @@ impl SnapshotPolicy {
         retry_micros: SNAPSHOT_RETRY_MICROS,
     };
 
-    /// Whether what was received is made durable with the write of so many bytes at `offset`: it is with the last, and now and
-    /// then.
+    /// Whether the write of so many bytes at `offset` makes a snapshot durable up to there: the last does, and one now and then.
     pub(super) fn is_synced(&self, offset: u64, bytes: usize, is_last: bool) -> bool {
         let every = self.piece_bytes as u64 * SNAPSHOT_SYNC_PIECES;
         (is_last && !planted!(421)) || offset / every != (offset + bytes as u64) / every
@@ -294,7 +293,7 @@ impl Replica {
     ) {
         match self.snapshots.orders.remove(&ticket) {
             Some(OrderedBy::Cutting) => self.cutting_done(now, ticket, &done, outputs),
-            Some(OrderedBy::Incoming) => self.incoming_done(now, ticket, done, outputs),
+            Some(OrderedBy::Incoming) => self.incoming_done(now, ticket, &done, outputs),
             Some(OrderedBy::Chunks) => self.chunk_done(now, ticket, done, outputs),
             Some(OrderedBy::Saving) => self.piece_done(now, ticket, done, outputs),
             None => {}

@@ -37,6 +37,8 @@ pub(super) struct Cluster {
     pub(super) told: Vec<(MemberId, Place, Batch)>,
     /// The files of snapshots.
     pub(super) files: BTreeMap<MemberId, BTreeMap<String, Vec<u8>>>,
+    /// So many of the next chunks of snapshots that are written lie on the disk with a bit flipped.
+    pub(super) harms: usize,
     /// Watches that ended, and why.
     pub(super) ended: Vec<(MemberId, Place, Ending)>,
 }
@@ -97,6 +99,7 @@ impl Cluster {
             sent: VecDeque::new(),
             told: Vec::new(),
             files: BTreeMap::new(),
+            harms: 0,
             ended: Vec::new(),
         }
     }
@@ -145,7 +148,12 @@ impl Cluster {
             }
             Output::SnapshotFile { ticket, file, order } => {
                 let files = self.files.entry(member).or_default();
+                let is_chunk = matches!(order, FileOrder::Write { .. }) && file.kind == FileKind::Incoming;
                 let Some(done) = perform(files, file, order) else { return };
+                if is_chunk && self.harms > 0 {
+                    self.harms -= 1;
+                    *files.get_mut(&file.text()).and_then(|bytes| bytes.last_mut()).expect("written") ^= 1;
+                }
                 (member, Input::SnapshotFile { group: file.group, ticket, done })
             }
             Output::RemoveSegment { .. } => return,

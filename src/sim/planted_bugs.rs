@@ -85,5 +85,5 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(375, "progress named to a watch that was not told everything"),
     bug(376, "a watch from a revision yet to come is told what comes before it"),
     bug(377, "a part of a revision told as all of it"),
-    bug(421, "a received snapshot whose last bytes are not synced before it counts"),
+    bug(421, "a snapshot whose last bytes are not synced before it counts"),
 ];

@@ -116,29 +116,57 @@ impl Reader {
         bytes: &[u8],
         mut take: impl FnMut(Part<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.waiting.extend_from_slice(bytes);
-        let mut waiting = core::mem::take(&mut self.waiting);
-        let mut rest = waiting.as_slice();
-        while self.last != Some(Kind::Closing) {
+        let mut rest = bytes;
+        while self.last != Some(Kind::Closing) && !rest.is_empty() {
+            // A part that began earlier is put together first; what is whole is read where it lies.
+            if !self.waiting.is_empty() {
+                let missing = self.missing()?;
+                let (more, after) = rest.split_at(missing.min(rest.len()));
+                self.waiting.extend_from_slice(more);
+                rest = after;
+                if self.missing()? > 0 {
+                    continue;
+                }
+                let part = core::mem::take(&mut self.waiting);
+                self.take_part(&part, &mut take)?;
+                continue;
+            }
             let Some((part, after)) = self.split(rest)? else {
-                break;
+                self.waiting.extend_from_slice(rest);
+                return Ok(());
             };
-            let read = self.part(part)?;
-            self.offset += part.len() as u64;
+            self.take_part(part, &mut take)?;
             rest = after;
-            if let Some(read) = read {
-                take(read)?;
+        }
+        if self.last == Some(Kind::Closing) {
+            self.waiting.extend_from_slice(rest);
+            let is_trailed = self.waiting.len() >= BLOCK_BYTES || self.waiting.iter().any(|byte| *byte != 0);
+            if is_trailed {
+                return Err(self.damage(Fault::Trailing).into());
             }
         }
-        let is_trailed = self.last == Some(Kind::Closing)
-            && (rest.len() >= BLOCK_BYTES || rest.iter().any(|byte| *byte != 0));
-        if is_trailed {
-            return Err(self.damage(Fault::Trailing).into());
-        }
-        let read = waiting.len() - rest.len();
-        waiting.drain(..read);
-        self.waiting = waiting;
         Ok(())
+    }
+
+    /// Reads a whole part.
+    fn take_part<E: From<Damage>>(
+        &mut self,
+        part: &[u8],
+        take: &mut impl FnMut(Part<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let read = self.part(part)?;
+        self.offset += part.len() as u64;
+        read.map_or(Ok(()), take)
+    }
+
+    /// How many bytes the part that is waiting lacks; of its header, as long as that is not there.
+    fn missing(&self) -> Result<usize, Damage> {
+        let waiting = self.waiting.len();
+        let length = match self.waiting.get(..HEADER_BYTES) {
+            Some(header) => HEADER_BYTES + self.length(header)?.unwrap_or(0),
+            None => HEADER_BYTES,
+        };
+        Ok(length.saturating_sub(waiting))
     }
 
     /// What the file is, if it ends here and is whole.
@@ -162,6 +190,12 @@ impl Reader {
 
     /// The first part of `bytes`, if it is whole, and what follows it.
     fn split<'a>(&self, bytes: &'a [u8]) -> Result<Option<Split<'a>>, Damage> {
+        let length = self.length(bytes)?;
+        Ok(length.and_then(|length| bytes.split_at_checked(HEADER_BYTES + length)))
+    }
+
+    /// How long the payload of a part is whose first bytes these are, if they say it.
+    fn length(&self, bytes: &[u8]) -> Result<Option<usize>, Damage> {
         let mut fields = Fields(bytes);
         let (Some(_), Some(length)) = (fields.take::<4>(), fields.take().map(u32::from_le_bytes)) else {
             return Ok(None);
@@ -170,7 +204,7 @@ impl Reader {
         if length > SNAPSHOT_PART_BYTES_MAX {
             return Err(self.damage(Fault::ImpossibleLength));
         }
-        Ok(bytes.split_at_checked(HEADER_BYTES + length))
+        Ok(Some(length))
     }
 
     /// Checks a part; of the closing nothing is left to take.
