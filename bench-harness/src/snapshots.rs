@@ -3,6 +3,7 @@
 //! ```text
 //!   fill ─> memory ─> writes alone ─> writes while the leader cuts ─> a member restarts
 //!        ─> a follower is away until the log is trimmed beyond it ─> writes while it comes back
+//!           (twice: its process stands still, and goes on; it is down, and has to start first)
 //! ```
 //!
 //! What always holds: latencies are of one cluster in one run, so their ratios mean something; snapshots are cut when this asks
@@ -96,6 +97,15 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Why a follower hears nothing.
+#[derive(Clone, Copy)]
+enum Away {
+    /// Its process stands still, and keeps its state.
+    StandsStill,
+    /// There is no process: to come back it has to start, from what is on its disk.
+    Down,
+}
+
 /// A cluster, and how it is put under load.
 struct Rig<'a> {
     options: &'a Options,
@@ -124,7 +134,8 @@ fn measure(options: &Options) -> Result<Value, Failed> {
     let before = rig.writes()?;
     let (cutting, during) = rig.writes_while_cutting()?;
     let restart = rig.restart()?;
-    let (catching_up, caught_up_in) = rig.writes_while_a_follower_comes_back()?;
+    let (catching_up, caught_up_in) = rig.writes_while_a_follower_comes_back(Away::StandsStill)?;
+    let (started, started_and_caught_up_in) = rig.writes_while_a_follower_comes_back(Away::Down)?;
     let report = json!({
         "keys": options.keys,
         "value_bytes": options.value_bytes,
@@ -139,6 +150,8 @@ fn measure(options: &Options) -> Result<Value, Failed> {
         "restart_s": restart,
         "while_a_follower_comes_back": latencies(&catching_up, &before),
         "follower_back_s": caught_up_in,
+        "while_a_follower_starts_and_comes_back": latencies(&started, &before),
+        "follower_started_and_back_s": started_and_caught_up_in,
         "machine": machine::describe(&disk),
         "commit": machine::commit(),
     });
@@ -271,13 +284,44 @@ impl Rig<'_> {
     }
 
     /// A follower is away until what it needs is trimmed; then it comes back, while clients write.
-    fn writes_while_a_follower_comes_back(&mut self) -> Result<(Measured, f64), Failed> {
+    fn writes_while_a_follower_comes_back(&mut self, away: Away) -> Result<(Measured, f64), Failed> {
         let leader = self.leader()?;
         let follower = (leader + 1) % self.cluster.members.len();
         let had = self.last_index_of(follower)?;
-        self.cluster.members[follower].kill();
-        let seconds = (MISSED_ENTRIES / 10_000).to_string();
+        match away {
+            Away::StandsStill => self.cluster.members[follower].signal(Signal::STOP),
+            Away::Down => self.cluster.members[follower].kill(),
+        }
         eprintln!("snapshots: a follower is away");
+        self.write_until_trimmed(follower, had)?;
+        eprintln!("snapshots: it comes back, while clients write");
+        let (write, leader) = (self.writer()?, self.leader()?);
+        let Self { cluster, .. } = self;
+        thread::scope(|scope| {
+            let writes = scope.spawn(write);
+            thread::park_timeout(Duration::from_secs(WARM_UP_SECONDS));
+            let target =
+                last_index(&cluster.members[leader]).ok_or(Failed::NotThere("the leader is silent"))?;
+            let began = now();
+            match away {
+                Away::StandsStill => cluster.members[follower].signal(Signal::CONT),
+                Away::Down => cluster.launch(follower)?,
+            }
+            while applied_index(&cluster.members[follower]).is_none_or(|applied| applied < target) {
+                if began.elapsed() > PATIENCE {
+                    return Err(Failed::NotThere("the follower is not back"));
+                }
+                thread::park_timeout(Duration::from_millis(20));
+            }
+            let took = began.elapsed().as_secs_f64();
+            let measured = writes.join().expect("a load does not panic")?;
+            Ok((measured, took))
+        })
+    }
+
+    /// Writes until both others have no log any more of what comes after `had`, the last entry that `follower` has.
+    fn write_until_trimmed(&self, follower: usize, had: u64) -> Result<(), Failed> {
+        let seconds = (MISSED_ENTRIES / 10_000).to_string();
         self.load(&["--op", "put", "--connections", "16", "--depth", "64", "--seconds", &seconds])?;
         // Logs are trimmed up to the second-newest snapshot: of both others, because either may lead when it comes back.
         let others: Vec<usize> = (0..self.cluster.members.len()).filter(|other| *other != follower).collect();
@@ -297,26 +341,7 @@ impl Rig<'_> {
             }
             self.load(&["--op", "put", "--seconds", "1", "--warmup", "0"])?;
         }
-        eprintln!("snapshots: it comes back, while clients write");
-        let (write, leader) = (self.writer()?, self.leader()?);
-        let Self { cluster, .. } = self;
-        thread::scope(|scope| {
-            let writes = scope.spawn(write);
-            thread::park_timeout(Duration::from_secs(WARM_UP_SECONDS));
-            let target =
-                last_index(&cluster.members[leader]).ok_or(Failed::NotThere("the leader is silent"))?;
-            let began = now();
-            cluster.launch(follower)?;
-            while applied_index(&cluster.members[follower]).is_none_or(|applied| applied < target) {
-                if began.elapsed() > PATIENCE {
-                    return Err(Failed::NotThere("the follower is not back"));
-                }
-                thread::park_timeout(Duration::from_millis(20));
-            }
-            let took = began.elapsed().as_secs_f64();
-            let measured = writes.join().expect("a load does not panic")?;
-            Ok((measured, took))
-        })
+        Ok(())
     }
 }
 
