@@ -483,9 +483,9 @@ pub const SNAPSHOT_PART_BYTES: usize = 256 * 1_024;
 /// Chosen: some hundred microseconds of a disk, so that a write to the log never waits long behind them.
 pub const SNAPSHOT_PIECE_BYTES: usize = 256 * 1_024;
 
-/// Chunks of a snapshot that a follower is writing at a time.
+/// Chunks of a snapshot that a follower is writing and reading back at a time.
 ///
-/// Chosen: one is written while the next is on its way; a third would only wait.
+/// Chosen: one is at the disk while the next is on its way; a third would only wait.
 pub const CHUNKS_WRITTEN_MAX: usize = 2;
 
 /// Pieces of a snapshot after which what was written is made durable; the last write makes all of it so.

@@ -38,7 +38,7 @@ pub(super) struct Cutting {
     expected: Option<Verified>,
     /// Made, and not at the disk yet.
     waiting: BytesMut,
-    /// Bytes at the disk, durable or on their way.
+    /// Bytes that the disk has, or that are on their way to it.
     offset: u64,
     policy: SnapshotPolicy,
     stage: Stage,

@@ -94,7 +94,7 @@ pub enum Input {
 /// What became of an order about a snapshot's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileDone {
-    /// The bytes are durable.
+    /// The bytes are written, and durable if the order says so.
     Written,
     /// The bytes at that place: fewer than asked for only at the end of the file.
     Read(Bytes),

@@ -13,8 +13,9 @@
 //! long as the follower runs; one that starts anew begins with nothing, because what was received in part is removed then. So
 //! only the whole has to be durable, and is, before the last chunk is acknowledged.
 //!
-//! Always: a received file counts only when it was read back and found to be what the leader named; the state is replaced
-//! only if raft says so, which it does never below what is committed here; a leader that finds its own file damaged cuts
+//! Always: a received file counts only when all of it is durable, was read back, each chunk behind its write, and is what the leader
+//! named (what a disk makes of it later, also of what its own cache answered with, is found where the file is used); the state is
+//! replaced only if raft says so, which it does never below what is committed here; a leader that finds its own file damaged cuts
 //! another one. Left out: which follower needs one, and what is sent again (`raft`).
 
 use super::group::Replica;
