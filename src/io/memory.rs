@@ -17,12 +17,17 @@ const GROWTH_BYTES: libc::c_int = 64 << 20;
 #[cfg(target_env = "gnu")]
 const MAPPED_BYTES_MIN: libc::c_int = 4 << 20;
 
+/// What the allocator is told.
+#[cfg(target_env = "gnu")]
+const PARAMETERS: [(libc::c_int, libc::c_int); 2] =
+    [(libc::M_TOP_PAD, GROWTH_BYTES), (libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN)];
+
 /// Has the allocator ask for memory rarely, and much of it. Where the allocator is not glibc's, it stays as it is.
 pub fn take_memory_in_large_steps() {
     #[cfg(target_env = "gnu")]
-    for (parameter, bytes) in [(libc::M_TOP_PAD, GROWTH_BYTES), (libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN)] {
-        // SAFETY: this sets one number of the allocator's, before the threads of shards start; whoever allocates at the same time
-        // goes by the old one or the new. A refusal leaves what there was.
+    for (parameter, bytes) in PARAMETERS {
+        // SAFETY: this sets one number of the allocator's, before the threads of shards start; whoever allocates at
+        // the same time goes by the old one or the new. A refusal leaves what there was.
         unsafe { libc::mallopt(parameter, bytes) };
     }
 }
@@ -32,10 +37,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_allocator_knows_what_it_is_told() {
-        for (parameter, bytes) in
-            [(libc::M_TOP_PAD, GROWTH_BYTES), (libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN)]
-        {
+    fn the_allocator_takes_what_it_is_told() {
+        for (parameter, bytes) in PARAMETERS {
             // SAFETY: as above.
             assert_eq!(unsafe { libc::mallopt(parameter, bytes) }, 1);
         }

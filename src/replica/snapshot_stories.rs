@@ -113,11 +113,14 @@ fn misses_what_was_trimmed(harms: usize) {
     let away = cluster.follower();
     let shard = cluster.shards.remove(&away).expect("it is there");
     let had = shard.observe().next().expect("it serves").last.index;
-    for value in ["1", "2", "3", "4", "5"] {
+    let values = ["1", "2", "3", "4", "5"].map(|digit| &*Box::leak(digit.repeat(2_000).into_boxed_str()));
+    for value in values {
         write_some(&mut cluster, Who::Nobody, value);
     }
     let leader = cluster.leader();
     assert!(observed(&cluster, leader).base.index > had, "what it needs next is trimmed");
+    let newest = found(&cluster, leader)[0].name.text();
+    assert!(cluster.files[&leader][&newest].len() > 5 * POLICY.chunk_bytes, "it comes in several chunks");
     cluster.inputs.insert(away, Vec::new());
     cluster.shards.insert(away, shard);
     cluster.harms = harms;
@@ -132,7 +135,7 @@ fn misses_what_was_trimmed(harms: usize) {
         on_disk[0].name
     );
     assert_eq!((here.applied, here.state_hash), (there.applied, there.state_hash));
-    assert_eq!(value_of(&cluster.ask(away, get("l"))).as_deref(), Some(&b"5"[..]));
+    assert_eq!(value_of(&cluster.ask(away, get("l"))).as_deref(), Some(values[4].as_bytes()));
 }
 
 #[test]
