@@ -74,7 +74,7 @@ impl Contents {
             };
             this.bytes += count as u64;
             if this.damage.is_none() {
-                let fed = restorer.feed(piece.get(..count).unwrap_or_default());
+                let fed = restorer.feed(piece.get(..count).unwrap_or_default(), None);
                 this.damage = fed.err().map(|bad| bad.to_string());
             }
         }

@@ -78,6 +78,11 @@ impl History {
         older.get(after.checked_sub(1)?)
     }
 
+    /// The change made at this moment, if it is there.
+    pub(super) fn find(&self, made: Moment) -> Option<&Version> {
+        self.since(made).next().filter(|version| version.made == made)
+    }
+
     /// The change made at this moment, and the one before it, if that is still known.
     pub(super) fn made_at(&self, made: Moment) -> (&Version, Option<&Version>) {
         let older = self.older.as_ref().map(|older| &older.0);

@@ -153,9 +153,14 @@ impl Keys {
         core::hint::black_box(seen);
     }
 
+    /// The record of a key, if it has one.
+    pub(super) fn record(&self, key: &[u8]) -> Option<&Record> {
+        Some(self.records.at(self.points.find(key, &self.records)?))
+    }
+
     /// The key as revision `at` saw it.
     pub(super) fn get(&self, key: &[u8], at: Revision) -> Option<Seen<'_>> {
-        self.records.at(self.points.find(key, &self.records)?).seen(at)
+        self.record(key)?.seen(at)
     }
 
     /// Calls `visit` with each key of the range that revision `at` saw, in ascending order.

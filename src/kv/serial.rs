@@ -10,6 +10,10 @@
 //! these bytes comes a store that answers like the first one, has its hash, and gives the same bytes again.
 //! Any other bytes are refused with what is wrong.
 //!
+//! A member that is behind has most of what it is sent already. So whoever restores may name a store that is to be replaced:
+//! keys and values that are the same in both, byte for byte, are shared with it instead of copied, and a state that takes
+//! another's place does not take its memory a second time.
+//!
 //! ```text
 //!   1 head     version u8 (1, or 2 with such alarms), revision u64, is compacted u8, compacted u64, hash u64, is full by its bytes u8, grants u64,
 //!              alarms raised by hand: how many u8, number u64 each                      numbers ascend; only in version 2
@@ -271,12 +275,15 @@ impl Restorer {
         Self { seed, store: None, key: None, newest: None, changes: Vec::new(), is_ended: false }
     }
 
-    /// Reads a slice, in the order in which they were told.
+    /// Reads a slice, in the order in which they were told. `before`: a store that this one is to replace; it changes nothing
+    /// but where keys and values lie.
     ///
     /// # Errors
     /// It is not what a cut tells here. What was read is of no use then.
-    pub fn slice(&mut self, slice: &[u8]) -> Result<(), Malformed> {
+    pub fn slice(&mut self, slice: &[u8], before: Option<&Store>) -> Result<(), Malformed> {
         let mut reader = Reader(slice);
+        let keys = before.map(|before| &before.keys);
+        let mut twin = self.key.as_ref().and_then(|(key, _)| keys?.record(key));
         while !reader.0.is_empty() {
             if self.is_ended {
                 return Err(Malformed("something follows the end of the store"));
@@ -284,9 +291,13 @@ impl Restorer {
             match reader.u8()? {
                 HEAD => self.head(&mut reader)?,
                 LEASE => self.lease(&mut reader)?,
-                KEY => self.next_key(&mut reader)?,
-                WRITTEN => self.version(&mut reader, true)?,
-                DELETED => self.version(&mut reader, false)?,
+                KEY => {
+                    let key = reader.bytes(KEY_BYTES_MAX)?;
+                    twin = keys.and_then(|keys| keys.record(key));
+                    self.next_key(twin.map_or_else(|| Arc::from(key), |twin| twin.name().clone()))?;
+                }
+                WRITTEN => self.version(&mut reader, true, twin)?,
+                DELETED => self.version(&mut reader, false, twin)?,
                 END => self.end(&mut reader)?,
                 _ => return Err(Malformed("a record of no known kind")),
             }
@@ -370,8 +381,7 @@ impl Restorer {
         Ok(())
     }
 
-    fn next_key(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
-        let key: Arc<[u8]> = Arc::from(reader.bytes(KEY_BYTES_MAX)?);
+    fn next_key(&mut self, key: Arc<[u8]>) -> Result<(), Malformed> {
         let follows = self.key.as_ref().is_none_or(|(last, _)| *last < key);
         if self.store.is_none() || key.is_empty() || !follows {
             return Err(Malformed("a key in the wrong place"));
@@ -396,12 +406,18 @@ impl Restorer {
         }
     }
 
-    fn version(&mut self, reader: &mut Reader<'_>, is_written: bool) -> Result<(), Malformed> {
+    /// The next change of the key. `twin`: what another store has of it.
+    fn version(
+        &mut self,
+        reader: &mut Reader<'_>,
+        is_written: bool,
+        twin: Option<&Record>,
+    ) -> Result<(), Malformed> {
         let made = Moment { revision: Revision(reader.u64()?), order: reader.u64()? };
         let pair = if is_written {
             let (create_revision, version) = (Revision(reader.u64()?), reader.u64()?);
             let lease = LeaseId(reader.u64()?);
-            let value = Bytes::copy_from_slice(reader.bytes(VALUE_BYTES_MAX)?);
+            let value = value_of(reader.bytes(VALUE_BYTES_MAX)?, made, twin);
             Some(Pair { value, create_revision, version, lease })
         } else {
             None
@@ -448,6 +464,15 @@ impl Restorer {
         }
         self.is_ended = true;
         Ok(())
+    }
+}
+
+/// A value that was written at this moment: shared with another store that has the same, or a copy.
+fn value_of(bytes: &[u8], made: Moment, twin: Option<&Record>) -> Bytes {
+    let there = twin.and_then(|twin| twin.history().find(made)?.pair.as_ref());
+    match there {
+        Some(pair) if pair.value == bytes => pair.value.clone(),
+        Some(_) | None => Bytes::copy_from_slice(bytes),
     }
 }
 

@@ -6,6 +6,8 @@ use super::*;
 use crate::ids::Revision;
 use crate::property;
 use bytes::Bytes;
+use core::ops::Bound;
+use std::sync::Arc;
 
 const SEEDS: u64 = 150;
 
@@ -26,9 +28,13 @@ fn told(store: &mut Store, bytes_max: usize, mut meanwhile: impl FnMut(&mut Stor
 }
 
 fn restored(slices: &[Vec<u8>]) -> Result<Store, Malformed> {
+    restored_over(slices, None)
+}
+
+fn restored_over(slices: &[Vec<u8>], before: Option<&Store>) -> Result<Store, Malformed> {
     let mut restorer = Restorer::new(9);
     for slice in slices {
-        restorer.slice(slice)?;
+        restorer.slice(slice, before)?;
     }
     restorer.finish()
 }
@@ -100,6 +106,48 @@ fn a_store_told_while_it_changes_comes_back_as_it_was_when_it_was_cut() {
         again.assert_all_invariants();
         assert_eq!(answers(&again), answers(&twin));
     });
+}
+
+/// The store before is the same at an earlier time, or one with another past; what is alike in both lies in one place.
+#[test]
+fn whatever_store_one_is_restored_over_it_is_the_same_and_shares_what_is_alike() {
+    let mut shared = 0;
+    let tried = property::hold(SEEDS, |seed| {
+        let mut random = Random::new(seed);
+        let (mut store, mut before) = (Store::new(), Store::new());
+        let is_kin = seed % 3 > 0;
+        for _ in 0..random.below(200) {
+            step(&mut random, &mut [&mut before]);
+        }
+        if is_kin {
+            store = before.clone();
+        }
+        for _ in 0..random.below(200) {
+            step(&mut random, &mut [&mut store]);
+            store.forget_some();
+        }
+        let slices = told(&mut store, [40, 5_000][usize::try_from(seed % 2).expect("it is below 2")], |_| {});
+        let over = restored_over(&slices, Some(&before)).expect("what was told is a store");
+        over.assert_all_invariants();
+        assert_eq!(answers(&over), answers(&store));
+        for record in over.keys.records_from(Bound::Unbounded) {
+            let Some(twin) = before.keys.record(record.key()) else { continue };
+            assert!(Arc::ptr_eq(record.name(), twin.name()), "a key that both have lies in one place");
+            for version in record.history().iter() {
+                let pairs = (&version.pair, twin.history().find(version.made).map(|found| &found.pair));
+                if let (Some(pair), Some(Some(there))) = pairs
+                    && pair.value == there.value
+                    && !pair.value.is_empty()
+                {
+                    assert_eq!(pair.value.as_ptr(), there.value.as_ptr(), "so does a value");
+                    shared += 1;
+                }
+            }
+        }
+        drop(before);
+        assert_eq!(answers(&over), answers(&store), "it stays when the one before goes");
+    });
+    assert!(shared > 0 || tried < SEEDS, "some are alike");
 }
 
 #[test]

@@ -326,7 +326,7 @@ impl Replica {
         let is_sound = match &mut incoming.stage {
             Stage::Receiving(restorer, chunks) => match chunks.front() {
                 Some(first) if ticket == first.write => {
-                    *done == FileDone::Written && restorer.feed(&first.bytes).is_ok()
+                    *done == FileDone::Written && restorer.feed(&first.bytes, Some(&self.store)).is_ok()
                 }
                 Some(first) if ticket == first.read => *done == FileDone::Read(first.bytes.clone()),
                 // It was ordered for what was given up since.

@@ -130,11 +130,11 @@ impl Restorer {
         }
     }
 
-    /// Reads the next bytes of the file.
+    /// Reads the next bytes of the file. `before`: the store that the one in it is to replace, if there is one.
     ///
     /// # Errors
     /// It is no sound snapshot.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), BadSnapshot> {
+    pub fn feed(&mut self, bytes: &[u8], before: Option<&Store>) -> Result<(), BadSnapshot> {
         let Self { reader, opening, sessions, users, store } = self;
         reader.feed(bytes, |part| {
             match part {
@@ -149,7 +149,7 @@ impl Restorer {
                         return Err(BadSnapshot::damaged("its users: more than there can be".to_owned()));
                     }
                 }
-                Part::Store(slice) => store.slice(slice)?,
+                Part::Store(slice) => store.slice(slice, before)?,
             }
             Ok(())
         })
@@ -255,7 +255,7 @@ fn restore(
             break;
         }
         offset += bytes.len() as u64;
-        restorer.feed(&bytes)?;
+        restorer.feed(&bytes, None)?;
     }
     let restored = restorer.finish()?;
     if (restored.opening.group, restored.verified.position) != (name.group, name.position) {
