@@ -129,14 +129,19 @@ impl DataDirectory {
         Ok(names)
     }
 
-    /// Makes a file of `bytes_count` zeros that is durable in every respect, under a temporary name first; gently,
-    /// if the disk has more urgent work to do at the same time.
+    /// Makes a file of `bytes_count` zeros that is durable in every respect, under a temporary name first; gently, because the
+    /// disk has more urgent work to do at the same time, as long as it is not urgent.
     ///
     /// # Errors
     /// `File`, among them that the disk is full; then nothing is left behind.
-    pub fn make_zeroed(&self, name: &str, bytes_count: u64, is_gentle: bool) -> Result<OwnedFd, DiskError> {
+    pub fn make_zeroed(
+        &self,
+        name: &str,
+        bytes_count: u64,
+        is_urgent: impl Fn() -> bool,
+    ) -> Result<OwnedFd, DiskError> {
         let temporary = format!("{name}{UNFINISHED}");
-        let made = self.fill_zeroed(&temporary, bytes_count, is_gentle).and_then(|()| {
+        let made = self.fill_zeroed(&temporary, bytes_count, is_urgent).and_then(|()| {
             rustix::fs::renameat(&self.directory, &temporary, &self.directory, name)?;
             fsync(&self.directory)
         });
@@ -163,14 +168,20 @@ impl DataDirectory {
         Ok(file)
     }
 
-    fn fill_zeroed(&self, name: &str, bytes_count: u64, is_gentle: bool) -> rustix::io::Result<()> {
+    fn fill_zeroed(
+        &self,
+        name: &str,
+        bytes_count: u64,
+        is_urgent: impl Fn() -> bool,
+    ) -> rustix::io::Result<()> {
         let flags = self.flags() | OFlags::CREATE | OFlags::TRUNC;
         let file = openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR)?;
-        let zeros = AlignedBuffer::zeroed(if is_gentle { GENTLE_BYTES } else { ZEROS_BYTES });
+        let zeros = AlignedBuffer::zeroed(ZEROS_BYTES);
         let mut offset = 0;
         while offset < bytes_count {
+            let is_gentle = !is_urgent();
             let left = usize::try_from(bytes_count - offset).unwrap_or(usize::MAX);
-            let count = left.min(zeros.len());
+            let count = left.min(if is_gentle { GENTLE_BYTES } else { ZEROS_BYTES });
             let began = super::now();
             offset += pwrite(&file, zeros.get(..count).unwrap_or(&zeros), offset)? as u64;
             if is_gentle {
@@ -368,6 +379,7 @@ fn probe_direct(directory: &OwnedFd) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
 
     fn scratch(name: &str) -> PathBuf {
         std::env::temp_dir().join(format!("mainstay-disk-{name}-{}", std::process::id()))
@@ -406,7 +418,11 @@ mod tests {
     fn a_made_file_is_all_zeros_and_of_the_asked_length() {
         let path = scratch("zeros");
         let directory = DataDirectory::open(&path).expect("a new directory");
-        directory.make_zeroed("segment", 3 * 1_024 * 1_024, true).expect("made");
+        // It becomes urgent on the way.
+        let pieces = Cell::new(0);
+        directory
+            .make_zeroed("segment", 3 * 1_024 * 1_024, || pieces.replace(pieces.get() + 1) > 4)
+            .expect("made");
         let bytes = directory.read("segment").expect("read");
         assert_eq!(bytes.len(), 3 * 1_024 * 1_024);
         assert!(bytes.iter().all(|byte| *byte == 0));

@@ -7,6 +7,7 @@ use super::mailbox::{Mailbox, Note};
 use crate::ids::SegmentNumber;
 use crate::io::DataDirectory;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use wal_format::{SegmentName, segment_file_name};
@@ -16,20 +17,20 @@ use wal_format::{SegmentName, segment_file_name};
 pub(super) struct Order {
     pub(super) segment: SegmentNumber,
     pub(super) salt: u64,
-    /// Whether the log goes on meanwhile, so that the disk is not to be kept busy.
-    pub(super) is_gentle: bool,
     /// Number and salt of one that holds nothing any more and may become this one.
     pub(super) recycled: Option<(SegmentNumber, u64)>,
     /// Whether it is not to be made but removed, because it holds nothing any more.
     pub(super) is_removal: bool,
 }
 
-/// Starts the thread, on `cpus` unless that is empty. It ends when the returned sender is dropped.
+/// Starts the thread, on `cpus` unless that is empty. It ends when the returned sender is dropped. The disk is not kept busy by
+/// it, unless `is_log_short` says that the log will need more soon.
 pub(super) fn start(
     directory: Arc<DataDirectory>,
     segment_bytes: u64,
     mailbox: Mailbox,
     cpus: Vec<u32>,
+    is_log_short: Arc<AtomicBool>,
 ) -> std::io::Result<Sender<Order>> {
     // The shard asks for one segment at a time, so this channel holds one order at the most.
     let (sender, orders) = channel::<Order>();
@@ -52,7 +53,7 @@ pub(super) fn start(
             let recycled = recycled.and_then(|old| directory.recycle(&old, &name, segment_bytes).ok());
             let made = match recycled {
                 Some(file) => Ok(file),
-                None => directory.make_zeroed(&name, segment_bytes, order.is_gentle),
+                None => directory.make_zeroed(&name, segment_bytes, || is_log_short.load(Ordering::Relaxed)),
             };
             let note = match made {
                 Ok(file) => Note::SegmentMade { segment: order.segment, file },

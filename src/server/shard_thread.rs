@@ -35,6 +35,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 use tracing::{error, info, warn};
@@ -83,6 +84,8 @@ pub(super) struct ShardThread {
     salts: BTreeMap<SegmentNumber, u64>,
     record: Record,
     orders: Sender<Order>,
+    /// Whether the log is about to need a segment that is still being made. Told to whoever makes it.
+    is_log_short: Arc<AtomicBool>,
     snapshot_tasks: Sender<Task>,
     /// A segment that could not be made, and when to try again.
     failed_order: Option<(Order, BootMicros)>,
@@ -156,7 +159,9 @@ impl ShardThread {
         let others = placement.other_cpus.clone();
         let snapshot_tasks = snapshot_thread::start(Arc::clone(&directory), mailbox.clone(), others.clone())
             .map_err(ServerError::Kernel)?;
-        let orders = bulk_thread::start(directory, WAL_SEGMENT_BYTES, mailbox.clone(), others)
+        let is_log_short = Arc::new(AtomicBool::new(segments.is_empty()));
+        let told = Arc::clone(&is_log_short);
+        let orders = bulk_thread::start(directory, WAL_SEGMENT_BYTES, mailbox.clone(), others, told)
             .map_err(ServerError::Kernel)?;
         stop.notify(mailbox.clone());
         let listeners = listeners(&config)?;
@@ -175,6 +180,7 @@ impl ShardThread {
             salts,
             record,
             orders,
+            is_log_short,
             snapshot_tasks,
             failed_order: None,
             deaf: Vec::new(),
@@ -459,22 +465,24 @@ impl ShardThread {
         match output {
             Output::MakeSegment { segment, salt, recycled } => {
                 self.salts.insert(segment, salt);
-                let is_gentle = !self.segments.is_empty();
                 if let Some((old, _)) = recycled {
                     self.segments.remove(&old);
                     self.salts.remove(&old);
                 }
-                self.order(Order { segment, salt, is_gentle, recycled, is_removal: false })?;
+                self.order(Order { segment, salt, recycled, is_removal: false })?;
             }
             Output::RemoveSegment { segment, salt } => {
                 self.segments.remove(&segment);
                 self.salts.remove(&segment);
-                self.order(Order { segment, salt, is_gentle: true, recycled: None, is_removal: true })?;
+                self.order(Order { segment, salt, recycled: None, is_removal: true })?;
             }
             Output::Write { segment, offset, frame, is_synced } => {
                 let file = self.segments.get(&segment).ok_or(ServerError::NoSegment {
                     why: format!("{segment} is to be written and is not open"),
                 })?;
+                // From the middle of the last segment on, the log could have to wait for the next.
+                let is_last = self.segments.last_key_value().is_some_and(|(last, _)| *last == segment);
+                self.is_log_short.store(is_last && offset >= WAL_SEGMENT_BYTES / 2, Ordering::Relaxed);
                 self.record.write(&frame, self.salts.get(&segment).copied(), is_synced);
                 let mut buffer = self.spare_buffer.take().filter(|buffer| buffer.len() >= frame.len());
                 let mut buffer = buffer.take().unwrap_or_else(|| AlignedBuffer::zeroed(frame.len()));
