@@ -328,8 +328,7 @@ pub const RAFT_INFLIGHT_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 
 /// Bytes of a snapshot's file in one message.
 ///
-/// Chosen: as large as an append, so a heartbeat waits no longer behind it. Each is a round between two members and their
-/// threads, however short it is.
+/// Chosen: as large as an append, so a heartbeat waits no longer behind it.
 pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 1_024 * 1_024;
 
 const _: () =
@@ -483,10 +482,22 @@ pub const SNAPSHOT_PART_BYTES: usize = 256 * 1_024;
 /// Chosen: some hundred microseconds of a disk, so that a write to the log never waits long behind them.
 pub const SNAPSHOT_PIECE_BYTES: usize = 256 * 1_024;
 
-/// Chunks of a snapshot that a follower is writing and reading back at a time.
+/// Bytes of a snapshot's file that a leader sends at once, and that are read back at once of what was written.
 ///
-/// Chosen: one is at the disk while the next is on its way; a third would only wait.
-pub const CHUNKS_WRITTEN_MAX: usize = 2;
+/// Chosen: a fraction of a millisecond of a thread that reads, checks and sends it, so that a write waits less for it than with
+/// a mebibyte. Each is a round between two members and their threads, however short it is, so it is not smaller either.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 512 * 1_024;
+
+const _: () =
+    assert!(SNAPSHOT_CHUNK_BYTES <= SNAPSHOT_CHUNK_BYTES_MAX, "every member takes what a leader sends");
+
+/// Chunks of a snapshot that a follower is writing and reading back at a time; the last of them is not acknowledged.
+///
+/// Chosen: two are at the disk and one is on its way to it while the next is on its way here, so that neither waits for the
+/// other's thread to be woken.
+pub const CHUNKS_WRITTEN_MAX: usize = 4;
+
+const _: () = assert!(CHUNKS_WRITTEN_MAX >= 2, "one is acknowledged while the next is on its way");
 
 /// Pieces of a snapshot after which what was written is made durable; the last write makes all of it so.
 ///
@@ -522,8 +533,8 @@ pub const HOT_LOG_BYTES_MIN: u64 = 100 * 1_024 * 1_024;
 
 /// Bytes of a snapshot that are written, and sent to each follower, in a second.
 ///
-/// Chosen: a gigabyte in five seconds and a half, and most of a good disk and network left for the log.
-pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 192 * 1_024 * 1_024;
+/// Chosen: a gigabyte in eight seconds, and most of a good disk and network, and of the threads that check it, left for the log.
+pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 128 * 1_024 * 1_024;
 
 /// Microseconds for which the file of a snapshot stays for a client that was told of it or read a piece of it.
 ///

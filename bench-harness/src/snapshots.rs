@@ -2,21 +2,25 @@
 //!
 //! ```text
 //!   fill ─> memory ─> writes alone ─> writes while the leader cuts ─> a member restarts
-//!        ─> a follower is away until the log is trimmed beyond it ─> writes while it comes back
+//!        ─> history is compacted ─> a follower is away until the log is trimmed beyond it ─> writes while it comes back
 //!           (twice: its process stands still, and goes on; it is down, and has to start first)
 //! ```
 //!
 //! What always holds: latencies are of one cluster in one run, so their ratios mean something; snapshots are cut when this asks
-//! for one, and otherwise hardly. What it leaves out: judging what clients see.
+//! for one, and otherwise hardly; what a follower is sent is about the keys that were asked for. What it leaves out: judging what clients see.
 
 use crate::load::options::LoadArgs;
 use crate::load::report::Measured;
 use crate::load::{self, LoadError};
 use crate::target::System;
 use crate::{machine, program};
+use bytes::Bytes;
 use clap::{Args, Parser};
+use mainstay::api::ReadMode;
 use mainstay::cli::cluster::{ClusterError, ClusterOptions, LocalCluster, LocalMember};
-use mainstay::client::{NoSnapshot, SnapshotDownload};
+use mainstay::cli::workload::client;
+use mainstay::client::{Failure, NoSnapshot, SnapshotDownload};
+use mainstay::kv::{Command, Compact, KeyRange, Outcome, Query, Range};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -32,8 +36,9 @@ const PATIENCE: Duration = Duration::from_mins(5);
 /// Before anything of a load is counted.
 const WARM_UP_SECONDS: u64 = 2;
 
-/// Entries written while a follower is away: more than a log is kept for one (`HOT_LOG_ENTRIES_MIN`).
-const MISSED_ENTRIES: u64 = 20_000;
+/// Entries written in a second while a follower is away. In two of them it is more than a log is kept for one
+/// (`HOT_LOG_ENTRIES_MIN`), and it is few beside the keys, each of which would be in the snapshot once more.
+const MISSED_ENTRIES_PER_SECOND: &str = "10000";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -78,6 +83,8 @@ enum Failed {
     Cluster(#[from] ClusterError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error("the cluster does not answer: {0}")]
+    Silent(#[from] Failure),
     #[error("no snapshot: {0}")]
     Snapshot(#[from] NoSnapshot),
     #[error("{0}")]
@@ -128,6 +135,7 @@ fn measure(options: &Options) -> Result<Value, Failed> {
     let filling = now();
     rig.load(&["--op", "get", "--seconds", "1", "--warmup", "0", "--depth", "16"])?;
     let fill_seconds = filling.elapsed().as_secs_f64();
+    rig.check_that_all_keys_are_there()?;
     let memory = rig.memory();
     let (bytes, first_cut) = rig.cut(rig.leader()?)?;
     eprintln!("snapshots: a snapshot of {} MiB in {first_cut:.1} s; writes alone", bytes >> 20);
@@ -222,6 +230,17 @@ impl Rig<'_> {
         Ok(self.writer()?()?)
     }
 
+    /// A change of leader while they were written leaves some out, and then nothing that is measured is what it is said to be.
+    fn check_that_all_keys_are_there(&self) -> Result<(), Failed> {
+        let all = Range { count_only: true, ..Range::new(KeyRange::From(Bytes::new())) };
+        let mut client = client(&self.cluster.endpoints(), PATIENCE);
+        let answer = client.read(Query::Range(all), ReadMode::Linearizable)?;
+        match answer.outcome {
+            Outcome::Range(found) if found.count == self.options.keys => Ok(()),
+            _ => Err(Failed::NotThere("some keys could not be written, because the leader changed, perhaps")),
+        }
+    }
+
     /// Memory of each member, and what it says that its keys take.
     fn memory(&self) -> Vec<Value> {
         let members = self.cluster.members.iter();
@@ -287,6 +306,7 @@ impl Rig<'_> {
     fn writes_while_a_follower_comes_back(&mut self, away: Away) -> Result<(Measured, f64), Failed> {
         let leader = self.leader()?;
         let follower = (leader + 1) % self.cluster.members.len();
+        self.compact()?;
         let had = self.last_index_of(follower)?;
         match away {
             Away::StandsStill => self.cluster.members[follower].signal(Signal::STOP),
@@ -319,14 +339,40 @@ impl Rig<'_> {
         })
     }
 
+    /// Writes for so many seconds, not fast.
+    fn write_some(&self, seconds: &str) -> Result<(), Failed> {
+        let flags = ["--op", "put", "--connections", "16", "--depth", "64", "--warmup", "0"];
+        let rate = ["--rate", MISSED_ENTRIES_PER_SECOND, "--seconds", seconds];
+        self.load(&[flags.as_slice(), &rate].concat()).map(drop)
+    }
+
+    /// Compacts the history that earlier writes left, and waits until no member has any of it.
+    fn compact(&self) -> Result<(), Failed> {
+        eprintln!("snapshots: history is compacted");
+        let status = self.cluster.members[self.leader()?].status();
+        let revision = status.ok_or(Failed::NotThere("the leader is silent"))?.revision;
+        let compaction = Command::Compact(Compact { revision });
+        client(&self.cluster.endpoints(), PATIENCE).write(&compaction)?;
+        let taken = || self.cluster.members.iter().map(|member| counter(member, "keyspace_bytes"));
+        let mut before: Vec<Option<u64>> = Vec::new();
+        let until = now() + PATIENCE;
+        while before.is_empty() || before.contains(&None) || !taken().eq(before.iter().copied()) {
+            if now() > until {
+                return Err(Failed::NotThere("a compaction does not end"));
+            }
+            before = taken().collect();
+            thread::park_timeout(Duration::from_secs(1));
+        }
+        Ok(())
+    }
+
     /// Writes until both others have no log any more of what comes after `had`, the last entry that `follower` has.
     fn write_until_trimmed(&self, follower: usize, had: u64) -> Result<(), Failed> {
-        let seconds = (MISSED_ENTRIES / 10_000).to_string();
-        self.load(&["--op", "put", "--connections", "16", "--depth", "64", "--seconds", &seconds])?;
+        self.write_some("2")?;
         // Logs are trimmed up to the second-newest snapshot: of both others, because either may lead when it comes back.
         let others: Vec<usize> = (0..self.cluster.members.len()).filter(|other| *other != follower).collect();
         for _ in 0..2 {
-            self.load(&["--op", "put", "--seconds", "1", "--warmup", "0"])?;
+            self.write_some("1")?;
             for other in &others {
                 self.cut(*other)?;
             }
@@ -339,7 +385,7 @@ impl Rig<'_> {
             if now() > until {
                 return Err(Failed::NotThere("a log is not trimmed beyond what the follower has"));
             }
-            self.load(&["--op", "put", "--seconds", "1", "--warmup", "0"])?;
+            self.write_some("1")?;
         }
         Ok(())
     }

@@ -80,7 +80,12 @@ impl History {
 
     /// The change made at this moment, if it is there.
     pub(super) fn find(&self, made: Moment) -> Option<&Version> {
-        self.since(made).next().filter(|version| version.made == made)
+        if self.newest.made == made {
+            return Some(&self.newest);
+        }
+        let older = &self.older.as_ref()?.0;
+        let at = older.binary_search_by_key(&made, |version| version.made).ok()?;
+        older.get(at)
     }
 
     /// The change made at this moment, and the one before it, if that is still known.

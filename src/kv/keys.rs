@@ -36,7 +36,7 @@ use crate::planted;
 use bytes::Bytes;
 use core::cell::Cell;
 use core::ops::{Bound, ControlFlow};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::sync::Arc;
 
 /// Where a key's record lies.
@@ -97,12 +97,12 @@ const fn key_bytes(key: &[u8]) -> u64 {
 }
 
 impl Keys {
-    /// No keys. `seed`: secret, and each boot's own.
-    pub(super) fn new(seed: u64) -> Self {
+    /// No keys. `seed`: secret, and each boot's own. `keys_count`: about how many are to come, if that is known.
+    pub(super) fn new(seed: u64, keys_count: usize) -> Self {
         Self {
             order: BTreeMap::new(),
             blocks: Blocks::default(),
-            points: Points::new(seed),
+            points: Points::new(seed, keys_count),
             records: Records::default(),
             changes: Changes::default(),
             live_count: 0,
@@ -324,6 +324,11 @@ impl Keys {
         slots.map(|(_, slot)| self.records.at(*slot))
     }
 
+    /// Finds records of keys that are asked for in ascending order.
+    pub(super) fn finder(&self) -> Finder<'_> {
+        Finder { keys: self, later: btree_map::Range::default(), next: None }
+    }
+
     /// A key that is not there yet, with the first change of it that is known.
     pub(super) fn restore(&mut self, key: Arc<[u8]>, first: Version) -> Slot {
         self.bytes +=
@@ -510,6 +515,40 @@ impl Keys {
 /// Whether nobody is told of a revision any more, once `compacted` is the oldest to be told of.
 fn is_past(revision: Revision, compacted: Revision) -> bool {
     revision < compacted || (planted!(374) && revision == compacted)
+}
+
+/// Walks beside somebody who names keys in ascending order, because the next key is found sooner than any.
+#[derive(Debug)]
+pub(super) struct Finder<'index> {
+    keys: &'index Keys,
+    /// What follows `next`.
+    later: btree_map::Range<'index, Arc<[u8]>, Slot>,
+    /// The first key that is not behind the last one asked for, if the walk was begun and is not at its end.
+    next: Option<(&'index Arc<[u8]>, &'index Slot)>,
+}
+
+/// Keys that a finder comes by before it looks where to go on instead.
+const FINDER_STEPS: usize = 8;
+
+impl<'index> Finder<'index> {
+    /// The record of a key that is behind the last one asked for, if it has one.
+    pub(super) fn find(&mut self, key: &[u8]) -> Option<&'index Record> {
+        for _ in 0..FINDER_STEPS {
+            match self.next {
+                Some((there, _)) if there.as_ref() < key => self.next = self.later.next(),
+                Some(_) => return self.record_of(key),
+                None => break,
+            }
+        }
+        self.later = self.keys.order.range::<[u8], _>((Bound::Included(key), Bound::Unbounded));
+        self.next = self.later.next();
+        self.record_of(key)
+    }
+
+    fn record_of(&self, key: &[u8]) -> Option<&'index Record> {
+        let (_, slot) = self.next.filter(|(there, _)| there.as_ref() == key)?;
+        Some(self.keys.records.at(*slot))
+    }
 }
 
 /// What a put gives a key. The value is kept as it is: the caller made it a copy of its own.

@@ -37,8 +37,10 @@ pub(super) struct Points {
 }
 
 impl Points {
-    pub(super) fn new(seed: u64) -> Self {
-        Self { tables: (0..TABLES_COUNT).map(|_| HashTable::new()).collect(), seed }
+    /// Nothing is in it, and there is room for about so many keys.
+    pub(super) fn new(seed: u64, keys_count: usize) -> Self {
+        let table = |_| HashTable::with_capacity(keys_count / TABLES_COUNT);
+        Self { tables: (0..TABLES_COUNT).map(table).collect(), seed }
     }
 
     /// Where a key of this place probably lies: no key is compared.

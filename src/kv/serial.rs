@@ -282,18 +282,18 @@ impl Restorer {
     /// It is not what a cut tells here. What was read is of no use then.
     pub fn slice(&mut self, slice: &[u8], before: Option<&Store>) -> Result<(), Malformed> {
         let mut reader = Reader(slice);
-        let keys = before.map(|before| &before.keys);
-        let mut twin = self.key.as_ref().and_then(|(key, _)| keys?.record(key));
+        let mut finder = before.map(|before| before.keys.finder());
+        let mut twin = self.key.as_ref().and_then(|(key, _)| finder.as_mut()?.find(key));
         while !reader.0.is_empty() {
             if self.is_ended {
                 return Err(Malformed("something follows the end of the store"));
             }
             match reader.u8()? {
-                HEAD => self.head(&mut reader)?,
+                HEAD => self.head(&mut reader, before.map_or(0, Store::key_count))?,
                 LEASE => self.lease(&mut reader)?,
                 KEY => {
                     let key = reader.bytes(KEY_BYTES_MAX)?;
-                    twin = keys.and_then(|keys| keys.record(key));
+                    twin = finder.as_mut().and_then(|finder| finder.find(key));
                     self.next_key(twin.map_or_else(|| Arc::from(key), |twin| twin.name().clone()))?;
                 }
                 WRITTEN => self.version(&mut reader, true, twin)?,
@@ -336,7 +336,8 @@ impl Restorer {
         Ok(store)
     }
 
-    fn head(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
+    /// `keys_count`: about how many keys are to come.
+    fn head(&mut self, reader: &mut Reader<'_>, keys_count: usize) -> Result<(), Malformed> {
         if self.store.is_some() {
             return Err(Malformed("a second head"));
         }
@@ -359,7 +360,7 @@ impl Restorer {
             return Err(Malformed("a compacted revision of a store that was not compacted"));
         }
         self.store = Some(Store {
-            keys: Keys::new(self.seed),
+            keys: Keys::new(self.seed, keys_count),
             leases: Leases::restored(grants),
             alarms,
             revision,

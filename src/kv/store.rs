@@ -60,7 +60,7 @@ impl Store {
     /// that meet in one place. Nothing that the store says depends on it.
     pub fn seeded(seed: u64) -> Self {
         Self {
-            keys: Keys::new(seed),
+            keys: Keys::new(seed, 0),
             leases: Leases::default(),
             alarms: Alarms::default(),
             revision: Revision(1),

@@ -3,13 +3,13 @@
 //!
 //! ```text
 //!   leader                                        follower
-//!   raft wants a chunk ─> it was read ───────────> order its write ─> acknowledge it, once the one before is read back ─> …
+//!   raft wants a chunk ─> it was read ───────────> order its write ─> acknowledge it, unless too many are not read back ─> …
 //!                         read the next            written: take it into the state to be, read it back and compare
 //!                                                  the last one: all is durable, acknowledge it and name the file,
 //!                                                  then log, store and sessions change in one turn
 //! ```
 //!
-//! So two chunks are under way: one is read here while another is written there. What was acknowledged is not sent again as
+//! So several chunks are under way: one is read here while others are written there. What was acknowledged is not sent again as
 //! long as the follower runs; one that starts anew begins with nothing, because what was received in part is removed then. So
 //! only the whole has to be durable, and is, before the last chunk is acknowledged.
 //!
@@ -160,16 +160,18 @@ impl Replica {
         self.snapshots.chunks.waiting = waiting;
         for (_, wanted) in due {
             let bytes_count = self.chunk_bytes(wanted.snapshot, wanted.offset);
-            let rests_until = now.after(self.snapshots.policy.micros_for(bytes_count));
+            let pause = self.snapshots.policy.micros_for(bytes_count);
             let chunks = &mut self.snapshots.chunks;
             let sending = chunks.followers.entry(wanted.to).or_insert_with(|| Sending {
-                rests_until,
+                rests_until: now,
                 snapshot: wanted.snapshot,
                 reader: Reader::new(),
                 offset: 0,
                 ahead: None,
             });
-            sending.rests_until = rests_until;
+            // By what a disk or a thread was late, up to a chunk, the next comes sooner.
+            let owed = BootMicros(now.0.saturating_sub(pause));
+            sending.rests_until = sending.rests_until.max(owed).after(pause);
             let is_this = |ahead: &Ahead| (ahead.snapshot, ahead.offset) == (wanted.snapshot, wanted.offset);
             match sending.ahead.take().filter(is_this) {
                 Some(Ahead { bytes: Some(bytes), .. }) => self.send_chunk(now, wanted, bytes, outputs),
@@ -298,15 +300,17 @@ impl Replica {
         self.acknowledge_chunk(now, outputs);
     }
 
-    /// The leader learns that the oldest chunk under way is here, unless it is the last: that one has to be durable.
+    /// The leader learns that a chunk is here, as long as there is room for the next; unless it is the last, which has to be
+    /// durable.
     fn acknowledge_chunk(&mut self, now: BootMicros, outputs: &mut Vec<Output>) {
         let Some(incoming) = &mut self.snapshots.incoming else { return };
         let snapshot = incoming.snapshot;
         let Stage::Receiving(_, chunks) = &mut incoming.stage else { return };
-        let Some(first) = chunks.front_mut() else { return };
-        if !first.is_acknowledged && first.end() < snapshot.bytes_count {
-            first.is_acknowledged = true;
-            let (offset, end) = (first.offset, first.end());
+        let mut with_room_behind = chunks.iter_mut().take(CHUNKS_WRITTEN_MAX - 1);
+        let Some(newest) = with_room_behind.find(|chunk| !chunk.is_acknowledged) else { return };
+        if newest.end() < snapshot.bytes_count {
+            newest.is_acknowledged = true;
+            let (offset, end) = (newest.offset, newest.end());
             self.consensus_alone(now, outputs, |node, out| {
                 node.chunk_held(now, snapshot, offset, end, out);
             });
@@ -347,7 +351,7 @@ impl Replica {
         }
     }
 
-    /// If this was the oldest chunk being read back, the next is acknowledged, or all of it is there and gets its name.
+    /// If this was the oldest chunk being read back, there is room for another, or all of it is there and gets its name.
     fn chunk_read_back(&mut self, now: BootMicros, ticket: u64, outputs: &mut Vec<Output>) {
         let Some(incoming) = &mut self.snapshots.incoming else { return };
         let (snapshot, file) = (incoming.snapshot, incoming.file);

@@ -13,7 +13,7 @@ use super::saving::Saves;
 use super::{FileDone, FileOrder, Output, Shard};
 use crate::ids::{BootMicros, GroupId, LogIndex};
 use crate::limits::{
-    HOT_LOG_BYTES_MIN, HOT_LOG_ENTRIES_MIN, SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_CHUNK_BYTES_MAX,
+    HOT_LOG_BYTES_MIN, HOT_LOG_ENTRIES_MIN, SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_CHUNK_BYTES,
     SNAPSHOT_ENTRIES, SNAPSHOT_GENERATIONS, SNAPSHOT_LOG_BYTES, SNAPSHOT_MICROS, SNAPSHOT_PATIENCE_BYTES,
     SNAPSHOT_PIECE_BYTES, SNAPSHOT_RETRY_MICROS, SNAPSHOT_SYNC_PIECES,
 };
@@ -59,7 +59,7 @@ impl SnapshotPolicy {
         hot_bytes: HOT_LOG_BYTES_MIN,
         bytes_per_second: SNAPSHOT_BYTES_PER_SECOND,
         piece_bytes: SNAPSHOT_PIECE_BYTES,
-        chunk_bytes: SNAPSHOT_CHUNK_BYTES_MAX,
+        chunk_bytes: SNAPSHOT_CHUNK_BYTES,
         retry_micros: SNAPSHOT_RETRY_MICROS,
     };
 
