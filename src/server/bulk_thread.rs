@@ -30,10 +30,11 @@ pub(super) fn start(
     segment_bytes: u64,
     mailbox: Mailbox,
     cpus: Vec<u32>,
-    is_log_short: Arc<AtomicBool>,
+    is_log_short: &Arc<AtomicBool>,
 ) -> std::io::Result<Sender<Order>> {
     // The shard asks for one segment at a time, so this channel holds one order at the most.
     let (sender, orders) = channel::<Order>();
+    let is_log_short = Arc::clone(is_log_short);
     thread::Builder::new().name("bulk".to_owned()).spawn(move || {
         if !cpus.is_empty()
             && let Err(error) = crate::io::run_on(&cpus)

@@ -160,8 +160,7 @@ impl ShardThread {
         let snapshot_tasks = snapshot_thread::start(Arc::clone(&directory), mailbox.clone(), others.clone())
             .map_err(ServerError::Kernel)?;
         let is_log_short = Arc::new(AtomicBool::new(segments.is_empty()));
-        let told = Arc::clone(&is_log_short);
-        let orders = bulk_thread::start(directory, WAL_SEGMENT_BYTES, mailbox.clone(), others, told)
+        let orders = bulk_thread::start(directory, WAL_SEGMENT_BYTES, mailbox.clone(), others, &is_log_short)
             .map_err(ServerError::Kernel)?;
         stop.notify(mailbox.clone());
         let listeners = listeners(&config)?;
