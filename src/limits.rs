@@ -482,7 +482,7 @@ pub const SNAPSHOT_PART_BYTES: usize = 256 * 1_024;
 /// Chosen: some hundred microseconds of a disk, so that a write to the log never waits long behind them.
 pub const SNAPSHOT_PIECE_BYTES: usize = 256 * 1_024;
 
-/// Bytes of a snapshot's file that a leader sends at once, and that are read back at once of what was written.
+/// Bytes of a snapshot's file that a leader sends at once, and that are read back at once of one that was cut.
 ///
 /// Chosen: a fraction of a millisecond of a thread that reads, checks and sends it, so that a write waits less for it than with
 /// a mebibyte. Each is a round between two members and their threads, however short it is, so it is not smaller either.

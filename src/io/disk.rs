@@ -130,7 +130,7 @@ impl DataDirectory {
     }
 
     /// Makes a file of `bytes_count` zeros that is durable in every respect, under a temporary name first; gently, because the
-    /// disk has more urgent work to do at the same time, as long as it is not urgent.
+    /// disk has other work to do at the same time, except while `is_urgent`, which is asked before each piece.
     ///
     /// # Errors
     /// `File`, among them that the disk is full; then nothing is left behind.

@@ -523,7 +523,7 @@ pub(super) struct Finder<'index> {
     keys: &'index Keys,
     /// What follows `next`.
     later: btree_map::Range<'index, Arc<[u8]>, Slot>,
-    /// The first key that is not behind the last one asked for, if the walk was begun and is not at its end.
+    /// The first key that is not before the last one asked for, if the walk was begun and is not at its end.
     next: Option<(&'index Arc<[u8]>, &'index Slot)>,
 }
 

@@ -11,8 +11,8 @@
 //! Any other bytes are refused with what is wrong.
 //!
 //! A member that is behind has most of what it is sent already. So whoever restores may name a store that is to be replaced:
-//! keys and values that are the same in both, byte for byte, are shared with it instead of copied, and a state that takes
-//! another's place does not take its memory a second time.
+//! keys and values that are the same in both, byte for byte, are shared with it instead of copied. Records and indexes are
+//! each store's own.
 //!
 //! ```text
 //!   1 head     version u8 (1, or 2 with such alarms), revision u64, is compacted u8, compacted u64, hash u64, is full by its bytes u8, grants u64,
@@ -276,7 +276,7 @@ impl Restorer {
     }
 
     /// Reads a slice, in the order in which they were told. `before`: a store that this one is to replace; it changes nothing
-    /// but where keys and values lie.
+    /// but where keys and values lie, and how much room there is from the start.
     ///
     /// # Errors
     /// It is not what a cut tells here. What was read is of no use then.

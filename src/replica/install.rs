@@ -307,10 +307,11 @@ impl Replica {
         let snapshot = incoming.snapshot;
         let Stage::Receiving(_, chunks) = &mut incoming.stage else { return };
         let mut with_room_behind = chunks.iter_mut().take(CHUNKS_WRITTEN_MAX - 1);
-        let Some(newest) = with_room_behind.find(|chunk| !chunk.is_acknowledged) else { return };
-        if newest.end() < snapshot.bytes_count {
-            newest.is_acknowledged = true;
-            let (offset, end) = (newest.offset, newest.end());
+        // Raft waits for one at a time, which came last.
+        let Some(awaited) = with_room_behind.find(|chunk| !chunk.is_acknowledged) else { return };
+        if awaited.end() < snapshot.bytes_count {
+            awaited.is_acknowledged = true;
+            let (offset, end) = (awaited.offset, awaited.end());
             self.consensus_alone(now, outputs, |node, out| {
                 node.chunk_held(now, snapshot, offset, end, out);
             });

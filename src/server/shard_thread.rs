@@ -84,7 +84,7 @@ pub(super) struct ShardThread {
     salts: BTreeMap<SegmentNumber, u64>,
     record: Record,
     orders: Sender<Order>,
-    /// Whether the log is about to need a segment that is still being made. Told to whoever makes it.
+    /// Whether the log was last written in the second half of its last segment. Told to whoever makes the next.
     is_log_short: Arc<AtomicBool>,
     snapshot_tasks: Sender<Task>,
     /// A segment that could not be made, and when to try again.

@@ -27,7 +27,7 @@ pub(super) fn start(
     mailbox: Mailbox,
     cpus: Vec<u32>,
 ) -> std::io::Result<Sender<Task>> {
-    // A replica has one order under way for each snapshot being cut, received or sent, so few wait here.
+    // A replica has one order under way for each snapshot being cut or sent, and a few for one being received.
     let (sender, tasks) = channel::<Task>();
     thread::Builder::new().name("snapshots".to_owned()).spawn(move || {
         if !cpus.is_empty()
