@@ -7,7 +7,8 @@
 //! ```
 //!
 //! What always holds: latencies are of one cluster in one run, so their ratios mean something; snapshots are cut when this asks
-//! for one, and otherwise hardly; what a follower is sent is about the keys that were asked for. What it leaves out: judging what clients see.
+//! for one, and otherwise hardly; what a follower is sent is about the keys that were asked for. What it leaves out: judging what
+//! clients see.
 
 use crate::load::options::LoadArgs;
 use crate::load::report::Measured;
