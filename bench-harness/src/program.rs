@@ -15,6 +15,10 @@ pub(crate) fn find(named: Option<&Path>) -> io::Result<PathBuf> {
     let own = std::env::current_exe()?;
     let folder = own.parent().ok_or_else(|| io::Error::other("this program is in no directory"))?;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    if !root.is_dir() {
+        let why = "the tree this program was built from is gone; name a binary of mainstay with --program";
+        return Err(io::Error::new(io::ErrorKind::NotFound, why));
+    }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build.current_dir(root).args(["build", "--quiet", "--bin", "mainstay"]);

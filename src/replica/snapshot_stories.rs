@@ -138,6 +138,48 @@ fn misses_what_was_trimmed(harms: usize) {
     assert_eq!(value_of(&cluster.ask(away, get("l"))).as_deref(), Some(values[4].as_bytes()));
 }
 
+fn write_small(cluster: &mut Cluster, count: usize) {
+    for _ in 0..count {
+        let leader = cluster.leader();
+        cluster.ask(leader, put("small", "value", None));
+    }
+}
+
+/// ```text
+///   follower   away ──── back: is sent a snapshot ── its disk is stuck ──────────────────────────────
+///   leader     writes    newest is sent              writes less than it is long    writes more
+///   its log              begins below it             still begins below it          is trimmed above it
+/// ```
+/// Were the log trimmed above it sooner, a large store that is written to would be sent again and again.
+#[test]
+fn the_log_above_a_snapshot_that_is_sent_is_kept_until_it_is_longer_than_that() {
+    let mut cluster = Cluster::with_snapshots(3, SnapshotPolicy { log_bytes: 1_000, ..POLICY });
+    cluster.advance(2_000_000);
+    let away = cluster.follower();
+    let shard = cluster.shards.remove(&away).expect("it is there");
+    let large = &*Box::leak("x".repeat(20_000).into_boxed_str());
+    write_some(&mut cluster, Who::Nobody, large);
+    write_small(&mut cluster, 30);
+    let sent = observed(&cluster, cluster.leader()).snapshot.index;
+    cluster.is_receiving_stuck = true;
+    cluster.inputs.insert(away, Vec::new());
+    cluster.shards.insert(away, shard);
+    cluster.advance(1_000_000);
+    assert!(cluster.files[&away].keys().any(|name| name.ends_with(".incoming")), "some of it is there");
+    write_small(&mut cluster, 100);
+    let observation = observed(&cluster, cluster.leader());
+    assert!(observation.log_bytes > 4 * 1_000, "it is long: {}", observation.log_bytes);
+    assert!(
+        observation.base.index <= sent,
+        "{sent} is sent, the log begins above {}",
+        observation.base.index
+    );
+    write_some(&mut cluster, Who::Nobody, large);
+    write_small(&mut cluster, 30);
+    let observation = observed(&cluster, cluster.leader());
+    assert!(observation.base.index > sent, "whoever takes that long begins anew");
+}
+
 #[test]
 fn a_start_takes_the_newest_snapshot_that_is_sound() {
     let mut cluster = served();

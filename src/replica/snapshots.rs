@@ -3,7 +3,8 @@
 //! Always: a snapshot counts only when it is whole and durable under its own name and was read back; one is cut only of
 //! what this member's own disk holds of the log; the log is trimmed only up to the second-newest that counts, so that a
 //! newest one which rots can be borne, and never below what is kept for followers. No follower, however slow, keeps the
-//! log from being trimmed: it gets a snapshot. Left out: how one is written (`cutting`), sent and received (`install`).
+//! log from being trimmed: it gets a snapshot, and the log above that is kept for it only until it is longer than the
+//! snapshot, and than four times what is written between two. Left out: how one is written (`cutting`), sent and received (`install`).
 
 use super::cutting::Cutting;
 use super::group::Replica;
@@ -417,9 +418,11 @@ impl Replica {
         }
         let policy = self.snapshots.policy;
         let hot = self.entries.last_within(policy.hot_entries, policy.hot_bytes);
-        // Whoever is being sent a snapshot needs the log above it, unless that takes too much.
-        let sent = self.node.snapshots_sent().map(|snapshot| snapshot.position.index).min();
-        let sent = sent.filter(|_| self.entries.bytes() <= policy.log_bytes.saturating_mul(4));
+        // Whoever is being sent a snapshot needs the log above it, unless that takes too much. At the pace of sending a
+        // snapshot has arrived before as many bytes were written.
+        let room = |bytes_count: u64| bytes_count.max(policy.log_bytes.saturating_mul(4));
+        let fits = |snapshot: &SnapshotName| self.entries.bytes() <= room(snapshot.bytes_count);
+        let sent = self.node.snapshots_sent().filter(fits).map(|snapshot| snapshot.position.index).min();
         let upto = self.snapshots.second_newest().index.min(hot).min(sent.unwrap_or(hot)).min(self.applied);
         if upto > self.node.base().index {
             sometimes!(LogTrimmed);

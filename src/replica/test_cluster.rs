@@ -39,6 +39,8 @@ pub(super) struct Cluster {
     pub(super) files: BTreeMap<MemberId, BTreeMap<String, Vec<u8>>>,
     /// So many of the next chunks of snapshots that are written lie on the disk with a bit flipped.
     pub(super) harms: usize,
+    /// Disks never say that they have done something about the file of a snapshot that is received.
+    pub(super) is_receiving_stuck: bool,
     /// Watches that ended, and why.
     pub(super) ended: Vec<(MemberId, Place, Ending)>,
 }
@@ -100,6 +102,7 @@ impl Cluster {
             told: Vec::new(),
             files: BTreeMap::new(),
             harms: 0,
+            is_receiving_stuck: false,
             ended: Vec::new(),
         }
     }
@@ -150,6 +153,9 @@ impl Cluster {
                 let files = self.files.entry(member).or_default();
                 let is_chunk = matches!(order, FileOrder::Write { .. }) && file.kind == FileKind::Incoming;
                 let Some(done) = perform(files, file, order) else { return };
+                if file.kind == FileKind::Incoming && self.is_receiving_stuck {
+                    return;
+                }
                 if is_chunk && self.harms > 0 {
                     self.harms -= 1;
                     *files.get_mut(&file.text()).and_then(|bytes| bytes.last_mut()).expect("written") ^= 1;
