@@ -3,8 +3,8 @@
 //! Always: a snapshot counts only when it is whole and durable under its own name and was read back; one is cut only of
 //! what this member's own disk holds of the log; the log is trimmed only up to the second-newest that counts, so that a
 //! newest one which rots can be borne, and never below what is kept for followers. No follower, however slow, keeps the
-//! log from being trimmed: it gets a snapshot, and the log above that is kept for it only until it is longer than the
-//! snapshot, and than four times what is written between two. Left out: how one is written (`cutting`), sent and received (`install`).
+//! log from being trimmed: it gets a snapshot, and the log above that is kept for it only up to a bound (`log_room`). Left
+//! out: how one is written (`cutting`), sent and received (`install`).
 
 use super::cutting::Cutting;
 use super::group::Replica;
@@ -377,12 +377,12 @@ impl Replica {
     /// follower that got it would make most members of few (catalogue 49). So it waits, as long as the log has room for
     /// what is not trimmed meanwhile; and before the first comparison of this boot there is nothing to go by.
     fn offer_trusted(&mut self) {
-        let snapshots = &mut self.snapshots;
-        if snapshots.unoffered.is_empty() {
+        if self.snapshots.unoffered.is_empty() {
             return;
         }
+        let is_long = self.entries.bytes() > self.log_room();
+        let snapshots = &mut self.snapshots;
         let is_alone = self.setup.directories.len() == 1;
-        let is_long = self.entries.bytes() > snapshots.policy.log_bytes.saturating_mul(4);
         let agreed = self.state_check.agreed().filter(|_| !is_alone && !is_long);
         let waits = |verified: &Verified| agreed.is_some_and(|agreed| verified.position.index > agreed);
         let trusted: Vec<Verified> =
@@ -411,6 +411,15 @@ impl Replica {
         }
     }
 
+    /// How long the log may get for the sake of others: four times what may be written between two snapshots, or as long as one
+    /// that is being sent, which at the pace of sending has arrived before as much was written; but sixteen times at the most,
+    /// because all of it is in memory, and is dropped in one turn.
+    fn log_room(&self) -> u64 {
+        let least = self.snapshots.policy.log_bytes.saturating_mul(4);
+        let sent = self.node.snapshots_sent().map(|snapshot| snapshot.bytes_count).max();
+        sent.unwrap_or(0).clamp(least, least.saturating_mul(4))
+    }
+
     /// Forgets what of the log nobody needs any more.
     fn trim_log(&mut self) {
         if !std::mem::take(&mut self.snapshots.is_trim_due) {
@@ -418,11 +427,9 @@ impl Replica {
         }
         let policy = self.snapshots.policy;
         let hot = self.entries.last_within(policy.hot_entries, policy.hot_bytes);
-        // Whoever is being sent a snapshot needs the log above it, unless that takes too much. At the pace of sending a
-        // snapshot has arrived before as many bytes were written.
-        let room = |bytes_count: u64| bytes_count.max(policy.log_bytes.saturating_mul(4));
-        let fits = |snapshot: &SnapshotName| self.entries.bytes() <= room(snapshot.bytes_count);
-        let sent = self.node.snapshots_sent().filter(fits).map(|snapshot| snapshot.position.index).min();
+        // Whoever is being sent a snapshot needs the log above it, unless that takes too much.
+        let sent = self.node.snapshots_sent().map(|snapshot| snapshot.position.index).min();
+        let sent = sent.filter(|_| self.entries.bytes() <= self.log_room());
         let upto = self.snapshots.second_newest().index.min(hot).min(sent.unwrap_or(hot)).min(self.applied);
         if upto > self.node.base().index {
             sometimes!(LogTrimmed);
