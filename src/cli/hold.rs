@@ -11,6 +11,7 @@ use super::lease::parse_ttl;
 use super::output::{Format, json_line, print, usage};
 use super::put::bytes_of;
 use crate::client::{Client, Held, NotHeld};
+use crate::ids::{LeaseId, Revision};
 use bytes::Bytes;
 use clap::Args;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
@@ -32,6 +33,9 @@ const KEY_VARIABLE: &str = "MAINSTAY_LOCK_KEY";
 
 /// Between two looks at the command, at Ctrl-C and at the clock.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Between two looks at nothing while who leads is awaited.
+const LISTEN_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The exit code if the lock was lost while the command ran.
 const LOST: u8 = 3;
@@ -151,7 +155,8 @@ fn hold(
     let format = arguments.format_or(Format::Simple);
     match command.split_first() {
         None => {
-            let told = announce(format, &held, value);
+            let value = Some(value).filter(|value| !value.is_empty());
+            let told = announce(format, &held.key, held.fence, held.lease, value);
             if told != ExitCode::SUCCESS {
                 return told;
             }
@@ -171,15 +176,15 @@ fn hold(
     }
 }
 
-fn announce(format: Format, held: &Held, value: &Bytes) -> ExitCode {
-    let key = String::from_utf8_lossy(&held.key).into_owned();
-    let value = (!value.is_empty()).then(|| String::from_utf8_lossy(value).into_owned());
+/// Prints who holds it.
+fn announce(format: Format, key: &Bytes, fence: Revision, lease: LeaseId, value: Option<&Bytes>) -> ExitCode {
+    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    let (key, value) = (text(key), value.map(text));
     if format == Format::Json {
-        let shown = HeldJson { key, fence: held.fence.0, lease: held.lease.0, value };
-        return print(&json_line(&shown));
+        return print(&json_line(&HeldJson { key, fence: fence.0, lease: lease.0, value }));
     }
     let value = value.map_or_else(String::new, |value| format!("{value}\n"));
-    print(format!("{key}\n{value}fence {}\n", held.fence).as_bytes())
+    print(format!("{key}\n{value}fence {fence}\n").as_bytes())
 }
 
 /// Watches over the command until it ends, or without one until Ctrl-C. If the lease is lost, so is the command.
@@ -341,42 +346,29 @@ impl Running {
     }
 }
 
-/// Prints who leads, whenever that changes.
+/// Prints who leads, one after the other.
 fn listen(arguments: &ClientArgs, name: &Bytes) -> ExitCode {
     let mut client = match arguments.client() {
         Ok(client) => client,
         Err(problem) => return usage(&problem),
     };
-    let mut shown = None;
+    let mut observer = match client.observe(name) {
+        Ok(observer) => observer,
+        Err(failed) => return tell(&failed),
+    };
+    let format = arguments.format_or(Format::Simple);
     loop {
-        match client.holder(name) {
-            Ok(holder) => {
-                let held = holder.map(|pair| (pair.key, pair.value, pair.create_revision, pair.lease));
-                if held.is_some() && held != shown {
-                    let (key, value, fence, lease) = held.clone().unwrap_or_default();
-                    let (key, value) = (
-                        String::from_utf8_lossy(&key).into_owned(),
-                        String::from_utf8_lossy(&value).into_owned(),
-                    );
-                    let told = if arguments.format_or(Format::Simple) == Format::Json {
-                        print(&json_line(&HeldJson {
-                            key,
-                            fence: fence.0,
-                            lease: lease.0,
-                            value: Some(value),
-                        }))
-                    } else {
-                        print(format!("{key}\n{value}\nfence {fence}\n").as_bytes())
-                    };
-                    if told != ExitCode::SUCCESS {
-                        return told;
-                    }
+        match observer.next(&mut client, LISTEN_PATIENCE) {
+            Ok(Some(leader)) => {
+                let told =
+                    announce(format, &leader.key, leader.create_revision, leader.lease, Some(&leader.value));
+                if told != ExitCode::SUCCESS {
+                    return told;
                 }
-                shown = held;
             }
+            Ok(None) => {}
             Err(failed) => return tell(&failed),
         }
-        std::thread::park_timeout(LOOK_EVERY);
     }
 }
 

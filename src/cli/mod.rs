@@ -39,8 +39,8 @@ const LONG_ABOUT: &str = "\
 mainstay: a strongly consistent coordination service, for configuration, service discovery, locks, leader election
 and metadata.
 
-This version runs clusters of members that are fixed when they are founded, over its native protocol. It does not
-have the etcd protocol or TLS yet.";
+This version runs clusters of members that are fixed when they are founded. Clients speak its native protocol, or
+etcd's v3 API. There is no TLS yet.";
 
 const EXAMPLES: &str = "\
 Examples:

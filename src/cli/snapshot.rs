@@ -25,7 +25,8 @@ Examples:
   mainstay snapshot verify backup.snap
 
 A member cuts a snapshot that holds everything committed by now, and gives it out while it goes on to serve; name a
-follower first to leave the leader alone. --timeout is how long the member may say nothing. Progress is on stderr.
+follower first to leave the leader alone. --timeout is how long a member may say nothing, and how long members are asked
+again, one after the other, while none gives one, as without a leader. Progress is on stderr.
 Exit codes: 0 saved, or sound; 1 not saved, or damaged (what, and at which byte); 2 the arguments were not understood, or
 the file cannot be read.";
 
@@ -60,8 +61,11 @@ enum What {
     },
 }
 
-/// Members are asked so often, in turn, before it is given up.
-const ATTEMPTS_MAX: usize = 3;
+/// Members are asked at least so often, in turn, before it is given up.
+const ATTEMPTS_MIN: usize = 3;
+
+/// The pause after every member was asked in vain.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Between two words about progress.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -160,19 +164,31 @@ fn run_save(path: &Path, client: &ClientArgs) -> ExitCode {
     }
 }
 
-/// Saves from the first member that gives a whole snapshot.
+/// Saves from the first member that gives a whole snapshot. Members are asked in turn, at least for as long as `timeout`: while
+/// there is no leader, none gives one.
 fn save_from_any(path: &Path, endpoints: &[String], timeout: Duration) -> Result<Saved, String> {
     if fs::symlink_metadata(path).is_ok() {
         return Err(format!("{} is there already: name another file, or remove it", path.display()));
     }
+    let (began, least) = (now(), ATTEMPTS_MIN.max(endpoints.len()));
     let mut last = String::new();
-    for endpoint in endpoints.iter().cycle().take(ATTEMPTS_MAX.max(endpoints.len())) {
+    for (attempt, endpoint) in endpoints.iter().cycle().enumerate() {
+        if attempt >= least && began.elapsed() >= timeout {
+            break;
+        }
+        if attempt > 0 && attempt % endpoints.len() == 0 {
+            // Nobody unparks this thread.
+            std::thread::park_timeout(PAUSE);
+        }
         match save(path, endpoint, timeout) {
             Ok(saved) => return Ok(saved),
             Err(NotSaved::File { path, source }) => return Err(format!("{}: {source}", path.display())),
             Err(problem) => {
-                last = format!("{endpoint}: {problem}");
-                eprintln!("{last}");
+                let problem = format!("{endpoint}: {problem}");
+                if problem != last {
+                    eprintln!("{problem}");
+                }
+                last = problem;
             }
         }
     }

@@ -96,6 +96,9 @@ pub enum NotHeld {
     /// It was not free within the time.
     #[error("it was not free in time")]
     TimedOut,
+    /// The cluster refuses to tell, in words.
+    #[error("{0}")]
+    Unserved(String),
     /// An answer of another kind than the question.
     #[error("the answer does not fit the request: {0}")]
     Unfitting(String),
@@ -281,7 +284,7 @@ impl Client {
     }
 
     /// The first `count` of the candidates for `name` in a range of keys, and the revision at which they were read.
-    fn candidates(
+    pub(super) fn candidates(
         &mut self,
         name: &Bytes,
         range: &Range,
@@ -321,13 +324,13 @@ fn transact(client: &mut Client, txn: Txn) -> Result<(bool, Revision), NotHeld> 
 }
 
 /// All keys of the candidates for `name`.
-fn under(name: &Bytes) -> KeyRange {
+pub(super) fn under(name: &Bytes) -> KeyRange {
     // '0' comes right after '/'.
     let start = Bytes::from([name.as_ref(), b"/"].concat());
     KeyRange::Span { start, end: Bytes::from([name.as_ref(), b"0"].concat()) }
 }
 
-const fn by_age(order: SortOrder) -> Sort {
+pub(super) const fn by_age(order: SortOrder) -> Sort {
     Sort { by: SortBy::Create, order }
 }
 
@@ -362,7 +365,7 @@ fn key_of(name: &Bytes, lease: LeaseId) -> Bytes {
 
 /// Whether a pair under `name` is a candidate for it: its key is called after its lease. One for `name/more` is not, and
 /// neither is a key that somebody keeps there.
-fn is_candidate(name: &Bytes, pair: &KeyValue) -> bool {
+pub(super) fn is_candidate(name: &Bytes, pair: &KeyValue) -> bool {
     pair.lease != LeaseId(0) && pair.key == key_of(name, pair.lease)
 }
 

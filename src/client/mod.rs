@@ -10,7 +10,8 @@
 //! follows which is decided by [`retry`], a pure state machine without a clock or a socket, which the simulator drives
 //! too.
 //!
-//! [`Client::hold`] waits for a lock or an election, and gives a fencing token with it. [`Watcher`] is a watch that outlives
+//! [`Client::hold`] waits for a lock or an election, and gives a fencing token with it; [`Client::observe`] tells who
+//! leads, one after the other. [`Watcher`] is a watch that outlives
 //! its connections: when its member is lost it goes on at another one, where it stood ([`resume`], pure as well).
 //!
 //! [`SnapshotDownload`] has a member cut a snapshot and reads it.
@@ -25,6 +26,7 @@ mod download;
 mod failure;
 mod leases;
 mod lock;
+mod observe;
 pub mod resume;
 pub mod retry;
 #[cfg(test)]
@@ -36,4 +38,5 @@ pub use connection::{Connection, Trouble};
 pub use download::{NoSnapshot, SnapshotDownload};
 pub use failure::Failure;
 pub use lock::{Held, NotHeld};
+pub use observe::Observer;
 pub use watcher::{WatchEvent, Watcher};

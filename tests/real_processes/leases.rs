@@ -1,4 +1,4 @@
-//! Leases, locks and elections across a leader that is killed.
+//! Leases, locks and elections: across a leader that is killed, a hundred thousand at once, and when their holder goes.
 
 use crate::support::{PATIENCE, Scratch, binary, cluster, leader, pause, run, text};
 use mainstay::api::{EncodedCommand, Request, Response};

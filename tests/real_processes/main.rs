@@ -9,6 +9,7 @@
 mod crashes;
 mod durability;
 mod garbage;
+mod killed_leader;
 mod leases;
 mod loads;
 mod mistakes;
