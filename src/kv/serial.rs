@@ -36,6 +36,7 @@ use super::leases::Leases;
 use super::store::Store;
 use crate::ids::{LeaseId, Revision};
 use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::planted;
 use bytes::Bytes;
 use core::ops::Bound;
 use std::collections::BTreeSet;
@@ -311,6 +312,12 @@ impl Restorer {
     /// Something is missing, or does not fit together.
     pub fn finish(mut self) -> Result<Store, Malformed> {
         let mut store = self.store.take().filter(|_| self.is_ended).ok_or(Malformed("the end is missing"))?;
+        // Catalogue 38: the newest revision is taken from the values that compaction left.
+        if planted!(38) {
+            let left = store.keys.newest().map(|seen| seen.to_key_value().mod_revision).max();
+            store.revision = store.forgettable().max(left.unwrap_or_default()).max(Revision(1));
+            self.changes.retain(|(made, _)| made.revision <= store.revision);
+        }
         let compacted = store.forgettable();
         let first = compacted.max(Revision(2));
         self.changes.sort_unstable_by_key(|(made, _)| *made);

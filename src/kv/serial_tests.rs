@@ -233,7 +233,7 @@ fn a_planted_cut_that_does_not_hold_forgetting_back_is_found() {
         slices.concat()
     };
     let sound = told_with_compactions();
-    crate::planted::switch_on(151);
+    crate::planted::switch_on(154);
     let found = std::panic::catch_unwind(told_with_compactions).map_or(true, |planted| planted != sound);
     crate::planted::switch_on(0);
     assert!(found);

@@ -312,7 +312,7 @@ impl Store {
     /// Of those, the ones that no open cut has to tell.
     fn forgettable_now(&self) -> Revision {
         // What a cut still has to tell is forgotten.
-        let held = self.held.filter(|_| !planted!(151));
+        let held = self.held.filter(|_| !planted!(154));
         self.forgettable().min(held.unwrap_or(Revision(u64::MAX)))
     }
 }

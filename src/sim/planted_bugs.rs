@@ -46,6 +46,7 @@ pub const PLANTED_BUGS: &[PlantedBug] = &[
     bug(35, "a retry applied twice"),
     bug(36, "a permission decided by the member that takes the request, outside apply"),
     bug(37, "a watch from now on that begins at whatever its member has"),
+    bug(38, "a revision that goes back when what it deleted was compacted"),
     bug(39, "a bad frame taken for a torn tail although valid ones follow"),
     bug(42, "writes that are not synced"),
     bug(43, "a recycled segment's old frames taken for its own"),

@@ -2,6 +2,7 @@
 
 use super::source::Source;
 use super::{assert_caught, assert_none};
+use std::collections::BTreeMap;
 
 /// Where the simulator lists the bugs it must find: a file of its room with this in its name.
 const CATALOGUE: &str = "planted";
@@ -39,6 +40,22 @@ fn rows_nobody_planted(sources: &[Source]) -> Vec<String> {
             let line = format!("planted!({number})");
             if !number.is_empty() && !sources.iter().any(|source| source.code.contains(&line)) {
                 breaches.push(format!("{}: bug {number} is planted nowhere", catalogue.place(offset)));
+            }
+        }
+    }
+    breaches
+}
+
+/// Numbers under which two rooms plant a bug: switched on are both, and what is found proves neither.
+fn numbers_of_two_bugs(sources: &[Source]) -> Vec<String> {
+    let mut planted = BTreeMap::new();
+    let mut breaches = Vec::new();
+    for source in sources.iter().filter(|source| source.path != "src/planted.rs") {
+        for (offset, marker) in source.code.match_indices("planted!(") {
+            let number = source.code[offset + marker.len()..].split(')').next().unwrap_or("").trim();
+            let room = *planted.entry(number).or_insert_with(|| source.room());
+            if room != source.room() {
+                breaches.push(format!("{}: {room} plants another bug {number}", source.place(offset)));
             }
         }
     }
@@ -110,6 +127,18 @@ fn a_row_of_the_catalogue_that_nobody_planted_is_caught() {
     assert_caught(&rows_nobody_planted(&[catalogue(), bug]), 1, "bug 1 is a comment");
     let bugs = Source::new("src/raft/log.rs", "if planted!(23) || planted!(1) {}");
     assert_none(&rows_nobody_planted(&[catalogue(), bugs]));
+}
+
+#[test]
+fn a_number_is_one_bug() {
+    assert_none(&numbers_of_two_bugs(&Source::all()));
+}
+
+#[test]
+fn a_number_of_two_bugs_is_caught() {
+    let source = |path| Source::new(path, "if planted!(23) {} if planted!(23) {}");
+    assert_none(&numbers_of_two_bugs(&[source("src/raft/log.rs")]));
+    assert_caught(&numbers_of_two_bugs(&[source("src/raft/log.rs"), source("src/kv/store.rs")]), 2, "raft's");
 }
 
 #[test]
