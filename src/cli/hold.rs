@@ -35,7 +35,7 @@ const KEY_VARIABLE: &str = "MAINSTAY_LOCK_KEY";
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Between two looks at nothing while who leads is awaited.
-const LISTEN_PATIENCE: Duration = Duration::from_secs(60);
+const LISTEN_PATIENCE: Duration = Duration::from_mins(1);
 
 /// The exit code if the lock was lost while the command ran.
 const LOST: u8 = 3;
