@@ -32,7 +32,7 @@ pub(super) fn start(
     cpus: Vec<u32>,
     is_log_short: &Arc<AtomicBool>,
 ) -> std::io::Result<Sender<Order>> {
-    // The shard asks for one segment at a time, so this channel holds one order at the most.
+    // The shard asks for one segment at a time; removals are as many as a snapshot made superfluous at once.
     let (sender, orders) = channel::<Order>();
     let is_log_short = Arc::clone(is_log_short);
     thread::Builder::new().name("bulk".to_owned()).spawn(move || {
