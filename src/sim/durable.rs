@@ -207,7 +207,8 @@ impl DurableImage {
         self.extend_contiguous();
     }
 
-    /// A frame is lost. If it was a reset, what that hid is found again, unless a later one hides it as well.
+    /// A frame is lost. If it was a reset, what that hid is found again, unless a later one hides it as well; and what was
+    /// written since below an earlier one is not found any more.
     fn lose_reset(&mut self, frame: u64) {
         let Some(at) = self.resets.iter().position(|reset| reset.frame == frame) else { return };
         let lost = self.resets.remove(at);
@@ -220,6 +221,20 @@ impl DurableImage {
                 place.get_or_insert(entry);
             }
         }
+        let (earlier, later) = self.resets.split_at_mut(at);
+        let Some(earlier) = earlier.last_mut() else { return };
+        let upto = usize::try_from(earlier.snapshot.index.0).unwrap_or(usize::MAX);
+        let below: Vec<(usize, DurableEntry)> = match later.first_mut() {
+            Some(later) => later.hidden.extract_if(..upto, |_, _| true).collect(),
+            None => {
+                let below = self.entries.iter_mut().take(upto).enumerate();
+                below.filter_map(|(place, entry)| Some((place, entry.take()?))).collect()
+            }
+        };
+        for (place, entry) in below {
+            earlier.hidden.insert(place, entry);
+        }
+        self.contiguous = 0;
     }
 
     /// What a log that began anew no longer holds above its new beginning, since the last time.
@@ -369,7 +384,16 @@ impl DurableImage {
             segment: landed.segment,
             range: landed.range.clone(),
             entries,
+            hidden: self.hidden_without(landed.frame),
         })
+    }
+
+    /// What an earlier reset would hide if the frame of the newest were lost.
+    fn hidden_without(&self, frame: u64) -> Vec<(LogIndex, u64)> {
+        let [.., earlier, newest] = self.resets.as_slice() else { return Vec::new() };
+        let upto = if newest.frame == frame { earlier.snapshot.index } else { LogIndex(0) };
+        let below = (1_u64..).map(LogIndex).zip(&self.entries).take_while(|(index, _)| *index <= upto);
+        below.filter_map(|(index, entry)| Some((index, entry.as_ref()?.print))).collect()
     }
 
     /// The frame has rotted: its entries are gone.
@@ -389,7 +413,7 @@ impl DurableImage {
 }
 
 /// A frame that may rot.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct RotCandidate {
     frame: u64,
     /// Its segment.
@@ -398,6 +422,8 @@ pub(super) struct RotCandidate {
     pub(super) range: Range<usize>,
     /// The entries that only it holds on this disk, and their fingerprints.
     pub(super) entries: Vec<(LogIndex, u64)>,
+    /// Those in other frames that are not found without it.
+    pub(super) hidden: Vec<(LogIndex, u64)>,
 }
 
 impl RotCandidate {
@@ -486,9 +512,45 @@ mod tests {
         image.set_covered(Position::default());
         assert!(!image.is_whole() && image.entry(LogIndex(1)).is_none());
         let frame = image.frames_count;
-        image.lose(&RotCandidate { frame, segment: SegmentNumber(1), range: 0..0, entries: Vec::new() });
+        image.lose(&RotCandidate { frame, segment: SegmentNumber(1), ..RotCandidate::default() });
         assert_eq!(image.entry(LogIndex(2)).map(|entry| entry.print), Some(2));
         assert!(image.is_whole() && image.reset_upto() == LogIndex(0));
+    }
+
+    /// Seed 6334966132773: a snapshot rotted, the log began anew above the one before it and was filled, and the frame that said
+    /// so rotted: what was filled was below where the log had begun before.
+    #[test]
+    fn what_was_filled_below_an_earlier_reset_is_lost_with_the_frame_of_the_later() {
+        let reset = |index| FrameFacts {
+            hard_state: None,
+            runs: Vec::new(),
+            reset: Some(ResetFacts {
+                is_fill: true,
+                snapshot: Position { index: LogIndex(index), term: Term(1) },
+            }),
+        };
+        for is_newest in [true, false] {
+            let mut image = DurableImage::default();
+            land(&mut image, &facts((0, 0), &[(1, 1)], false));
+            land(&mut image, &reset(3));
+            land(&mut image, &reset(1));
+            let frame = image.frames_count;
+            image.set_covered(Position { index: LogIndex(1), term: Term(1) });
+            land(&mut image, &facts((1, 1), &[(1, 2), (1, 3)], true));
+            assert!(image.is_whole());
+            let lost = |frame| RotCandidate { frame, segment: SegmentNumber(1), ..RotCandidate::default() };
+            let hidden: Vec<u64> =
+                image.hidden_without(frame).into_iter().map(|(index, _)| index.0).collect();
+            assert_eq!(hidden, [2, 3]);
+            if !is_newest {
+                land(&mut image, &reset(3));
+            }
+            image.lose(&lost(frame));
+            if !is_newest {
+                image.lose(&lost(image.frames_count));
+            }
+            assert!(!image.is_whole() && image.entry(LogIndex(2)).is_none(), "is newest: {is_newest}");
+        }
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl Run {
     }
 
     fn others_hold(&self, member: usize, candidate: &RotCandidate) -> bool {
-        candidate.entries.iter().all(|(index, print)| {
+        candidate.entries.iter().chain(&candidate.hidden).all(|(index, print)| {
             let holds_it = |image: &DurableImage| {
                 image.entry(*index).map_or(image.is_held(*index), |entry| entry.print == *print)
             };
