@@ -224,12 +224,11 @@ impl DurableImage {
         let (earlier, later) = self.resets.split_at_mut(at);
         let Some(earlier) = earlier.last_mut() else { return };
         let upto = usize::try_from(earlier.snapshot.index.0).unwrap_or(usize::MAX);
-        let below: Vec<(usize, DurableEntry)> = match later.first_mut() {
-            Some(later) => later.hidden.extract_if(..upto, |_, _| true).collect(),
-            None => {
-                let below = self.entries.iter_mut().take(upto).enumerate();
-                below.filter_map(|(place, entry)| Some((place, entry.take()?))).collect()
-            }
+        let below: Vec<(usize, DurableEntry)> = if let Some(later) = later.first_mut() {
+            later.hidden.extract_if(..upto, |_, _| true).collect()
+        } else {
+            let below = self.entries.iter_mut().take(upto).enumerate();
+            below.filter_map(|(place, entry)| Some((place, entry.take()?))).collect()
         };
         for (place, entry) in below {
             earlier.hidden.insert(place, entry);
