@@ -11,8 +11,8 @@
 //! too.
 //!
 //! [`Client::hold`] waits for a lock or an election, and gives a fencing token with it; [`Client::observe`] tells who
-//! leads, one after the other. [`Watcher`] is a watch that outlives
-//! its connections: when its member is lost it goes on at another one, where it stood ([`resume`], pure as well).
+//! leads, one after the other. [`Watcher`] is a watch that outlives its connections: when its member is lost it goes on at
+//! another one, where it stood ([`resume`], pure as well).
 //!
 //! [`SnapshotDownload`] has a member cut a snapshot and reads it.
 //!
