@@ -202,7 +202,7 @@ impl StoppedLog {
             let wanted = wal.wants_segment();
             let WantedSegment { segment, salt, .. } =
                 wanted.expect("a write that finds no segment asks for one");
-            self.directory.make_zeroed(&name_of(segment, salt), WAL_SEGMENT_BYTES, || true)?;
+            self.directory.make_zeroed(&name_of(segment, salt), WAL_SEGMENT_BYTES, || u64::MAX)?;
             salts.push((segment, salt));
             wal.segment_ready(segment);
         };

@@ -130,7 +130,8 @@ impl DataDirectory {
     }
 
     /// Makes a file of `bytes_count` zeros that is durable in every respect, under a temporary name first; gently, because the
-    /// disk has other work to do at the same time, except while `is_urgent`, which is asked before each piece.
+    /// disk has other work to do at the same time, except while less is made than `bytes_needed`, which is asked before each
+    /// piece.
     ///
     /// # Errors
     /// `File`, among them that the disk is full; then nothing is left behind.
@@ -138,10 +139,10 @@ impl DataDirectory {
         &self,
         name: &str,
         bytes_count: u64,
-        is_urgent: impl Fn() -> bool,
+        bytes_needed: impl Fn() -> u64,
     ) -> Result<OwnedFd, DiskError> {
         let temporary = format!("{name}{UNFINISHED}");
-        let made = self.fill_zeroed(&temporary, bytes_count, is_urgent).and_then(|()| {
+        let made = self.fill_zeroed(&temporary, bytes_count, bytes_needed).and_then(|()| {
             rustix::fs::renameat(&self.directory, &temporary, &self.directory, name)?;
             fsync(&self.directory)
         });
@@ -172,22 +173,23 @@ impl DataDirectory {
         &self,
         name: &str,
         bytes_count: u64,
-        is_urgent: impl Fn() -> bool,
+        bytes_needed: impl Fn() -> u64,
     ) -> rustix::io::Result<()> {
         let flags = self.flags() | OFlags::CREATE | OFlags::TRUNC;
         let file = openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR)?;
         let zeros = AlignedBuffer::zeroed(ZEROS_BYTES);
         let mut offset = 0;
         while offset < bytes_count {
-            let is_gentle = !is_urgent();
+            let behind = bytes_needed().saturating_sub(offset);
             let left = usize::try_from(bytes_count - offset).unwrap_or(usize::MAX);
-            let count = left.min(if is_gentle { GENTLE_BYTES } else { ZEROS_BYTES });
+            let count = left.min(if behind >= ZEROS_BYTES as u64 { ZEROS_BYTES } else { GENTLE_BYTES });
             let began = super::now();
             offset += pwrite(&file, zeros.get(..count).unwrap_or(&zeros), offset)? as u64;
-            if is_gentle {
+            if behind == 0 {
                 let took = super::now().since(began);
+                let pause = GENTLE_MICROS.saturating_sub(took).max(GENTLE_PAUSES * took);
                 // Nobody unparks this thread: the disk is left to others.
-                std::thread::park_timeout(Duration::from_micros(GENTLE_PAUSES * took));
+                std::thread::park_timeout(Duration::from_micros(pause));
             }
         }
         fsync(&file)
@@ -359,9 +361,14 @@ const ZEROS_BYTES: usize = 1_024 * 1_024;
 /// Chosen: 128 KiB take about as long as a small write to the log does.
 const GENTLE_BYTES: usize = 128 * 1_024;
 
-/// Pauses after each such call, each as long as the call took.
+/// How long each such call and the pause after it take.
 ///
-/// Chosen: a third of the disk at the most; a segment is then made in a fraction of the time that filling one takes.
+/// Chosen: 16 MiB/s, a small part of any disk; a segment is then made in four seconds, by a member without load.
+const GENTLE_MICROS: u64 = 8_000;
+
+/// The pause is at least so many times as long as the call took.
+///
+/// Chosen: a third of a slow disk at the most.
 const GENTLE_PAUSES: u64 = 2;
 
 /// The end of the name of a file that is being made.
@@ -420,9 +427,8 @@ mod tests {
         let directory = DataDirectory::open(&path).expect("a new directory");
         // It becomes urgent on the way.
         let pieces = Cell::new(0);
-        directory
-            .make_zeroed("segment", 3 * 1_024 * 1_024, || pieces.replace(pieces.get() + 1) > 4)
-            .expect("made");
+        let bytes_needed = || if pieces.replace(pieces.get() + 1) > 4 { u64::MAX } else { 0 };
+        directory.make_zeroed("segment", 3 * 1_024 * 1_024, bytes_needed).expect("made");
         let bytes = directory.read("segment").expect("read");
         assert_eq!(bytes.len(), 3 * 1_024 * 1_024);
         assert!(bytes.iter().all(|byte| *byte == 0));

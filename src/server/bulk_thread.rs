@@ -7,7 +7,7 @@ use super::mailbox::{Mailbox, Note};
 use crate::ids::SegmentNumber;
 use crate::io::DataDirectory;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use wal_format::{SegmentName, segment_file_name};
@@ -24,17 +24,19 @@ pub(super) struct Order {
 }
 
 /// Starts the thread, on `cpus` unless that is empty. It ends when the returned sender is dropped. The disk is not kept busy by
-/// it, unless `is_log_short` says that the log will need more soon.
+/// it, as long as it is ahead of the log: `last_used` says how many bytes of the log's last segment are used, and the next is
+/// there when half of them are.
 pub(super) fn start(
     directory: Arc<DataDirectory>,
     segment_bytes: u64,
     mailbox: Mailbox,
     cpus: Vec<u32>,
-    is_log_short: &Arc<AtomicBool>,
+    last_used: &Arc<AtomicU64>,
 ) -> std::io::Result<Sender<Order>> {
     // The shard asks for one segment at a time; removals are as many as a snapshot made superfluous at once.
     let (sender, orders) = channel::<Order>();
-    let is_log_short = Arc::clone(is_log_short);
+    let last_used = Arc::clone(last_used);
+    let bytes_needed = move || last_used.load(Ordering::Relaxed).saturating_mul(2);
     thread::Builder::new().name("bulk".to_owned()).spawn(move || {
         if !cpus.is_empty()
             && let Err(error) = crate::io::run_on(&cpus)
@@ -54,7 +56,7 @@ pub(super) fn start(
             let recycled = recycled.and_then(|old| directory.recycle(&old, &name, segment_bytes).ok());
             let made = match recycled {
                 Some(file) => Ok(file),
-                None => directory.make_zeroed(&name, segment_bytes, || is_log_short.load(Ordering::Relaxed)),
+                None => directory.make_zeroed(&name, segment_bytes, &bytes_needed),
             };
             let note = match made {
                 Ok(file) => Note::SegmentMade { segment: order.segment, file },

@@ -35,7 +35,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 use tracing::{error, info, warn};
@@ -84,8 +84,8 @@ pub(super) struct ShardThread {
     salts: BTreeMap<SegmentNumber, u64>,
     record: Record,
     orders: Sender<Order>,
-    /// Whether the log was last written in the second half of its last segment. Told to whoever makes the next.
-    is_log_short: Arc<AtomicBool>,
+    /// Bytes of the log's last segment that are used. Told to whoever makes the next.
+    last_used: Arc<AtomicU64>,
     snapshot_tasks: Sender<Task>,
     /// A segment that could not be made, and when to try again.
     failed_order: Option<(Order, BootMicros)>,
@@ -159,8 +159,8 @@ impl ShardThread {
         let others = placement.other_cpus.clone();
         let snapshot_tasks = snapshot_thread::start(Arc::clone(&directory), mailbox.clone(), others.clone())
             .map_err(ServerError::Kernel)?;
-        let is_log_short = Arc::new(AtomicBool::new(segments.is_empty()));
-        let orders = bulk_thread::start(directory, WAL_SEGMENT_BYTES, mailbox.clone(), others, &is_log_short)
+        let last_used = Arc::new(AtomicU64::new(if segments.is_empty() { WAL_SEGMENT_BYTES } else { 0 }));
+        let orders = bulk_thread::start(directory, WAL_SEGMENT_BYTES, mailbox.clone(), others, &last_used)
             .map_err(ServerError::Kernel)?;
         stop.notify(mailbox.clone());
         let listeners = listeners(&config)?;
@@ -179,7 +179,7 @@ impl ShardThread {
             salts,
             record,
             orders,
-            is_log_short,
+            last_used,
             snapshot_tasks,
             failed_order: None,
             deaf: Vec::new(),
@@ -479,9 +479,8 @@ impl ShardThread {
                 let file = self.segments.get(&segment).ok_or(ServerError::NoSegment {
                     why: format!("{segment} is to be written and is not open"),
                 })?;
-                // From the middle of the last segment on, the log could have to wait for the next.
                 let is_last = self.segments.last_key_value().is_some_and(|(last, _)| *last == segment);
-                self.is_log_short.store(is_last && offset >= WAL_SEGMENT_BYTES / 2, Ordering::Relaxed);
+                self.last_used.store(if is_last { offset } else { 0 }, Ordering::Relaxed);
                 self.record.write(&frame, self.salts.get(&segment).copied(), is_synced);
                 let mut buffer = self.spare_buffer.take().filter(|buffer| buffer.len() >= frame.len());
                 let mut buffer = buffer.take().unwrap_or_else(|| AlignedBuffer::zeroed(frame.len()));
