@@ -5,6 +5,7 @@ pub mod auth;
 pub mod check;
 pub mod cli;
 pub mod client;
+pub mod deque;
 pub mod ids;
 pub mod io;
 pub mod kv;

@@ -13,8 +13,8 @@
 
 use super::history::Moment;
 use super::keys::Slot;
+use crate::deque::ChunkedDeque;
 use crate::ids::Revision;
-use std::collections::VecDeque;
 
 /// Changes by revision, oldest first.
 #[derive(Clone, Debug)]
@@ -22,8 +22,8 @@ pub(super) struct Changes {
     /// The oldest revision that is here, or would be.
     first: Revision,
     /// For each revision, how many changes there ever were before it.
-    begins: VecDeque<u64>,
-    changed: VecDeque<Packed>,
+    begins: ChunkedDeque<u64>,
+    changed: ChunkedDeque<Packed>,
     /// How many changes there ever were before the first one here.
     forgotten_count: u64,
     /// Of how many changes, from the first ever on, what they ended is forgotten.
@@ -69,8 +69,8 @@ impl Changes {
     pub(super) const fn beginning_at(first: Revision) -> Self {
         Self {
             first,
-            begins: VecDeque::new(),
-            changed: VecDeque::new(),
+            begins: ChunkedDeque::new(),
+            changed: ChunkedDeque::new(),
             forgotten_count: 0,
             ended_count: 0,
             ended_revision: first,
@@ -155,14 +155,6 @@ impl Changes {
     /// Whether the oldest change is of a revision that `is_due`.
     pub(super) fn has(&self, is_due: impl FnOnce(Revision) -> bool) -> bool {
         !self.changed.is_empty() && is_due(self.first)
-    }
-
-    /// Gives back memory that is not needed any more.
-    pub(super) fn shrink(&mut self) {
-        if self.changed.len() * 4 < self.changed.capacity() {
-            self.changed.shrink_to(self.changed.len() * 2);
-            self.begins.shrink_to(self.begins.len() * 2);
-        }
     }
 
     /// The changes that ended an older one which is not forgotten, oldest first.

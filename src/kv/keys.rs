@@ -391,7 +391,6 @@ impl Keys {
                 break;
             }
         }
-        self.changes.shrink();
     }
 
     /// Whether there is something that `forget` would do.

@@ -582,7 +582,7 @@ impl Cluster {
             && let Some(persist) = member.node.persist(now)
         {
             let entries = match persist.run {
-                Some(run) => member.node.log.range(run.first, run.last).to_vec(),
+                Some(run) => member.node.log.range(run.first, run.last).copied().collect(),
                 None => Vec::new(),
             };
             assert_eq!(member.node.persist(now), None, "one write is in flight at a time");

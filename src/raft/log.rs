@@ -12,6 +12,7 @@
 
 use super::interface::Island;
 use super::message::{Entry, Position};
+use crate::deque::ChunkedDeque;
 use crate::ids::{LogIndex, Term};
 use crate::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX};
 use crate::{planted, sometimes};
@@ -20,7 +21,7 @@ use crate::{planted, sometimes};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Log {
     base: Position,
-    entries: Vec<Entry>,
+    entries: ChunkedDeque<Entry>,
     islands: Vec<Island>,
 }
 
@@ -46,7 +47,7 @@ pub(super) enum Change {
 impl Log {
     /// The log that recovery found. Of two things that claim one index, the later one in the list is right.
     pub(super) fn recovered(base: Position, entries: Vec<Entry>, islands: Vec<Island>) -> Self {
-        let mut log = Self { base, entries, islands: Vec::new() };
+        let mut log = Self { base, entries: entries.into_iter().collect(), islands: Vec::new() };
         for island in islands {
             log.recover_island(island);
         }
@@ -59,7 +60,9 @@ impl Log {
         let below = island.predecessor;
         assert!(below.index >= self.base.index, "an island lies above the start of the log");
         self.islands.retain(|other| other.predecessor.index < below.index);
-        self.entries.retain(|entry| is_below(*entry, below));
+        // Their indices ascend, so what is below comes first.
+        let kept = self.entries.iter().take_while(|entry| is_below(**entry, below)).count();
+        self.entries.truncate(kept);
         if let Some(other) = self.islands.last_mut() {
             other.entries.retain(|entry| is_below(*entry, below));
             if other.end() == below {
@@ -73,7 +76,7 @@ impl Log {
     /// Forgets the entries at and below `upto`, which is held; its term is kept.
     pub(super) fn trim(&mut self, upto: LogIndex) {
         if let Some(base) = self.position_at(upto) {
-            self.entries.drain(..self.count_upto(upto));
+            self.entries.drop_front(self.count_upto(upto));
             self.base = base;
         }
         self.assert_invariants();
@@ -85,16 +88,16 @@ impl Log {
     pub(super) fn rebase(&mut self, base: Position) {
         assert!(base.index > self.base.index, "a log starts anew only further up");
         if planted!(11) {
-            self.entries.retain(|entry| entry.index > base.index);
+            self.entries.drop_front(self.count_upto(base.index));
         } else {
-            self.entries.clear();
+            self.entries.truncate(0);
         }
         self.base = base;
         let islands = core::mem::take(&mut self.islands);
         for island in islands.into_iter().filter(|_| !planted!(24)) {
             if island.holds(base) {
-                self.entries = island.entries;
-                self.entries.retain(|entry| entry.index > base.index);
+                let above = island.entries.into_iter().filter(|entry| entry.index > base.index);
+                self.entries = above.collect();
             } else if island.predecessor == base
                 || (island.predecessor.index > base.index && island.predecessor.term >= base.term)
             {
@@ -106,7 +109,7 @@ impl Log {
     }
 
     /// Whether anything is known to lie above the base.
-    pub(super) const fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.islands.is_empty()
     }
 
@@ -117,7 +120,7 @@ impl Log {
 
     /// The end of the contiguous part.
     pub(super) fn last(&self) -> Position {
-        self.entries.last().map_or(self.base, Entry::position)
+        self.entries.back().map_or(self.base, Entry::position)
     }
 
     /// The end that counts in elections (Raft §5.4.1).
@@ -181,15 +184,15 @@ impl Log {
     /// Two logs that disagree at an index can still agree only at such a position, so whole terms are stepped over
     /// at once (Raft §5.3, the optimisation at its end).
     pub(super) fn last_upto(&self, index: LogIndex, term: Term) -> Position {
-        let below = &self.entries[..self.count_upto(index)];
-        let count = below.partition_point(|entry| entry.term <= term);
-        below[..count].last().map_or(self.base, Entry::position)
+        let count = self.entries.partition_point(|entry| entry.term <= term).min(self.count_upto(index));
+        let last = count.checked_sub(1).and_then(|at| self.entries.get(at));
+        last.map_or(self.base, Entry::position)
     }
 
     /// Appends one entry of this member's own making.
     pub(super) fn append(&mut self, entry: Entry) {
         assert!(!self.has_hole(), "a member with a hole makes no entries");
-        self.entries.push(entry);
+        self.entries.push_back(entry);
         self.assert_invariants();
     }
 
@@ -217,7 +220,7 @@ impl Log {
                 sometimes!(IslandContradicted);
                 changes.push(Change::EndDropped { at: entry.index, is_below_island: self.has_hole() });
             }
-            self.entries.push(*entry);
+            self.entries.push_back(*entry);
             add(changes, entry.index);
             self.join_islands();
         }
@@ -250,12 +253,12 @@ impl Log {
 
     /// The entries from `first` to at most `last`, as many as one message may carry; never none if one is there.
     pub(super) fn slice(&self, first: LogIndex, last: LogIndex) -> Vec<Entry> {
-        message_full(&self.entries[self.count_upto(first.previous())..self.count_upto(last)])
+        message_full(self.range(first, last))
     }
 
     /// The entries of `first..=last`, which must be held.
-    pub(super) fn range(&self, first: LogIndex, last: LogIndex) -> &[Entry] {
-        &self.entries[self.count_upto(first.previous())..self.count_upto(last)]
+    pub(super) fn range(&self, first: LogIndex, last: LogIndex) -> impl Iterator<Item = &Entry> {
+        self.entries.range(self.count_upto(first.previous())..self.count_upto(last))
     }
 
     /// Entries for a peer whose log ends at `previous` and misses what follows up to `last`, and the position they
@@ -271,14 +274,14 @@ impl Log {
             return None;
         }
         let is_wanted = |entry: &&Entry| previous.index < entry.index && entry.index <= last.index;
-        let wanted: Vec<Entry> = island.entries.iter().filter(is_wanted).copied().collect();
-        Some((previous, message_full(&wanted)))
+        Some((previous, message_full(island.entries.iter().filter(is_wanted))))
     }
 
     fn assert_invariants(&self) {
         let count = self.entries.len();
-        let below = if count < 2 { self.base } else { self.entries[count - 2].position() };
-        if let Some(last) = self.entries.last() {
+        let below = count.checked_sub(2).and_then(|at| self.entries.get(at));
+        let below = below.map_or(self.base, Entry::position);
+        if let Some(last) = self.entries.back() {
             assert!(last.index == below.index.next(), "entries are consecutive");
             assert!(last.term >= below.term, "terms never decrease along the log");
         }
@@ -291,7 +294,7 @@ impl Log {
     pub(super) fn assert_every_invariant(&self) {
         self.assert_invariants();
         let mut below = self.base;
-        for entry in &self.entries {
+        for entry in self.entries.iter() {
             assert!(entry.index == below.index.next(), "entries are consecutive");
             assert!(entry.term >= below.term, "terms never decrease along the log");
             below = entry.position();
@@ -324,17 +327,14 @@ fn is_below(entry: Entry, below: Position) -> bool {
 }
 
 /// As many of these entries as one message may carry.
-fn message_full(entries: &[Entry]) -> Vec<Entry> {
+fn message_full<'log>(entries: impl Iterator<Item = &'log Entry>) -> Vec<Entry> {
     let mut bytes_count = 0;
-    let mut count = 0;
-    for entry in entries.iter().take(APPEND_ENTRIES_MAX) {
+    let fits = |(at, entry): &(usize, &Entry)| {
         bytes_count += entry.bytes_count as usize;
-        if count > 0 && bytes_count > APPEND_BYTES_MAX {
-            break;
-        }
-        count += 1;
-    }
-    entries[..count].to_vec()
+        *at == 0 || bytes_count <= APPEND_BYTES_MAX
+    };
+    let some = entries.take(APPEND_ENTRIES_MAX).enumerate().take_while(fits);
+    some.map(|(_, entry)| *entry).collect()
 }
 
 fn add(changes: &mut Vec<Change>, index: LogIndex) {

@@ -6,18 +6,19 @@
 //! come and go in order, and a place of its own for each costs an eighth more. Left out: which entry wins a conflict;
 //! raft says so.
 
+use crate::deque::ChunkedDeque;
 use crate::ids::{GroupId, LogIndex};
 use crate::limits::RECORDS_BLOCK_BYTES;
 use crate::raft::{Message, Position};
 use bytes::{Bytes, BytesMut};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use wal_format::EntryHeader;
 
 /// Records by log index. Holes are possible: a damaged log keeps what lies above them (DESIGN §8).
 #[derive(Debug)]
 pub(super) struct Entries {
     /// The record at `front + i` is `records[i]`; an empty one is a hole.
-    records: VecDeque<Bytes>,
+    records: ChunkedDeque<Bytes>,
     /// The lowest index of the log: just above its base.
     front: u64,
     /// Bytes of all records.
@@ -32,7 +33,7 @@ impl Entries {
     /// Takes over what recovery read from disk, of a log that begins just above `base`.
     pub(super) fn recovered(base: LogIndex, records: BTreeMap<LogIndex, Bytes>) -> Self {
         let mut entries = Self {
-            records: VecDeque::new(),
+            records: ChunkedDeque::new(),
             front: base.next().0,
             bytes: 0,
             block: BytesMut::new(),
@@ -87,7 +88,7 @@ impl Entries {
     /// Drops every record at or above `from`.
     pub(super) fn supersede(&mut self, from: LogIndex) {
         let kept = usize::try_from(from.0.saturating_sub(self.front)).unwrap_or(usize::MAX);
-        let gone = self.records.range(kept.min(self.records.len())..);
+        let gone = self.records.range(kept..usize::MAX);
         self.bytes -= gone.map(|record| record.len() as u64).sum::<u64>();
         self.records.truncate(kept);
     }
@@ -101,9 +102,6 @@ impl Entries {
             };
             self.bytes -= record.len() as u64;
             self.front += 1;
-        }
-        if self.records.len() * 4 < self.records.capacity() {
-            self.records.shrink_to(self.records.len() * 2);
         }
     }
 

@@ -29,6 +29,7 @@ const WALLS: &[(&str, &[&str])] = &[
         ],
     ),
     ("client", &["api", "kv", "watch"]),
+    ("deque", &[]),
     ("ids", &[]),
     ("io", &[]),
     ("kv", &[]),
@@ -66,15 +67,16 @@ const WALLS: &[(&str, &[&str])] = &[
     ("watch", &["kv"]),
 ];
 
-/// Free to every room of the package: the words of identity, the bounds, the switch of planted bugs, the marks of rare
+/// Free to every room of the package: a queue, the words of identity, the bounds, the switch of planted bugs, the marks of rare
 /// events, and in tests how long properties are tested.
-const FREE: &[&str] = &["ids", "limits", "planted", "property", "sometimes"];
+const FREE: &[&str] = &["deque", "ids", "limits", "planted", "property", "sometimes"];
 
 /// Rooms in which the same inputs give the same outputs, always.
 const PURE: &[&str] = &[
     "api",
     "auth",
     "check",
+    "deque",
     "ids",
     "kv",
     "limits",

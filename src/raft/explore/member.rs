@@ -164,7 +164,7 @@ impl Member {
             return;
         }
         if let Some(persist) = self.node.persist(now) {
-            let entries = persist.run.map(|run| self.node.log.range(run.first, run.last).to_vec());
+            let entries = persist.run.map(|run| self.node.log.range(run.first, run.last).copied().collect());
             let persist = Persist { mark: MARK, ..persist };
             self.writing = Some(Frame { persist, entries: entries.unwrap_or_default() });
         }

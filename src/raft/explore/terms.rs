@@ -16,7 +16,7 @@ pub(super) const TERM_MAX: u64 = 15;
 pub(super) struct Terms(u32);
 
 impl Terms {
-    pub(super) fn of(entries: &[Entry]) -> Self {
+    pub(super) fn of<'log>(entries: impl IntoIterator<Item = &'log Entry>) -> Self {
         let mut terms = Self::default();
         for (index, entry) in (1..).zip(entries) {
             assert!(entry.index.0 == index, "a log here is whole");

@@ -44,7 +44,7 @@ pub(super) fn event(id: u8, event: Event, letter: Option<&Letter>) -> String {
 /// What a member is after a step.
 pub(super) fn member(member: &Member) -> String {
     let (node, disk) = (&member.node, &member.disk);
-    let entries = |entries: &[Entry]| log(entries.iter().map(|entry| (entry.index.0, entry.term.0)));
+    let pair = |entry: &Entry| (entry.index.0, entry.term.0);
     let state = node.hard_state();
     let all = node.log.range(crate::ids::LogIndex(1), node.last().index);
     format!(
@@ -54,10 +54,10 @@ pub(super) fn member(member: &Member) -> String {
         state.term.0,
         state.vote.map_or(0, |vote| vote.0),
         state.commit.0,
-        entries(all),
+        log(all.map(pair)),
         disk.hard_state.term.0,
         disk.hard_state.vote.map_or(0, |vote| vote.0),
-        entries(&disk.entries),
+        log(disk.entries.iter().map(pair)),
         if member.writing.is_some() { " writing" } else { "" },
     )
 }
