@@ -524,6 +524,11 @@ pub const SNAPSHOT_PATIENCE_BYTES: u64 = SNAPSHOT_LOG_BYTES;
 /// See `SNAPSHOT_ENTRIES`.
 pub const SNAPSHOT_MICROS: u64 = 600 * 1_000_000;
 
+/// Entries of the log that one turn forgets.
+///
+/// Chosen: some tenths of a millisecond, which is what it takes to give back their memory.
+pub const TRIM_ENTRIES_PER_TURN: u64 = 4_096;
+
 /// Entries at the end of the log that are kept for followers, unless they take more bytes than the second.
 ///
 /// Chosen: a follower that restarts, or is cut off for some seconds, goes on from the log.
@@ -535,6 +540,11 @@ pub const HOT_LOG_BYTES_MIN: u64 = 100 * 1_024 * 1_024;
 ///
 /// Chosen: a gigabyte in eight seconds, and most of a good disk and network, and of the threads that check it, left for the log.
 pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 128 * 1_024 * 1_024;
+
+/// How much slower than that a snapshot is cut at the most, where there is time.
+///
+/// Chosen: 16 MiB/s, which neither a disk nor the thread of the log notices.
+pub const SNAPSHOT_GENTLENESS: u64 = 8;
 
 /// Microseconds for which the file of a snapshot stays for a client that was told of it or read a piece of it.
 ///

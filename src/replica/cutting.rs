@@ -11,7 +11,7 @@
 
 use super::group::Replica;
 use super::sessions_bytes::SessionsCut;
-use super::snapshots::{OrderedBy, SnapshotPolicy, file_of};
+use super::snapshots::{OrderedBy, SnapshotPolicy, file_of, micros_for};
 use super::{FileDone, FileOrder, Output};
 use crate::ids::BootMicros;
 use crate::kv::{Cut, Store};
@@ -41,6 +41,7 @@ pub(super) struct Cutting {
     /// Bytes that the disk has, or that are on their way to it.
     offset: u64,
     policy: SnapshotPolicy,
+    bytes_per_second: u64,
     stage: Stage,
     /// What was ordered of the disk.
     ticket: Option<u64>,
@@ -156,7 +157,7 @@ impl Cutting {
 
 impl Replica {
     /// Cuts a snapshot of everything applied.
-    pub(super) fn begin_cutting(&mut self, now: BootMicros) {
+    pub(super) fn begin_cutting(&mut self, now: BootMicros, bytes_per_second: u64) {
         let position = Position { index: self.applied, term: self.applied_term };
         let cut = self.store.cut();
         let opening = Opening {
@@ -183,6 +184,7 @@ impl Replica {
             waiting,
             offset: 0,
             policy: self.snapshots.policy,
+            bytes_per_second,
             stage: Stage::Writing,
             ticket: None,
             rests_until: now,
@@ -197,9 +199,13 @@ impl Replica {
             && cutting.rests_until <= now
             && let Some(order) = cutting.next_order()
         {
-            if let FileOrder::Write { bytes, .. } = &order {
-                cutting.rests_until = now.after(self.snapshots.policy.micros_for(bytes.len()));
-            }
+            // What is read back costs about half of what is written.
+            let bytes_count = match &order {
+                FileOrder::Write { bytes, .. } => bytes.len(),
+                FileOrder::Read { bytes_count, .. } => *bytes_count / 2,
+                FileOrder::Keep | FileOrder::Distrust | FileOrder::Remove => 0,
+            };
+            cutting.rests_until = now.after(micros_for(bytes_count, cutting.bytes_per_second));
             cutting.ticket = Some(self.snapshots.order(OrderedBy::Cutting, cutting.file, order, outputs));
         }
         self.snapshots.cutting = Some(cutting);

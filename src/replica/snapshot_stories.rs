@@ -12,6 +12,7 @@ use crate::snapshot::{FileKind, FileName};
 pub(super) const POLICY: SnapshotPolicy = SnapshotPolicy {
     entries: 10,
     patience_bytes: 0,
+    trim_entries: 3,
     hot_entries: 2,
     piece_bytes: 4_096,
     chunk_bytes: 4_096,
@@ -153,19 +154,7 @@ fn write_small(cluster: &mut Cluster, count: usize) {
 /// Were the log trimmed above it sooner, a large store that is written to would be sent again and again.
 #[test]
 fn the_log_above_a_snapshot_that_is_sent_is_kept_until_it_is_longer_than_that() {
-    let mut cluster = Cluster::with_snapshots(3, SnapshotPolicy { log_bytes: 1_000, ..POLICY });
-    cluster.advance(2_000_000);
-    let away = cluster.follower();
-    let shard = cluster.shards.remove(&away).expect("it is there");
-    let large = &*Box::leak("x".repeat(20_000).into_boxed_str());
-    write_some(&mut cluster, Who::Nobody, large);
-    write_small(&mut cluster, 30);
-    let sent = observed(&cluster, cluster.leader()).snapshot.index;
-    cluster.is_receiving_stuck = true;
-    cluster.inputs.insert(away, Vec::new());
-    cluster.shards.insert(away, shard);
-    cluster.advance(1_000_000);
-    assert!(cluster.files[&away].keys().any(|name| name.ends_with(".incoming")), "some of it is there");
+    let (mut cluster, large, sent) = sends_a_large_snapshot();
     write_small(&mut cluster, 100);
     let observation = observed(&cluster, cluster.leader());
     assert!(observation.log_bytes > 4 * 1_000, "it is long: {}", observation.log_bytes);
@@ -178,6 +167,41 @@ fn the_log_above_a_snapshot_that_is_sent_is_kept_until_it_is_longer_than_that() 
     write_small(&mut cluster, 30);
     let observation = observed(&cluster, cluster.leader());
     assert!(observation.base.index > sent, "whoever takes that long begins anew");
+}
+
+/// A leader that sends a snapshot of which some has arrived, and that goes no further; what fills it; where it ends.
+fn sends_a_large_snapshot() -> (Cluster, &'static str, LogIndex) {
+    let mut cluster = Cluster::with_snapshots(3, SnapshotPolicy { log_bytes: 1_000, ..POLICY });
+    cluster.advance(2_000_000);
+    let away = cluster.follower();
+    let shard = cluster.shards.remove(&away).expect("it is there");
+    let large = &*Box::leak("x".repeat(20_000).into_boxed_str());
+    write_some(&mut cluster, Who::Nobody, large);
+    write_small(&mut cluster, 30);
+    let sent = observed(&cluster, cluster.leader()).snapshot.index;
+    cluster.unsaid = Some(Vec::new());
+    cluster.inputs.insert(away, Vec::new());
+    cluster.shards.insert(away, shard);
+    cluster.advance(1_000_000);
+    assert!(cluster.files[&away].keys().any(|name| name.ends_with(".incoming")), "some of it is there");
+    (cluster, large, sent)
+}
+
+/// Nothing else would have it trimmed before the next snapshot counts, which an idle keyspace never cuts.
+#[test]
+fn the_log_that_was_kept_for_a_snapshot_is_trimmed_when_it_has_arrived() {
+    let (mut cluster, _, sent) = sends_a_large_snapshot();
+    write_small(&mut cluster, 100);
+    cluster.advance(1_000_000);
+    let leader = cluster.leader();
+    assert!(observed(&cluster, leader).base.index <= sent, "the log is kept");
+    cluster.go_on_receiving();
+    cluster.advance(5_000_000);
+    assert_eq!(cluster.leader(), leader);
+    let applied = observed(&cluster, leader).applied;
+    assert!(cluster.shards.keys().all(|member| observed(&cluster, *member).applied == applied));
+    let second = found(&cluster, leader)[1].name.position;
+    assert_eq!(observed(&cluster, leader).base, second, "three entries a turn, and nobody writes");
 }
 
 #[test]
@@ -306,6 +330,7 @@ fn what_a_leader_cut_since_its_state_was_last_compared_is_sent_to_nobody_and_not
     let wrong_from = observed(&cluster, leader).applied;
     cluster.shards.get_mut(&leader).expect("it is there").corrupt();
     write_entries(&mut cluster, 700);
+    cluster.advance(200_000);
     assert_eq!(cluster.leader(), leader, "nobody has found out yet");
     let cut = observed(&cluster, leader).snapshot.index;
     assert!(cut > wrong_from, "the leader cut a snapshot of the wrong state");

@@ -15,8 +15,9 @@ use super::{FileDone, FileOrder, Output, Shard};
 use crate::ids::{BootMicros, GroupId, LogIndex};
 use crate::limits::{
     HOT_LOG_BYTES_MIN, HOT_LOG_ENTRIES_MIN, SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_CHUNK_BYTES,
-    SNAPSHOT_ENTRIES, SNAPSHOT_GENERATIONS, SNAPSHOT_LOG_BYTES, SNAPSHOT_MICROS, SNAPSHOT_PATIENCE_BYTES,
-    SNAPSHOT_PIECE_BYTES, SNAPSHOT_RETRY_MICROS, SNAPSHOT_SYNC_PIECES,
+    SNAPSHOT_ENTRIES, SNAPSHOT_GENERATIONS, SNAPSHOT_GENTLENESS, SNAPSHOT_LOG_BYTES, SNAPSHOT_MICROS,
+    SNAPSHOT_PATIENCE_BYTES, SNAPSHOT_PIECE_BYTES, SNAPSHOT_RETRY_MICROS, SNAPSHOT_SYNC_PIECES,
+    TRIM_ENTRIES_PER_TURN,
 };
 use crate::raft::{Position, SnapshotName};
 use crate::snapshot::{FileKind, FileName, Verified};
@@ -35,6 +36,8 @@ pub struct SnapshotPolicy {
     pub patience_bytes: u64,
     /// or any, and this time has passed.
     pub micros: u64,
+    /// So many entries of the log are forgotten in a turn at the most.
+    pub trim_entries: u64,
     /// Entries at the end of the log that are kept for followers,
     pub hot_entries: u64,
     /// unless they take more than this.
@@ -56,6 +59,7 @@ impl SnapshotPolicy {
         log_bytes: SNAPSHOT_LOG_BYTES,
         patience_bytes: SNAPSHOT_PATIENCE_BYTES,
         micros: SNAPSHOT_MICROS,
+        trim_entries: TRIM_ENTRIES_PER_TURN,
         hot_entries: HOT_LOG_ENTRIES_MIN,
         hot_bytes: HOT_LOG_BYTES_MIN,
         bytes_per_second: SNAPSHOT_BYTES_PER_SECOND,
@@ -72,7 +76,16 @@ impl SnapshotPolicy {
 
     /// How long so many bytes take.
     pub(super) const fn micros_for(&self, bytes: usize) -> u64 {
-        (bytes as u64).saturating_mul(1_000_000) / self.bytes_per_second
+        micros_for(bytes, self.bytes_per_second)
+    }
+
+    /// How much of a snapshot that will have about so many bytes is written in a second, if the one before was cut so long ago.
+    ///
+    /// So slowly that it is done in a quarter of that time, within bounds: the log and clients have the disk and the thread, and
+    /// where much is written the log is not kept for long.
+    fn cut_bytes_per_second(&self, bytes: u64, micros: u64) -> u64 {
+        let wanted = bytes.saturating_mul(4 * 1_000_000) / micros.max(1);
+        wanted.clamp(self.bytes_per_second.div_ceil(SNAPSHOT_GENTLENESS), self.bytes_per_second)
     }
 }
 
@@ -123,6 +136,8 @@ pub(super) struct Snapshots {
     next_ticket: u64,
     /// Whether the log can be trimmed further than it is.
     is_trim_due: bool,
+    /// Whether one was being sent in the turn before, which may have kept the log from being trimmed.
+    was_sending: bool,
     /// One that counted was lost: another is cut as soon as possible.
     is_one_missing: bool,
     /// Snapshots that were given up.
@@ -180,6 +195,7 @@ impl Snapshots {
             next_ticket: 0,
             // Older ones were not read in this boot: the next that counts makes the newest of these the second.
             is_trim_due: false,
+            was_sending: false,
             failed_count: 0,
         }
     }
@@ -253,6 +269,11 @@ impl Snapshots {
     }
 }
 
+/// How long so many bytes take.
+pub(super) const fn micros_for(bytes: usize, bytes_per_second: u64) -> u64 {
+    (bytes as u64).saturating_mul(1_000_000) / bytes_per_second
+}
+
 /// The name of a file of this replica.
 pub(super) const fn file_of(group: GroupId, position: Position, kind: FileKind) -> FileName {
     FileName { group, position, kind }
@@ -273,9 +294,12 @@ impl Replica {
         self.forget_needless_incoming(outputs);
         if self.is_cut_due(now) {
             sometimes!(SnapshotCut);
-            self.snapshots.is_one_missing = false;
-            self.snapshots.since = Since { index: self.applied, bytes: self.applied_bytes, at: now };
-            self.begin_cutting(now);
+            let snapshots = &mut self.snapshots;
+            let is_urgent = std::mem::take(&mut snapshots.is_one_missing) || snapshots.saves.wants_cut();
+            let micros = if is_urgent { 0 } else { now.since(snapshots.since.at) };
+            let pace = snapshots.policy.cut_bytes_per_second(self.store.bytes(), micros);
+            snapshots.since = Since { index: self.applied, bytes: self.applied_bytes, at: now };
+            self.begin_cutting(now, pace);
         }
         self.carry_on_cutting(now, outputs);
         self.carry_on_sending(now, outputs);
@@ -367,8 +391,9 @@ impl Replica {
             None if self.applied > self.node.durable() => BootMicros(u64::MAX),
             None => self.cut_deadline().unwrap_or(BootMicros(u64::MAX)),
         };
-        let useless = if snapshots.useless.is_empty() { BootMicros(u64::MAX) } else { BootMicros(0) };
-        cutting.min(sending).min(useless)
+        let has_more = !snapshots.useless.is_empty() || snapshots.is_trim_due;
+        let more = if has_more { BootMicros(0) } else { BootMicros(u64::MAX) };
+        cutting.min(sending).min(more)
     }
 
     /// Offers the newest snapshot that can be trusted to whoever needs one, which is also how far the log may be trimmed.
@@ -420,9 +445,11 @@ impl Replica {
         sent.unwrap_or(0).clamp(least, least.saturating_mul(4))
     }
 
-    /// Forgets what of the log nobody needs any more.
+    /// Forgets what of the log nobody needs any more, as much as fits into a turn.
     fn trim_log(&mut self) {
-        if !std::mem::take(&mut self.snapshots.is_trim_due) {
+        let is_sending = self.node.snapshots_sent().next().is_some();
+        let has_sent = std::mem::replace(&mut self.snapshots.was_sending, is_sending) && !is_sending;
+        if !std::mem::take(&mut self.snapshots.is_trim_due) && !has_sent {
             return;
         }
         let policy = self.snapshots.policy;
@@ -431,9 +458,11 @@ impl Replica {
         let sent = self.node.snapshots_sent().map(|snapshot| snapshot.position.index).min();
         let sent = sent.filter(|_| self.entries.bytes() <= self.log_room());
         let upto = self.snapshots.second_newest().index.min(hot).min(sent.unwrap_or(hot)).min(self.applied);
-        if upto > self.node.base().index {
+        let now = LogIndex(self.node.base().index.0.saturating_add(policy.trim_entries)).min(upto);
+        if now > self.node.base().index {
             sometimes!(LogTrimmed);
-            let base = self.node.trim(upto);
+            self.snapshots.is_trim_due = now < upto;
+            let base = self.node.trim(now);
             self.entries.trim(base.index);
             self.trimmed = Some(base.index);
         }

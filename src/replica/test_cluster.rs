@@ -39,8 +39,8 @@ pub(super) struct Cluster {
     pub(super) files: BTreeMap<MemberId, BTreeMap<String, Vec<u8>>>,
     /// So many of the next chunks of snapshots that are written lie on the disk with a bit flipped.
     pub(super) harms: usize,
-    /// Disks never say that they have done something about the file of a snapshot that is received.
-    pub(super) is_receiving_stuck: bool,
+    /// What disks do not say of the file of a snapshot that is received; `None` while they say everything.
+    pub(super) unsaid: Option<Vec<(MemberId, Input)>>,
     /// Watches that ended, and why.
     pub(super) ended: Vec<(MemberId, Place, Ending)>,
 }
@@ -102,7 +102,7 @@ impl Cluster {
             told: Vec::new(),
             files: BTreeMap::new(),
             harms: 0,
-            is_receiving_stuck: false,
+            unsaid: None,
             ended: Vec::new(),
         }
     }
@@ -153,14 +153,16 @@ impl Cluster {
                 let files = self.files.entry(member).or_default();
                 let is_chunk = matches!(order, FileOrder::Write { .. }) && file.kind == FileKind::Incoming;
                 let Some(done) = perform(files, file, order) else { return };
-                if file.kind == FileKind::Incoming && self.is_receiving_stuck {
-                    return;
-                }
                 if is_chunk && self.harms > 0 {
                     self.harms -= 1;
                     *files.get_mut(&file.text()).and_then(|bytes| bytes.last_mut()).expect("written") ^= 1;
                 }
-                (member, Input::SnapshotFile { group: file.group, ticket, done })
+                let input = Input::SnapshotFile { group: file.group, ticket, done };
+                if let Some(unsaid) = self.unsaid.as_mut().filter(|_| file.kind == FileKind::Incoming) {
+                    unsaid.push((member, input));
+                    return;
+                }
+                (member, input)
             }
             Output::RemoveSegment { .. } => return,
             Output::Write { .. } => (member, Input::Written),
@@ -194,6 +196,13 @@ impl Cluster {
     pub(super) fn make_room(&mut self) {
         for (member, segment) in self.no_room_for.take().unwrap_or_default() {
             self.inputs.entry(member).or_default().push(Input::SegmentReady { segment });
+        }
+    }
+
+    /// Disks say what they did not.
+    pub(super) fn go_on_receiving(&mut self) {
+        for (member, input) in self.unsaid.take().unwrap_or_default() {
+            self.inputs.entry(member).or_default().push(input);
         }
     }
 

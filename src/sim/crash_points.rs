@@ -94,7 +94,7 @@ impl Script {
             // Any would do.
             Self::Log => 7,
             // One of those in which more than one member needs a snapshot.
-            Self::Snapshots => 215,
+            Self::Snapshots => 28,
         }
     }
 
@@ -113,6 +113,7 @@ impl Script {
                     log_bytes: 100_000,
                     patience_bytes: 0,
                     micros: 400_000,
+                    trim_entries: 4,
                     hot_entries: 3,
                     hot_bytes: 2_000,
                     bytes_per_second: 2_000_000,

@@ -441,8 +441,8 @@ fn often(random: &mut Random) -> SnapshotPolicy {
         retry_micros: random.magnitude(10_000, 2 * SECOND),
         ..SnapshotPolicy::SERVER
     };
-    // Short, so that there are several.
-    SnapshotPolicy { chunk_bytes: policy.piece_bytes, ..policy }
+    // Short, and few, so that there are several.
+    SnapshotPolicy { chunk_bytes: policy.piece_bytes, trim_entries: 2 * policy.hot_entries, ..policy }
 }
 
 fn rate(random: &mut Random, low: u64, high: u64) -> u32 {

@@ -36,6 +36,7 @@ const POLICY: SnapshotPolicy = SnapshotPolicy {
     log_bytes: 1_000_000,
     patience_bytes: 100_000,
     micros: 600 * SECOND,
+    trim_entries: 200,
     hot_entries: 100,
     hot_bytes: 100_000,
     bytes_per_second: 1_000_000,
