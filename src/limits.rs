@@ -472,17 +472,22 @@ pub const WATCHES_MAX: usize = 1_048_576;
 /// watches cost a hundred frames a second.
 pub const WATCH_PROGRESS_MICROS: u64 = 10_000_000;
 
+/// Microseconds of a CPU for which a thread that answers clients wants to run at a stretch.
+///
+/// Chosen: the shortest that the kernel gives, and about as long as a turn.
+pub const SCHEDULER_SLICE_MICROS: u64 = 100;
+
 /// Bytes at which a part of a snapshot ends; the record that reaches them still goes into it.
 ///
 /// Chosen: long enough that the cost of a part vanishes, short enough that making one fits into a turn.
 pub const SNAPSHOT_PART_BYTES: usize = 256 * 1_024;
 
-/// Bytes of a snapshot's file that are written at once, or told to a client.
+/// Bytes of a snapshot's file that are written or read back at once, or told to a client.
 ///
 /// Chosen: some hundred microseconds of a disk, so that a write to the log never waits long behind them.
 pub const SNAPSHOT_PIECE_BYTES: usize = 256 * 1_024;
 
-/// Bytes of a snapshot's file that a leader sends at once, and that are read back at once of one that was cut.
+/// Bytes of a snapshot's file that a leader sends at once.
 ///
 /// Chosen: a fraction of a millisecond of a thread that reads, checks and sends it, so that a write waits less for it than with
 /// a mebibyte. Each is a round between two members and their threads, however short it is, so it is not smaller either.
@@ -507,8 +512,8 @@ pub const SNAPSHOT_SYNC_PIECES: u64 = 16;
 
 /// Keys and changes that one turn looks at for a snapshot that is being cut.
 ///
-/// Chosen: about a millisecond of work, well inside one heartbeat.
-pub const SNAPSHOT_STEPS_PER_TURN: usize = 4_096;
+/// Chosen: some tenths of a millisecond of work, so that a write does not wait much longer for it than for a sync.
+pub const SNAPSHOT_STEPS_PER_TURN: usize = 1_024;
 
 /// Entries applied, bytes of them, and microseconds with any, after which a snapshot is cut.
 ///
@@ -545,6 +550,16 @@ pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 128 * 1_024 * 1_024;
 ///
 /// Chosen: 16 MiB/s, which neither a disk nor the thread of the log notices.
 pub const SNAPSHOT_GENTLENESS: u64 = 8;
+
+/// Seconds in which a snapshot is sent, unless that would be faster than snapshots are sent, or slower than
+/// [`SNAPSHOT_SEND_GENTLENESS`] allows.
+///
+/// Chosen: a follower that also has to start is back in ten.
+pub const SNAPSHOT_SEND_SECONDS: u64 = 5;
+/// How much slower than snapshots are sent a short one is sent at the most.
+///
+/// Chosen: 32 MiB/s, about a fifth of what the threads of two members can do.
+pub const SNAPSHOT_SEND_GENTLENESS: u64 = 4;
 
 /// Microseconds for which the file of a snapshot stays for a client that was told of it or read a piece of it.
 ///

@@ -1,6 +1,6 @@
 //! Memory as O_DIRECT wants it: a whole number of blocks at a block-aligned address.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
@@ -25,6 +25,22 @@ impl AlignedBuffer {
         // SAFETY: the layout is not empty, which is all that `alloc_zeroed` asks for.
         let start = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        Self { start, bytes_count }
+    }
+
+    /// A buffer that begins with these bytes, rounded up to whole blocks with zeros; at least one.
+    pub fn copied(bytes: &[u8]) -> Self {
+        let bytes_count = bytes.len().max(1).next_multiple_of(BLOCK_BYTES);
+        let layout = Self::layout(bytes_count);
+        // SAFETY: the layout is not empty, which is all that `alloc` asks for.
+        let start = unsafe { alloc(layout) };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        // SAFETY: both are as long as `bytes`, and new memory overlaps nothing.
+        unsafe { bytes.as_ptr().copy_to_nonoverlapping(start.as_ptr(), bytes.len()) };
+        // SAFETY: `bytes` is no longer than the buffer.
+        let rest = unsafe { start.add(bytes.len()) };
+        // SAFETY: this is the rest of the buffer, so that all of it is initialised.
+        unsafe { rest.write_bytes(0, bytes_count - bytes.len()) };
         Self { start, bytes_count }
     }
 
@@ -58,7 +74,7 @@ impl DerefMut for AlignedBuffer {
 
 impl Drop for AlignedBuffer {
     fn drop(&mut self) {
-        // SAFETY: `start` came from `alloc_zeroed` with this very layout, and is freed once.
+        // SAFETY: `start` came from `alloc` or `alloc_zeroed` with this very layout, and is freed once.
         unsafe { dealloc(self.start.as_ptr(), Self::layout(self.bytes_count)) };
     }
 }
@@ -75,5 +91,14 @@ mod tests {
         assert!(buffer.iter().all(|byte| *byte == 0));
         buffer.fill(7);
         assert!(buffer.iter().all(|byte| *byte == 7));
+        for count in [0, 1, BLOCK_BYTES, BLOCK_BYTES + 1] {
+            let (bytes, copied) = (vec![7; count], AlignedBuffer::copied(&vec![7; count]));
+            assert_eq!(
+                (copied.len(), copied.as_ptr().align_offset(BLOCK_BYTES)),
+                (count.max(1).next_multiple_of(BLOCK_BYTES), 0)
+            );
+            assert_eq!(copied[..count], bytes);
+            assert!(copied[count..].iter().all(|byte| *byte == 0));
+        }
     }
 }

@@ -259,8 +259,7 @@ impl DataDirectory {
     ) -> Result<(), DiskError> {
         let write = || {
             let file = openat(&self.directory, name, self.flags() | made, Mode::RUSR | Mode::WUSR)?;
-            let mut buffer = AlignedBuffer::zeroed(bytes.len());
-            buffer[..bytes.len()].copy_from_slice(bytes);
+            let buffer = AlignedBuffer::copied(bytes);
             let mut done = 0;
             while done < buffer.len() {
                 let count = pwrite(&file, buffer.get(done..).unwrap_or_default(), offset + done as u64)?;

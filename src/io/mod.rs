@@ -31,7 +31,7 @@ mod ring;
 mod sockets;
 mod wake;
 
-pub use affinity::{CpuClaim, allowed_cpus, claim_cpu, run_on};
+pub use affinity::{CpuClaim, allowed_cpus, claim_cpu, run_on, take_slices_of};
 pub use buffer::AlignedBuffer;
 pub use clock::{now, random_seed};
 pub use disk::{DataDirectory, DiskError};

@@ -129,12 +129,12 @@ impl Cutting {
                 Some(piece) => Some(piece),
                 None if self.expected.is_some() => {
                     self.stage = Stage::Reading(Reader::new(), 0);
-                    Some(FileOrder::Read { offset: 0, bytes_count: self.policy.chunk_bytes })
+                    Some(FileOrder::Read { offset: 0, bytes_count: self.policy.piece_bytes })
                 }
                 None => None,
             },
             Stage::Reading(_, offset) if *offset < self.offset => {
-                Some(FileOrder::Read { offset: *offset, bytes_count: self.policy.chunk_bytes })
+                Some(FileOrder::Read { offset: *offset, bytes_count: self.policy.piece_bytes })
             }
             Stage::Reading(..) => {
                 self.stage = Stage::Naming;
@@ -205,7 +205,12 @@ impl Replica {
                 FileOrder::Read { bytes_count, .. } => *bytes_count / 2,
                 FileOrder::Keep | FileOrder::Distrust | FileOrder::Remove => 0,
             };
-            cutting.rests_until = now.after(micros_for(bytes_count, cutting.bytes_per_second));
+            let pace = if self.is_cut_urgent() {
+                self.snapshots.policy.bytes_per_second
+            } else {
+                cutting.bytes_per_second
+            };
+            cutting.rests_until = now.after(micros_for(bytes_count, pace));
             cutting.ticket = Some(self.snapshots.order(OrderedBy::Cutting, cutting.file, order, outputs));
         }
         self.snapshots.cutting = Some(cutting);

@@ -160,7 +160,7 @@ impl Replica {
         self.snapshots.chunks.waiting = waiting;
         for (_, wanted) in due {
             let bytes_count = self.chunk_bytes(wanted.snapshot, wanted.offset);
-            let pause = self.snapshots.policy.micros_for(bytes_count);
+            let pause = self.snapshots.policy.send_micros_for(bytes_count, wanted.snapshot.bytes_count);
             let chunks = &mut self.snapshots.chunks;
             let sending = chunks.followers.entry(wanted.to).or_insert_with(|| Sending {
                 rests_until: now,

@@ -279,6 +279,42 @@ fn whoever_asks_any_member_for_a_snapshot_gets_one_with_everything_that_was_comm
     assert_eq!(read(&mut cluster, member, (LogIndex(1), term), 0), Err(Refusal::NoSuchSnapshot));
 }
 
+/// ```text
+///   a member   is quiet ── cuts one, gently ───────────────────────── would be done here
+///   a client                     asks for one, gets it
+/// ```
+/// It may have to wait for the one that is being cut, which is not what it asked for, and for its own.
+#[test]
+fn a_snapshot_is_cut_gently_and_no_longer_so_when_somebody_waits_for_it() {
+    let second = 1_000_000;
+    let policy = SnapshotPolicy { entries: 1_000, micros: 60 * second, bytes_per_second: 100_000, ..POLICY };
+    let begin = || {
+        let mut cluster = Cluster::with_snapshots(3, policy);
+        let large = &*Box::leak("x".repeat(10_000).into_boxed_str());
+        cluster.advance(2 * second);
+        write_some(&mut cluster, Who::Nobody, large);
+        let member = cluster.follower();
+        let is_cutting = |cluster: &Cluster| cluster.files.contains_key(&member);
+        while !is_cutting(&cluster) {
+            cluster.advance(100_000);
+        }
+        (cluster, member)
+    };
+    // 120 KB are written in 1.2 s at the usual pace and in 9.6 s gently, and read back in half of that.
+    let (mut cluster, member) = begin();
+    cluster.advance(8 * second);
+    assert_eq!(observed(&cluster, member).snapshot.index, LogIndex(0), "nobody waits for it");
+    cluster.advance(8 * second);
+    assert!(observed(&cluster, member).snapshot.index > LogIndex(0), "it counts");
+
+    let (mut cluster, member) = begin();
+    cluster.ask(cluster.leader(), put("m", "later", None));
+    let ticket = cluster.submit(member, snapshot(SnapshotRequest::Cut));
+    cluster.advance(5 * second);
+    let told = cluster.replies.remove(&ticket);
+    assert!(matches!(told, Some(Response::Snapshot(_))), "{told:?}");
+}
+
 #[test]
 fn a_file_that_is_being_read_stays_and_afterwards_goes() {
     let mut cluster = served();

@@ -16,8 +16,8 @@ use crate::ids::{BootMicros, GroupId, LogIndex};
 use crate::limits::{
     HOT_LOG_BYTES_MIN, HOT_LOG_ENTRIES_MIN, SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_CHUNK_BYTES,
     SNAPSHOT_ENTRIES, SNAPSHOT_GENERATIONS, SNAPSHOT_GENTLENESS, SNAPSHOT_LOG_BYTES, SNAPSHOT_MICROS,
-    SNAPSHOT_PATIENCE_BYTES, SNAPSHOT_PIECE_BYTES, SNAPSHOT_RETRY_MICROS, SNAPSHOT_SYNC_PIECES,
-    TRIM_ENTRIES_PER_TURN,
+    SNAPSHOT_PATIENCE_BYTES, SNAPSHOT_PIECE_BYTES, SNAPSHOT_RETRY_MICROS, SNAPSHOT_SEND_GENTLENESS,
+    SNAPSHOT_SEND_SECONDS, SNAPSHOT_SYNC_PIECES, TRIM_ENTRIES_PER_TURN,
 };
 use crate::raft::{Position, SnapshotName};
 use crate::snapshot::{FileKind, FileName, Verified};
@@ -44,9 +44,9 @@ pub struct SnapshotPolicy {
     pub hot_bytes: u64,
     /// So much is written, and sent to each follower, in a second.
     pub bytes_per_second: u64,
-    /// So much is written at once; whole blocks.
+    /// So much is written at once, and read back; whole blocks.
     pub piece_bytes: usize,
-    /// So much is sent to a follower at once, and read back of what was written; whole blocks.
+    /// So much is sent to a follower at once; whole blocks.
     pub chunk_bytes: usize,
     /// How long one that failed is not tried again.
     pub retry_micros: u64,
@@ -77,6 +77,15 @@ impl SnapshotPolicy {
     /// How long so many bytes take.
     pub(super) const fn micros_for(&self, bytes: usize) -> u64 {
         micros_for(bytes, self.bytes_per_second)
+    }
+
+    /// How long so many bytes take of a snapshot that is sent.
+    ///
+    /// A short one is sent in some seconds, within bounds: faster it would only take more of the time of clients.
+    pub(super) fn send_micros_for(&self, bytes: usize, snapshot_bytes: u64) -> u64 {
+        let least = self.bytes_per_second.div_ceil(SNAPSHOT_SEND_GENTLENESS);
+        let wanted = snapshot_bytes / SNAPSHOT_SEND_SECONDS;
+        micros_for(bytes, wanted.clamp(least, self.bytes_per_second))
     }
 
     /// How much of a snapshot that will have about so many bytes is written in a second, if the one before was cut so long ago.
@@ -295,8 +304,8 @@ impl Replica {
         if self.is_cut_due(now) {
             sometimes!(SnapshotCut);
             let snapshots = &mut self.snapshots;
-            let is_urgent = std::mem::take(&mut snapshots.is_one_missing) || snapshots.saves.wants_cut();
-            let micros = if is_urgent { 0 } else { now.since(snapshots.since.at) };
+            let is_one_missing = std::mem::take(&mut snapshots.is_one_missing);
+            let micros = if is_one_missing { 0 } else { now.since(snapshots.since.at) };
             let pace = snapshots.policy.cut_bytes_per_second(self.store.bytes(), micros);
             snapshots.since = Since { index: self.applied, bytes: self.applied_bytes, at: now };
             self.begin_cutting(now, pace);
@@ -361,6 +370,14 @@ impl Replica {
         // Only what this member's own disk holds is cut: a snapshot may not be ahead of its log.
         let is_durable = self.applied <= self.node.durable();
         snapshots.cutting.is_none() && is_durable && self.cut_deadline().is_some_and(|due| due <= now)
+    }
+
+    /// Whether the one that is being cut is waited for: by a client, or by a log that grows faster than when it was begun.
+    pub(super) fn is_cut_urgent(&self) -> bool {
+        let Snapshots { policy, since, saves, .. } = &self.snapshots;
+        let entries = self.applied.0.saturating_sub(since.index.0);
+        let bytes = self.applied_bytes.saturating_sub(since.bytes);
+        saves.wants_cut() || entries >= policy.entries / 2 || bytes >= policy.log_bytes / 2
     }
 
     /// When a snapshot is due; None if nothing changed since the last.

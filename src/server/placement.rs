@@ -6,6 +6,8 @@
 
 use super::{ServerConfig, ServerError};
 use crate::io::CpuClaim;
+use crate::limits::SCHEDULER_SLICE_MICROS;
+use tracing::debug;
 
 /// Threads of a process beside its shards: bulk, gateway, signals, and the one that waits for all of them.
 const OTHER_THREADS_COUNT: usize = 4;
@@ -66,6 +68,14 @@ fn beside(cpus: &[u32], shards_count: usize, shard_cpu: Option<u32>) -> Placemen
     let left = cpus.get(shards_count..).unwrap_or_default();
     let other_cpus = if left.is_empty() { cpus } else { left }.to_vec();
     Placement { shard_cpu, other_cpus, _claim: None }
+}
+
+/// Has this thread run soon after it wakes up, where it shares a CPU: with other members, with whoever uses them, or with the
+/// threads of this member that read and write a lot.
+pub(super) fn take_short_slices() {
+    if let Err(error) = crate::io::take_slices_of(SCHEDULER_SLICE_MICROS) {
+        debug!(%error, "this thread has the slices that the kernel gives to all");
+    }
 }
 
 #[cfg(test)]

@@ -214,6 +214,7 @@ impl ShardThread {
     /// # Errors
     /// `ServerError`: the disk or the ring cannot be trusted any more.
     pub(super) fn run(mut self) -> Result<(), ServerError> {
+        super::placement::take_short_slices();
         let mut events = Vec::new();
         let mut outputs = Vec::new();
         loop {

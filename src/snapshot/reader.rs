@@ -122,13 +122,18 @@ impl Reader {
             if !self.waiting.is_empty() {
                 let missing = self.missing()?;
                 let (more, after) = rest.split_at(missing.min(rest.len()));
+                self.waiting.reserve(missing);
                 self.waiting.extend_from_slice(more);
                 rest = after;
                 if self.missing()? > 0 {
                     continue;
                 }
-                let part = core::mem::take(&mut self.waiting);
-                self.take_part(&part, &mut take)?;
+                let mut part = core::mem::take(&mut self.waiting);
+                let taken = self.take_part(&part, &mut take);
+                // Its memory is for the next.
+                part.clear();
+                self.waiting = part;
+                taken?;
                 continue;
             }
             let Some((part, after)) = self.split(rest)? else {

@@ -50,6 +50,7 @@ pub(in super::super) fn start(
         {
             tracing::warn!(?cpus, %error, "the gateway thread runs where the kernel puts it");
         }
+        super::super::placement::take_short_slices();
         if let Err(error) = runtime.block_on(serve(listener, gate)) {
             tracing::error!(%error, "the gateway has ended: etcd clients are not served");
         }
