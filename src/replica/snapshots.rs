@@ -478,8 +478,9 @@ impl Replica {
         let now = LogIndex(self.node.base().index.0.saturating_add(policy.trim_entries)).min(upto);
         if now > self.node.base().index {
             sometimes!(LogTrimmed);
-            self.snapshots.is_trim_due = now < upto;
             let base = self.node.trim(now);
+            // Where a hole begins below, nothing is trimmed before it is filled.
+            self.snapshots.is_trim_due = base.index == now && now < upto;
             self.entries.trim(base.index);
             self.trimmed = Some(base.index);
         }

@@ -51,6 +51,8 @@ pub(super) struct Member {
     pub(super) inbox: Vec<Input>,
     /// When a turn is planned; several may be, and this is the first.
     pub(super) turn_at: TrueMicros,
+    /// Its last turns, if nothing came in or out and each wanted another at once.
+    pub(super) vain_turns: u32,
     /// Until when the process stands still.
     pub(super) paused_until: TrueMicros,
     /// When the last frame that waited for it to go on arrives.
@@ -109,6 +111,7 @@ impl Member {
             clock: BootClock::new(TrueMicros(0), 0, random),
             inbox: Vec::new(),
             turn_at: TrueMicros(u64::MAX),
+            vain_turns: 0,
             paused_until: TrueMicros(0),
             drained_at: TrueMicros(0),
             stalled_until: TrueMicros(0),

@@ -48,6 +48,9 @@ const SEGMENT_RETRY_MICROS: u64 = 2_000_000;
 /// How long a run goes on after its faults if its disks lost more than the promise covers.
 const EXCEEDING_CALM_MICROS: u64 = 5_000_000;
 
+/// More turns one after the other than any work takes that is done in slices.
+const VAIN_TURNS_MAX: u32 = 20_000;
+
 /// What a run is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunOptions {
@@ -409,6 +412,14 @@ impl Run {
         let inputs_count = this.inbox.len() as u64;
         shard.turn(boot_now, &mut this.inbox, &mut outputs);
         let deadline = this.clock.when(shard.next_deadline());
+        let is_vain = inputs_count == 0 && outputs.is_empty() && deadline <= self.now;
+        this.vain_turns = if is_vain { this.vain_turns + 1 } else { 0 };
+        holds(this.vain_turns < VAIN_TURNS_MAX, "a_member_comes_to_rest", || {
+            format!(
+                "{} took {VAIN_TURNS_MAX} turns in which nothing came in or out, and wants another",
+                this.id
+            )
+        })?;
         let facts = [1 + 256 * member as u64, inputs_count, outputs.len() as u64, deadline.0];
         trace.record(
             self.now,
