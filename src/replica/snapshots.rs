@@ -455,7 +455,7 @@ impl Replica {
 
     /// How long the log may get for the sake of others: four times what may be written between two snapshots, or as long as one
     /// that is being sent, which at the pace of sending has arrived before as much was written; but sixteen times at the most,
-    /// because all of it is in memory, and is dropped in one turn.
+    /// because all of it is in memory.
     fn log_room(&self) -> u64 {
         let least = self.snapshots.policy.log_bytes.saturating_mul(4);
         let sent = self.node.snapshots_sent().map(|snapshot| snapshot.bytes_count).max();

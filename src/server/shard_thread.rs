@@ -159,7 +159,8 @@ impl ShardThread {
         let others = placement.other_cpus.clone();
         let snapshot_tasks = snapshot_thread::start(Arc::clone(&directory), mailbox.clone(), others.clone())
             .map_err(ServerError::Kernel)?;
-        let last_used = Arc::new(AtomicU64::new(if segments.is_empty() { WAL_SEGMENT_BYTES } else { 0 }));
+        // Until the first write says more: it may be what waits for a segment.
+        let last_used = Arc::new(AtomicU64::new(WAL_SEGMENT_BYTES));
         let orders = bulk_thread::start(directory, WAL_SEGMENT_BYTES, mailbox.clone(), others, &last_used)
             .map_err(ServerError::Kernel)?;
         stop.notify(mailbox.clone());
