@@ -548,7 +548,7 @@ pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 128 * 1_024 * 1_024;
 
 /// How much slower than that a snapshot is cut at the most, where there is time.
 ///
-/// Chosen: 16 MiB/s, which neither a disk nor the thread of the log notices.
+/// Chosen: 16 MiB/s, little beside what a disk does, and a gigabyte in a minute.
 pub const SNAPSHOT_GENTLENESS: u64 = 8;
 
 /// Seconds in which a snapshot is sent, unless that would be faster than snapshots are sent, or slower than
@@ -558,7 +558,7 @@ pub const SNAPSHOT_GENTLENESS: u64 = 8;
 pub const SNAPSHOT_SEND_SECONDS: u64 = 5;
 /// How much slower than snapshots are sent a short one is sent at the most.
 ///
-/// Chosen: 32 MiB/s, about a fifth of what the threads of two members can do.
+/// Chosen: 32 MiB/s, so that the log that grows meanwhile stays within what is kept for it.
 pub const SNAPSHOT_SEND_GENTLENESS: u64 = 4;
 
 /// Microseconds for which the file of a snapshot stays for a client that was told of it or read a piece of it.

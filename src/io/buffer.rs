@@ -92,11 +92,10 @@ mod tests {
         buffer.fill(7);
         assert!(buffer.iter().all(|byte| *byte == 7));
         for count in [0, 1, BLOCK_BYTES, BLOCK_BYTES + 1] {
-            let (bytes, copied) = (vec![7; count], AlignedBuffer::copied(&vec![7; count]));
-            assert_eq!(
-                (copied.len(), copied.as_ptr().align_offset(BLOCK_BYTES)),
-                (count.max(1).next_multiple_of(BLOCK_BYTES), 0)
-            );
+            let bytes = vec![7; count];
+            let copied = AlignedBuffer::copied(&bytes);
+            assert_eq!(copied.len(), count.max(1).next_multiple_of(BLOCK_BYTES));
+            assert_eq!(copied.as_ptr().align_offset(BLOCK_BYTES), 0);
             assert_eq!(copied[..count], bytes);
             assert!(copied[count..].iter().all(|byte| *byte == 0));
         }
