@@ -187,7 +187,8 @@ impl DataDirectory {
             offset += pwrite(&file, zeros.get(..count).unwrap_or(&zeros), offset)? as u64;
             if behind == 0 {
                 let took = super::now().since(began);
-                let pause = GENTLE_MICROS.saturating_sub(took).max(GENTLE_PAUSES * took);
+                let pause =
+                    GENTLE_MICROS.saturating_sub(took).max(GENTLE_PAUSES * took).min(PAUSE_MICROS_MAX);
                 // Nobody unparks this thread: the disk is left to others.
                 std::thread::park_timeout(Duration::from_micros(pause));
             }
@@ -369,6 +370,11 @@ const GENTLE_MICROS: u64 = 8_000;
 ///
 /// Chosen: a third of a slow disk at the most.
 const GENTLE_PAUSES: u64 = 2;
+
+/// No pause is longer, so that it is soon heard when more is needed.
+///
+/// Chosen: a log of 100 MB/s takes three times as long for half of a segment.
+const PAUSE_MICROS_MAX: u64 = 100_000;
 
 /// The end of the name of a file that is being made.
 const UNFINISHED: &str = ".new";
