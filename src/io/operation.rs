@@ -23,8 +23,8 @@ pub(super) enum Operation {
     Connect { _address: Box<SocketAddrAny> },
     /// Receives into `buffer`, up to its capacity.
     Receive { buffer: Vec<u8> },
-    /// Sends `pieces`, gathered.
-    Send { pieces: Vec<Bytes>, _header: Box<SendHeader> },
+    /// Sends `pieces`, gathered if they are more than one.
+    Send { pieces: Vec<Bytes>, _header: Option<Box<SendHeader>> },
     /// Writes `buffer`'s first bytes to a file.
     Write { buffer: AlignedBuffer },
     /// Reads the eight bytes of an eventfd.
@@ -36,28 +36,28 @@ pub(super) enum Operation {
 /// A message header and the pieces it points at, kept together for `sendmsg`.
 pub(super) struct SendHeader {
     pub(super) message: libc::msghdr,
-    pub(super) pieces: [libc::iovec; SEND_PIECES_MAX],
+    _pieces: Vec<libc::iovec>,
 }
 
-// SAFETY: the pointers inside point into this very struct and into `Bytes` owned by the same `Operation`; both are
-// plain memory that any thread may own.
+// SAFETY: the pointers inside point into memory that this struct owns and into `Bytes` owned by the same `Operation`;
+// both are plain memory that any thread may own.
 unsafe impl Send for SendHeader {}
 
 impl SendHeader {
     /// A header that gathers the first `SEND_PIECES_MAX` of `pieces`.
-    pub(super) fn gather(pieces: &[Bytes]) -> Box<Self> {
-        // SAFETY: all zeros is a valid `msghdr` (null pointers, no lengths).
-        let message: libc::msghdr = unsafe { std::mem::zeroed() };
-        let empty = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-        let mut header = Box::new(Self { message, pieces: [empty; SEND_PIECES_MAX] });
-        let count = pieces.len().min(SEND_PIECES_MAX);
-        for (slot, piece) in header.pieces.iter_mut().zip(pieces) {
+    pub(super) fn gather(pieces: &[Bytes]) -> Self {
+        let gathered = pieces.iter().take(SEND_PIECES_MAX).map(|piece| libc::iovec {
             // The kernel only reads what a send gathers.
-            *slot = libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() };
-        }
-        header.message.msg_iov = header.pieces.as_mut_ptr();
-        header.message.msg_iovlen = count;
-        header
+            iov_base: piece.as_ptr().cast_mut().cast(),
+            iov_len: piece.len(),
+        });
+        let mut pieces: Vec<libc::iovec> = gathered.collect();
+        // SAFETY: all zeros is a valid `msghdr` (null pointers, no lengths).
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        // The vector's memory stays where it is when the header moves.
+        message.msg_iov = pieces.as_mut_ptr();
+        message.msg_iovlen = pieces.len();
+        Self { message, _pieces: pieces }
     }
 }
 

@@ -179,10 +179,20 @@ impl Ring {
 
     /// Sends `pieces`, in order, as far as one call takes them.
     pub fn send(&mut self, tag: Tag, socket: RawFd, pieces: Vec<Bytes>) {
-        let header = SendHeader::gather(&pieces);
-        let flags = libc::MSG_NOSIGNAL.unsigned_abs();
-        let message = &raw const header.message;
-        let entry = opcode::SendMsg::new(descriptor(socket), message).flags(flags).build();
+        let flags = libc::MSG_NOSIGNAL;
+        let (entry, header) = match pieces.as_slice() {
+            [piece] => {
+                // What is left of a piece longer than that is sent next.
+                let length = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+                (opcode::Send::new(descriptor(socket), piece.as_ptr(), length).flags(flags).build(), None)
+            }
+            several => {
+                let header = Box::new(SendHeader::gather(several));
+                let message = &raw const header.message;
+                let flags = flags.unsigned_abs();
+                (opcode::SendMsg::new(descriptor(socket), message).flags(flags).build(), Some(header))
+            }
+        };
         self.submit(tag, Operation::Send { pieces, _header: header }, entry);
     }
 

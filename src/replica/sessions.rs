@@ -118,13 +118,15 @@ impl Sessions {
         if stamp.low_water > session.low_water {
             session.low_water = stamp.low_water;
             let shared_before = session.shared_count();
-            let kept = session.responses.split_off(&(stamp.low_water.saturating_add(1)));
-            let had = core::mem::replace(&mut session.responses, kept);
-            let freed: usize = had.values().map(remembered_bytes).sum();
-            session.bytes -= freed;
-            self.responses_count -= had.len();
+            while let Some(first) = session.responses.first_entry()
+                && *first.key() <= stamp.low_water
+            {
+                let freed = remembered_bytes(&first.remove());
+                session.bytes -= freed;
+                self.bytes -= freed;
+                self.responses_count -= 1;
+            }
             self.shared_count -= shared_before - session.shared_count();
-            self.bytes -= freed;
         }
         if stamp.sequence <= session.low_water {
             sometimes!(SequenceForgotten);

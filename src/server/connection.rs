@@ -100,11 +100,11 @@ impl Connection {
         let mut left = count;
         let mut unsent = Vec::new();
         for mut piece in pieces {
-            let taken = left.min(piece.len());
-            left -= taken;
-            let rest = piece.split_off(taken);
-            if !rest.is_empty() {
-                unsent.push(rest);
+            if piece.len() <= left {
+                left -= piece.len();
+            } else {
+                unsent.push(piece.split_off(left));
+                left = 0;
             }
         }
         for piece in unsent.into_iter().rev() {
