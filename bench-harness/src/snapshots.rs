@@ -138,7 +138,7 @@ fn measure(options: &Options) -> Result<Value, Failed> {
     let fill_seconds = filling.elapsed().as_secs_f64();
     rig.check_that_all_keys_are_there()?;
     let memory = rig.memory();
-    let (bytes, first_cut) = rig.cut(rig.leader()?)?;
+    let (bytes, first_cut) = rig.cut_everywhere()?;
     eprintln!("snapshots: a snapshot of {} MiB in {first_cut:.1} s; writes alone", bytes >> 20);
     let before = rig.writes()?;
     let (cutting, during) = rig.writes_while_cutting()?;
@@ -258,9 +258,18 @@ impl Rig<'_> {
             .collect()
     }
 
-    /// Has a member cut a snapshot: its bytes, and how long it took.
-    fn cut(&self, position: usize) -> Result<(u64, f64), Failed> {
-        cut(&self.cluster.members[position].native.to_string())
+    /// Has every member cut a snapshot, so that none is at one when the next thing is measured: what the slowest says.
+    fn cut_everywhere(&self) -> Result<(u64, f64), Failed> {
+        let addresses = self.endpoints()?;
+        thread::scope(|scope| {
+            let cuts: Vec<_> = addresses.iter().map(|address| scope.spawn(|| cut(address))).collect();
+            let mut slowest = (0, 0.0);
+            for a_cut in cuts {
+                let (bytes, took) = a_cut.join().expect("a cut does not panic")?;
+                slowest = if took > slowest.1 { (bytes, took) } else { slowest };
+            }
+            Ok(slowest)
+        })
     }
 
     /// Writes, and snapshots that the leader cuts all the while.
@@ -375,7 +384,7 @@ impl Rig<'_> {
         for _ in 0..2 {
             self.write_some("1")?;
             for other in &others {
-                self.cut(*other)?;
+                cut(&self.cluster.members[*other].native.to_string())?;
             }
         }
         let until = now() + PATIENCE;

@@ -34,7 +34,7 @@ mod wake;
 pub use affinity::{CpuClaim, allowed_cpus, claim_cpu, run_on, take_slices_of};
 pub use buffer::AlignedBuffer;
 pub use clock::{now, random_seed};
-pub use disk::{DataDirectory, DiskError};
+pub use disk::{DataDirectory, DiskError, shrink_gently};
 pub use mapping::MappedFile;
 pub use memory::take_memory_in_large_steps;
 pub use ring::{Event, Ring, RingError, Tag};

@@ -1,4 +1,4 @@
-//! The thread for slow work on segments: it makes them ahead of need, of old ones or of zeros, and removes old ones.
+//! The thread for slow work on segments: it makes them ahead of need, of old ones or of zeros, and takes old ones their names.
 //!
 //! Always: a segment is reported ready only when its zeros, its length and its name are durable. A segment
 //! that cannot be made is a full or dying disk: the report says so, and the shard asks again later.
@@ -6,6 +6,7 @@
 use super::mailbox::{Mailbox, Note};
 use crate::ids::SegmentNumber;
 use crate::io::DataDirectory;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -30,6 +31,7 @@ pub(super) fn start(
     directory: Arc<DataDirectory>,
     segment_bytes: u64,
     mailbox: Mailbox,
+    removed: Sender<OwnedFd>,
     cpus: Vec<u32>,
     last_used: &Arc<AtomicU64>,
 ) -> std::io::Result<Sender<Order>> {
@@ -46,8 +48,12 @@ pub(super) fn start(
         for order in orders {
             let name = file_name(order.segment, order.salt);
             if order.is_removal {
-                if let Err(error) = directory.remove(&name) {
-                    tracing::warn!(name, %error, "a segment that is needed no more stays on the disk");
+                match directory.unlink(&name) {
+                    // If nobody takes it, it goes at once.
+                    Ok(file) => drop(file.map(|file| removed.send(file))),
+                    Err(error) => {
+                        tracing::warn!(name, %error, "a segment that is needed no more stays on the disk");
+                    }
                 }
                 continue;
             }

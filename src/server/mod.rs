@@ -30,6 +30,7 @@ mod native;
 mod peers;
 mod placement;
 mod record;
+mod removal_thread;
 mod shard_thread;
 mod snapshot_thread;
 mod stages;

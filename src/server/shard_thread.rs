@@ -14,6 +14,7 @@ use super::mailbox::{Mailbox, Note};
 use super::peers::Peers;
 use super::placement::Placement;
 use super::record::Record;
+use super::removal_thread;
 use super::snapshot_thread::{self, Task};
 use super::stages::{Reached, Stages};
 use super::{ServerConfig, ServerError, member_id};
@@ -157,12 +158,10 @@ impl ShardThread {
         let wake = Wake::new().map_err(ServerError::Kernel)?;
         let mailbox = Mailbox::new(wake.clone());
         let others = placement.other_cpus.clone();
-        let snapshot_tasks = snapshot_thread::start(Arc::clone(&directory), mailbox.clone(), others.clone())
-            .map_err(ServerError::Kernel)?;
         // Until the first write says more: it may be what waits for a segment.
         let last_used = Arc::new(AtomicU64::new(WAL_SEGMENT_BYTES));
-        let orders = bulk_thread::start(directory, WAL_SEGMENT_BYTES, mailbox.clone(), others, &last_used)
-            .map_err(ServerError::Kernel)?;
+        let (snapshot_tasks, orders) =
+            start_file_threads(directory, &mailbox, &others, &last_used).map_err(ServerError::Kernel)?;
         stop.notify(mailbox.clone());
         let listeners = listeners(&config)?;
         let clients = listen_for_clients(&mut config)?;
@@ -768,6 +767,22 @@ fn read_all(
         let snapshots = read_snapshots(directory, seed);
         Ok((segments.join().expect("reading does not panic")?, snapshots?))
     })
+}
+
+/// Starts the threads that write, make and remove files: who is told of snapshots, and who of segments.
+fn start_file_threads(
+    directory: Arc<DataDirectory>,
+    mailbox: &Mailbox,
+    cpus: &[u32],
+    last_used: &Arc<AtomicU64>,
+) -> std::io::Result<(Sender<Task>, Sender<Order>)> {
+    let removed = removal_thread::start(cpus.to_vec())?;
+    let directory_too = Arc::clone(&directory);
+    let tasks = snapshot_thread::start(directory_too, mailbox.clone(), removed.clone(), cpus.to_vec())?;
+    let segment_bytes = WAL_SEGMENT_BYTES;
+    let orders =
+        bulk_thread::start(directory, segment_bytes, mailbox.clone(), removed, cpus.to_vec(), last_used)?;
+    Ok((tasks, orders))
 }
 
 fn read_segments(directory: &DataDirectory) -> Result<Vec<SegmentFile>, ServerError> {

@@ -8,6 +8,7 @@ use super::mailbox::{Mailbox, Note};
 use crate::io::{DataDirectory, DiskError};
 use crate::replica::{FileDone, FileOrder};
 use crate::snapshot::{FileKind, FileName};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
@@ -25,6 +26,7 @@ pub(super) struct Task {
 pub(super) fn start(
     directory: Arc<DataDirectory>,
     mailbox: Mailbox,
+    removed: Sender<OwnedFd>,
     cpus: Vec<u32>,
 ) -> std::io::Result<Sender<Task>> {
     // A replica has one order under way for each snapshot being cut or sent, and a few for one being received.
@@ -36,7 +38,7 @@ pub(super) fn start(
             tracing::warn!(?cpus, %error, "the snapshot thread runs where the kernel puts it");
         }
         for Task { ticket, file, order } in tasks {
-            let done = perform(&directory, file, order).unwrap_or_else(|error| {
+            let done = perform(&directory, &removed, file, order).unwrap_or_else(|error| {
                 tracing::warn!(file = file.text(), %error, "a snapshot: this member tries again by itself");
                 Some(FileDone::Failed)
             });
@@ -53,6 +55,7 @@ pub(super) fn start(
 /// Does what was ordered. Nothing is said of a removal.
 fn perform(
     directory: &DataDirectory,
+    removed: &Sender<OwnedFd>,
     file: FileName,
     order: FileOrder,
 ) -> Result<Option<FileDone>, DiskError> {
@@ -79,7 +82,10 @@ fn perform(
             None
         }
         FileOrder::Remove => {
-            directory.remove(&name)?;
+            if let Some(file) = directory.unlink(&name)? {
+                // If nobody takes it, it goes at once.
+                drop(removed.send(file));
+            }
             None
         }
     })
