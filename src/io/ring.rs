@@ -182,7 +182,7 @@ impl Ring {
         let flags = libc::MSG_NOSIGNAL;
         let (entry, header) = match pieces.as_slice() {
             [piece] => {
-                // What is left of a piece longer than that is sent next.
+                // Of a piece of more than 4 GiB the rest is sent next.
                 let length = u32::try_from(piece.len()).unwrap_or(u32::MAX);
                 (opcode::Send::new(descriptor(socket), piece.as_ptr(), length).flags(flags).build(), None)
             }

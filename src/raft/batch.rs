@@ -14,17 +14,17 @@ use crate::sometimes;
 /// A batch of a leader's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Batch {
+    first: LogIndex,
     last: LogIndex,
-    entries_count: u64,
-    handed_at: BootMicros,
+    pub(super) handed_at: BootMicros,
     /// Until when the next one waits; known once this one is durable here.
     pub(super) awaited_until: Option<BootMicros>,
 }
 
 impl Batch {
-    /// A batch of `entries_count` entries up to `last` that is given to the disk now.
-    pub(super) const fn handed(last: LogIndex, entries_count: u64, now: BootMicros) -> Self {
-        Self { last, entries_count, handed_at: now, awaited_until: None }
+    /// A batch that is given to the disk now.
+    pub(super) const fn handed(first: LogIndex, last: LogIndex, now: BootMicros) -> Self {
+        Self { first, last, handed_at: now, awaited_until: None }
     }
 
     /// It is durable here.
@@ -33,11 +33,15 @@ impl Batch {
         self.awaited_until = Some(self.handed_at.after(micros));
     }
 
-    /// Whether a majority still lacks it, or, if it is not a small one, any peer that it was sent to in a pipeline that flows.
-    fn is_awaited(&self, commit: LogIndex, followers: &[Progress]) -> bool {
-        let is_all_awaited = self.entries_count >= LEADER_WAIT_ENTRIES_MIN;
-        commit < self.last
-            || (is_all_awaited && followers.iter().any(|follower| follower.is_at_work_on(self.last)))
+    /// Whether a majority still lacks it, which is durable here; or, if it is not a small one, any peer that is in step: one that
+    /// has all before it, and was sent it in a pipeline that flows.
+    fn is_awaited(&self, followers: &[Progress]) -> bool {
+        let have_count = 1 + followers.iter().filter(|follower| follower.matched() >= self.last).count();
+        let is_in_step = |follower: &Progress| {
+            follower.matched() >= self.first.previous() && follower.has_in_flight(self.last)
+        };
+        let is_small = self.last.0 - self.first.previous().0 < LEADER_WAIT_ENTRIES_MIN;
+        2 * have_count <= followers.len() + 1 || (!is_small && followers.iter().any(is_in_step))
     }
 }
 
@@ -66,7 +70,7 @@ impl Node {
         let (batch, until) = leader.batch.and_then(|batch| Some((batch, batch.awaited_until?)))?;
         let is_held = now < until
             && self.durability.owes_entries_alone(self.hard_state)
-            && batch.is_awaited(self.hard_state.commit, &leader.followers);
+            && batch.is_awaited(&leader.followers);
         if is_held {
             sometimes!(BatchHeldForPeers);
         }
@@ -134,6 +138,35 @@ mod tests {
         assert_eq!(goes_on(&mut node, now.after(6)), (0, false));
         acknowledge(&mut node, now.after(7), 3, last, &out);
         assert_eq!(goes_on(&mut node, now.after(7)), (2, true));
+    }
+
+    #[test]
+    fn a_peer_that_is_not_in_step_is_not_waited_for() {
+        let mut out = Vec::new();
+        let count = usize::try_from(LEADER_WAIT_ENTRIES_MIN).unwrap();
+        let (mut node, now, last) = after_a_batch(count, &mut out);
+        node.propose(now.after(4), &vec![10; count]).unwrap();
+        acknowledge(&mut node, now.after(6), 2, last, &out);
+        // Member 3 lacks that batch still when it is sent the next, and when the next is durable with the others.
+        let now = now.after(30);
+        node.tick(now, &mut out);
+        node.flush(now, &mut out);
+        let mark = node.persist(now).unwrap().mark;
+        node.persisted(now.after(3), mark, &mut Vec::new());
+        let upto = node.last().index;
+        acknowledge(&mut node, now.after(4), 2, upto, &out);
+        node.propose(now.after(5), &[10]).unwrap();
+        assert_eq!(goes_on(&mut node, now.after(5)), (2, true));
+    }
+
+    #[test]
+    fn what_a_read_round_takes_along_is_given_to_the_own_disk_as_well() {
+        let mut out = Vec::new();
+        let (mut node, now, _) = after_a_batch(1, &mut out);
+        node.propose(now.after(4), &[10]).unwrap();
+        assert_eq!(goes_on(&mut node, now.after(5)), (0, false));
+        node.read(now.after(6)).unwrap();
+        assert_eq!(goes_on(&mut node, now.after(6)), (2, true));
     }
 
     #[test]

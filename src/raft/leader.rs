@@ -202,7 +202,12 @@ impl Node {
         if !self.durability.is_writing() {
             return self.holds_until(now);
         }
-        let until = self.durability.waiting_since()?.since.after(self.gather_micros_max());
+        let batch = match &self.role {
+            Role::Leader(leader) => leader.batch.filter(|batch| batch.awaited_until.is_none()),
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => None,
+        };
+        let owed_since = self.durability.waiting_since()?.since;
+        let until = batch.map_or(owed_since, |batch| batch.handed_at).after(self.gather_micros_max());
         (now < until).then_some(until)
     }
 
@@ -224,6 +229,10 @@ impl Node {
         let gathers_until = gathers_until.filter(|_| !is_round_new);
         let (base, newest) = (self.log.base().index, self.snapshots.newest());
         leader.gathers_until = None;
+        if gathers_until.is_none() {
+            // What is sent now is written now, too.
+            leader.batch = leader.batch.filter(|batch| batch.awaited_until.is_none());
+        }
         for follower in &mut leader.followers {
             let to = follower.peer;
             if gathers_until.is_some() && follower.has_all_before(gathered_from) {

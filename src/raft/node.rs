@@ -255,7 +255,7 @@ impl Node {
         }
         let mark = self.durability.hand_over(self.hard_state, run.map(|run| run.last));
         if let (Some(run), Role::Leader(leader)) = (run, &mut self.role) {
-            leader.batch = Some(Batch::handed(run.last, run.last.0 - run.previous.index.0, now));
+            leader.batch = Some(Batch::handed(run.first, run.last, now));
         }
         self.watch_disk(now);
         let last = named.unwrap_or_else(|| self.end_on_disk(run));

@@ -132,8 +132,8 @@ impl Progress {
         self.state == State::Replicate && self.next >= index
     }
 
-    /// Whether it was sent the entry at `index`, in a pipeline that flows, and has not acknowledged it.
-    pub(super) fn is_at_work_on(&self, index: LogIndex) -> bool {
+    /// Whether the entry at `index` is in flight to it, in a pipeline that flows: sent, and not acknowledged.
+    pub(super) fn has_in_flight(&self, index: LogIndex) -> bool {
         self.has_all_before(index.next()) && self.matched < index
     }
 

@@ -227,6 +227,16 @@ mod tests {
     }
 
     #[test]
+    fn no_sequence_is_too_high_to_be_forgotten() {
+        let mut sessions = opened();
+        let last = stamp(u64::MAX, u64::MAX - 1);
+        assert_eq!(sessions.judge(LogIndex(3), last), Verdict::Fresh);
+        sessions.remember(last, &Response::SessionClosed);
+        sessions.judge(LogIndex(4), stamp(u64::MAX, u64::MAX));
+        assert_eq!(sessions.responses_count, 0);
+    }
+
+    #[test]
     fn sequences_may_arrive_in_any_order_within_the_window() {
         let mut sessions = opened();
         assert_eq!(sessions.judge(LogIndex(2), stamp(3, 0)), Verdict::Fresh);

@@ -238,7 +238,7 @@ impl ShardThread {
             // Read after everything has been drained, mailboxes included, so that it is later than all that this turn answers:
             // a pause up to here lets no read pass under a lease that has ended (DESIGN §5, §9).
             self.now = crate::io::now();
-            // A send that was completed, say, is nothing to the shard.
+            // Whatever the shard waits for is an input or its deadline; a send that was completed, say, is neither.
             if !has_turned || !self.inputs.is_empty() || self.now >= self.shard.next_deadline() {
                 has_turned = true;
                 self.shard.turn(self.now, &mut self.inputs, &mut outputs);
