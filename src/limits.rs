@@ -308,11 +308,24 @@ pub const APPEND_BYTES_MAX: usize = 1_024 * 1_024;
 /// message, and 4,096 entries of 24 bytes are a vector of 96 KiB.
 pub const APPEND_ENTRIES_MAX: usize = 4_096;
 
-/// Microseconds for which a leader at the most gathers what it has for its peers while its own disk writes.
+/// Microseconds for which a leader at the most gathers what it has for its peers, while its own disk writes or while its next
+/// batch waits for them.
 ///
 /// Chosen: longer than the sync of a good disk, so that peers get a batch when the disk does; far shorter than any
 /// time that somebody waits for, so that a slow disk of the leader holds up nobody.
 pub const GATHER_MICROS_MAX: u64 = 2_000;
+
+/// A leader's next batch waits for its peers for at most so many times what its own disk took for the last one,
+/// counted from when that was handed over.
+///
+/// Chosen: peers that share this machine's CPUs take two to three times as long as its own disk. Peers that are far away take
+/// longer, and to wait for as long as that would only delay what comes in meanwhile.
+pub const LEADER_WAIT_FACTOR: u64 = 5;
+
+/// Entries of a batch from which on the next one waits for all peers in step, and not for a majority alone.
+///
+/// Chosen: more than a few clients that wait for one write each; those go on as soon as they have been answered.
+pub const LEADER_WAIT_ENTRIES_MIN: u64 = 8;
 
 /// Unacknowledged append messages to one peer.
 ///

@@ -57,6 +57,7 @@ markers! {
     TransferObeyed "transfer_obeyed",
     TransferTimedOut "transfer_timed_out",
     // Replication.
+    BatchHeldForPeers "batch_held_for_peers",
     UncommittedEntriesOverwritten "uncommitted_entries_overwritten",
     AppendInConflict "append_in_conflict",
     AckOfAnotherSession "ack_of_another_session",

@@ -147,6 +147,12 @@ impl Durability {
         self.in_flight.is_some()
     }
 
+    /// Whether what is to be handed over next are entries, and nothing that promises something.
+    pub(super) fn owes_entries_alone(&self, hard_state: HardState) -> bool {
+        let is_more = self.reset.is_some() || self.handed != hard_state.into();
+        self.in_flight.is_none() && !self.waiting.is_empty() && !is_more
+    }
+
     /// Whether there is something to hand over.
     pub(super) fn is_owed(&self, hard_state: HardState) -> bool {
         !self.waiting.is_empty() || self.reset.is_some() || self.handed != hard_state.into()

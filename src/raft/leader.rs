@@ -4,6 +4,7 @@
 //! durable here. It steps down when it hears no majority for E, or when its disk stands still while others' go on.
 //! Appends leave in `flush_leader`, once a turn; heartbeats in `tick_leader`.
 
+use super::batch::Batch;
 use super::interface::{NotLeader, Output};
 use super::leader_lease::LeaderLease;
 use super::message::{AppendReply, AppendResult, Entry, Message, Position};
@@ -13,7 +14,6 @@ use super::quorum;
 use super::read_index::LeaderReads;
 use super::transfer::Transfer;
 use crate::ids::{BootMicros, LogIndex, MemberId};
-use crate::limits::GATHER_MICROS_MAX;
 use crate::{planted, sometimes};
 
 /// What only a leader knows.
@@ -28,6 +28,8 @@ pub(super) struct Leader {
     pub(super) heartbeat_at: BootMicros,
     /// Until when something is held back that the last `flush_leader` could have sent.
     pub(super) gathers_until: Option<BootMicros>,
+    /// What its disk was given last, while that may hold back what comes next.
+    pub(super) batch: Option<Batch>,
 }
 
 impl Leader {
@@ -62,6 +64,7 @@ impl Node {
             transfer: None,
             heartbeat_at: now.after(self.heartbeat_micros),
             gathers_until: None,
+            batch: None,
         }));
         self.append_own(now, self.noop_bytes);
         out.push(Output::Elected { noop });
@@ -134,6 +137,7 @@ impl Node {
         }
         // The flush at the end of this turn sends what was gathered.
         leader.gathers_until = leader.gathers_until.filter(|until| now < *until);
+        leader.batch = leader.batch.filter(|batch| batch.awaited_until.is_none_or(|until| now < until));
         if now < leader.heartbeat_at {
             return;
         }
@@ -175,7 +179,9 @@ impl Node {
         if let Some(transfer) = &leader.transfer {
             deadline = deadline.min(transfer.deadline);
         }
-        for until in [leader.gathers_until, leader.lease.defers_until()].into_iter().flatten() {
+        let is_held = self.durability.owes_entries_alone(self.hard_state);
+        let held_until = leader.batch.and_then(|batch| batch.awaited_until).filter(|_| is_held);
+        for until in [leader.gathers_until, held_until, leader.lease.defers_until()].into_iter().flatten() {
             deadline = deadline.min(until);
         }
         self.outrun_at(leader).map_or(deadline, |at| deadline.min(at))
@@ -189,11 +195,19 @@ impl Node {
         Header { term: self.hard_state.term, commit: self.hard_state.commit, round }
     }
 
-    /// Until when this leader gathers for its peers: while its own disk writes, and not for long. A peer's disk is
-    /// at the same batch meanwhile, so what it got earlier would only wait there, in many small messages.
+    /// Until when this leader gathers for its peers: while its own disk writes, and not for long; then while it holds
+    /// its next batch back. A peer's disk is at the same batch meanwhile, so what it got earlier would only wait there, in
+    /// many small messages.
     fn gathers_until(&self, now: BootMicros) -> Option<BootMicros> {
-        let waiting = self.durability.waiting_since().filter(|_| self.durability.is_writing())?;
-        let until = waiting.since.after(GATHER_MICROS_MAX.min(self.heartbeat_micros / 4));
+        if !self.durability.is_writing() {
+            return self.holds_until(now);
+        }
+        let batch = match &self.role {
+            Role::Leader(leader) => leader.batch.filter(|batch| batch.awaited_until.is_none()),
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => None,
+        };
+        let owed_since = self.durability.waiting_since()?.since;
+        let until = batch.map_or(owed_since, |batch| batch.handed_at).after(self.gather_micros_max());
         (now < until).then_some(until)
     }
 
@@ -215,6 +229,10 @@ impl Node {
         let gathers_until = gathers_until.filter(|_| !is_round_new);
         let (base, newest) = (self.log.base().index, self.snapshots.newest());
         leader.gathers_until = None;
+        if gathers_until.is_none() {
+            // What is sent now is written now, too.
+            leader.batch = leader.batch.filter(|batch| batch.awaited_until.is_none());
+        }
         for follower in &mut leader.followers {
             let to = follower.peer;
             if gathers_until.is_some() && follower.has_all_before(gathered_from) {

@@ -23,6 +23,7 @@
 //! | nothing leaves before its term or vote is durable | `outbox` |
 //! | own copies count only when durable; a late write counts for nothing else | `durability` |
 //! | entries held already are never cut by a late append; what islands are | `Log::accept` in `log` |
+//! | how long a leader's next batch waits for its peers to have the last | `batch` |
 //! | late, doubled or wrong replies move nothing back | `progress` |
 //! | linearizable reads (thesis 6.4) | `read_index` |
 //! | answering reads alone, and not committing while others may | `leader_lease` |
@@ -32,7 +33,8 @@
 //! | a higher term makes a follower, except in pre-votes | `Node::receive` in `node` |
 //!
 //! **A turn of the caller.** Any number of `receive`, `tick`, `propose`, `read`, `persisted`; then `flush` once; then,
-//! if no write is in flight, `persist`, whose result is written and answered with `persisted`. Writes and sends leave
+//! if no write is in flight, `persist`, whose result is written and answered with `persisted` (there is none while a leader holds
+//! its next batch back). Writes and sends leave
 //! side by side: a leader's appends do not wait for its own disk (thesis 10.2.1).
 //!
 //! **What peers say is not trusted.** A message that no correct member could send is dropped; one that could be sent
@@ -42,6 +44,7 @@
 //! Left out, so far: learners and changes of membership.
 #![forbid(unsafe_code)]
 
+mod batch;
 mod candidate;
 #[cfg(test)]
 mod cluster;

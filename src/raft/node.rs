@@ -4,6 +4,7 @@
 //! `become_follower` or `become_candidate` and nowhere else; every public method ends with the cheap invariants.
 //! The rules themselves live in the files named in the room's front door.
 
+use super::batch::Batch;
 use super::candidate::Poll;
 use super::durability::Durability;
 use super::fill::Filling;
@@ -237,9 +238,13 @@ impl Node {
         self.settle(now, out);
     }
 
-    /// What the next write must hold, if anything is not yet handed over. Call it when no write is in flight.
+    /// What the next write must hold, if anything is not yet handed over and nothing is held back (`batch`). Call it when
+    /// no write is in flight.
     pub fn persist(&mut self, now: BootMicros) -> Option<Persist> {
         if self.durability.is_writing() || !self.durability.is_owed(self.hard_state) {
+            return None;
+        }
+        if self.holds_until(now).is_some() {
             return None;
         }
         let reset = self.durability.reset_due();
@@ -249,6 +254,9 @@ impl Node {
             run.kind = RunKind::Fill;
         }
         let mark = self.durability.hand_over(self.hard_state, run.map(|run| run.last));
+        if let (Some(run), Role::Leader(leader)) = (run, &mut self.role) {
+            leader.batch = Some(Batch::handed(run.first, run.last, now));
+        }
         self.watch_disk(now);
         let last = named.unwrap_or_else(|| self.end_on_disk(run));
         let covered = self.durability.next_run().map_or(self.log.last().index, |span| span.first.previous());
@@ -305,6 +313,7 @@ impl Node {
             return;
         }
         self.outbox.release(self.durability.ballot(), out);
+        self.note_durable_batch(now);
         match &self.role {
             Role::Follower(_) => self.tell_durable(out),
             Role::PreCandidate(_) => {}

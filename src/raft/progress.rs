@@ -132,6 +132,11 @@ impl Progress {
         self.state == State::Replicate && self.next >= index
     }
 
+    /// Whether the entry at `index` is in flight to it, in a pipeline that flows: sent, and not acknowledged.
+    pub(super) fn has_in_flight(&self, index: LogIndex) -> bool {
+        self.has_all_before(index.next()) && self.matched < index
+    }
+
     /// The next append that carries entries, if the state and the window allow one.
     pub(super) fn next_append(&mut self, log: &Log, header: Header) -> Option<AppendRequest> {
         let is_allowed = match self.state {

@@ -68,6 +68,8 @@ fn settle_leader(leader: &mut Leader) {
     leader.lease.forget();
     // It only says when to look again; every flush settles it anew.
     leader.gathers_until = None;
+    // A disk that is asked later, and frames that are sent later, are schedules of the world anyway.
+    leader.batch = None;
     if let Some(transfer) = &mut leader.transfer {
         transfer.deadline = LATE;
     }
