@@ -457,6 +457,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_removed_file_takes_is_given_back_before_its_descriptor_is_closed() {
+        let path = scratch("shrinks");
+        let directory = DataDirectory::open(&path).expect("a new directory");
+        drop(directory.make_zeroed("a", 3 * SHRINK_BYTES, &|| u64::MAX).expect("made"));
+        let unlinked = directory.unlink("a").expect("unlinked").expect("it was there");
+        let other = unlinked.try_clone().expect("another descriptor of the same file");
+        shrink_gently(unlinked);
+        let left = rustix::fs::fstat(&other).expect("open still").st_size;
+        assert_eq!(u64::try_from(left), Ok(SHRINK_BYTES), "the last piece goes with the file");
+        std::fs::remove_dir_all(&path).expect("removed");
+    }
+
+    #[test]
     fn a_made_file_is_all_zeros_and_of_the_asked_length() {
         let path = scratch("zeros");
         let directory = DataDirectory::open(&path).expect("a new directory");
