@@ -460,7 +460,7 @@ mod tests {
     fn what_a_removed_file_takes_is_given_back_before_its_descriptor_is_closed() {
         let path = scratch("shrinks");
         let directory = DataDirectory::open(&path).expect("a new directory");
-        drop(directory.make_zeroed("a", 3 * SHRINK_BYTES, &|| u64::MAX).expect("made"));
+        drop(directory.make_zeroed("a", 3 * SHRINK_BYTES, || u64::MAX).expect("made"));
         let unlinked = directory.unlink("a").expect("unlinked").expect("it was there");
         let other = unlinked.try_clone().expect("another descriptor of the same file");
         shrink_gently(unlinked);
