@@ -27,6 +27,9 @@ pub(super) enum Purpose {
     PeerOut(MemberId),
 }
 
+/// Bytes of gathered answers that become a piece. Chosen: what the kernel takes at once, and little to keep for each connection.
+const GATHERED_BYTES_ENOUGH: usize = 16 * 1_024;
+
 /// A connection and what waits on it.
 #[derive(Debug)]
 #[allow(clippy::struct_excessive_bools)] // each is a fact of its own
@@ -36,6 +39,9 @@ pub(super) struct Connection {
     /// Received and not taken off yet.
     pub(super) inbound: BytesMut,
     outbound: VecDeque<Bytes>,
+    /// Answers behind `outbound` that are to leave as one piece.
+    gathered: BytesMut,
+    /// Of `outbound`, of what is gathered, and of what the kernel has.
     outbound_bytes: usize,
     /// Whether the kernel has some of `outbound`.
     pub(super) is_sending: bool,
@@ -60,6 +66,7 @@ impl Connection {
             purpose,
             inbound: BytesMut::new(),
             outbound: VecDeque::new(),
+            gathered: BytesMut::new(),
             outbound_bytes: 0,
             is_sending: false,
             is_paused: false,
@@ -78,14 +85,46 @@ impl Connection {
 
     /// The byte transform on the way out. Returns whether the queue is still within its bound.
     pub(super) fn queue(&mut self, piece: Bytes) -> bool {
+        self.end_gathering();
         self.outbound_bytes += piece.len();
         self.outbound.push_back(piece);
         self.outbound_bytes <= SEND_QUEUE_BYTES_MAX
     }
 
+    /// Has `append` put an answer behind the others, to leave with them as one piece. Returns whether the queue is still within
+    /// its bound.
+    pub(super) fn gather(&mut self, append: impl FnOnce(&mut BytesMut)) -> bool {
+        let before = self.gathered.len();
+        append(&mut self.gathered);
+        assert!(self.gathered.len() >= before, "answers are added, and none is taken back");
+        self.outbound_bytes += self.gathered.len() - before;
+        if self.gathered.len() >= GATHERED_BYTES_ENOUGH {
+            self.end_gathering();
+        }
+        self.outbound_bytes <= SEND_QUEUE_BYTES_MAX
+    }
+
+    /// What is gathered becomes a piece.
+    fn end_gathering(&mut self) {
+        if self.gathered.is_empty() {
+            return;
+        }
+        let piece = if self.gathered.len() < GATHERED_BYTES_ENOUGH {
+            self.gathered.split()
+        } else {
+            // Large memory is not kept for the next answers.
+            std::mem::take(&mut self.gathered)
+        };
+        self.outbound.push_back(piece.freeze());
+    }
+
     /// The next pieces to hand to the kernel, which become its own until `sent`.
     pub(super) fn pieces_to_send(&mut self, count_max: usize) -> Option<Vec<Bytes>> {
-        if self.is_sending || self.outbound.is_empty() {
+        if self.is_sending {
+            return None;
+        }
+        self.end_gathering();
+        if self.outbound.is_empty() {
             return None;
         }
         self.is_sending = true;
@@ -129,7 +168,7 @@ impl Connection {
 
     /// Whether nothing waits to be sent.
     pub(super) fn is_drained(&self) -> bool {
-        self.outbound.is_empty() && !self.is_sending
+        self.outbound_bytes == 0 && !self.is_sending
     }
 
     /// Everything that was due has come: an open frame starts the clock, a finished one stops it.

@@ -7,7 +7,7 @@
 use super::connection::Connection;
 use crate::ids::BootMicros;
 use crate::io::Tag;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 /// Tags below this are not connections.
 pub(super) const TAG_CONNECTIONS: Tag = 16;
@@ -101,10 +101,20 @@ impl Connections {
 
     /// Queues a piece. False if the connection lets more wait than it may.
     pub(super) fn queue(&mut self, tag: Tag, piece: Bytes) -> bool {
+        self.add_to(tag, |connection| connection.queue(piece))
+    }
+
+    /// Has `append` put an answer behind those that leave as one piece. False if the connection lets more wait than it may.
+    pub(super) fn gather(&mut self, tag: Tag, append: impl FnOnce(&mut BytesMut)) -> bool {
+        self.add_to(tag, |connection| connection.gather(append))
+    }
+
+    fn add_to(&mut self, tag: Tag, add: impl FnOnce(&mut Connection) -> bool) -> bool {
         let Some(connection) = self.get_mut(tag) else { return true };
-        let bytes_count = piece.len();
-        let is_within = connection.queue(piece);
-        self.outbound_bytes += bytes_count;
+        let before = connection.waiting_bytes();
+        let is_within = add(connection);
+        let added = connection.waiting_bytes() - before;
+        self.outbound_bytes += added;
         self.stir(tag);
         is_within
     }
@@ -208,6 +218,39 @@ mod tests {
         assert!(connections.get(first).is_none(), "what comes late for the first finds nothing");
         assert!(connections.get(second).is_some());
         assert_eq!(connections.len(), 1);
+    }
+
+    #[test]
+    fn answers_leave_as_one_piece_and_in_order_with_pieces_between_them() {
+        let mut connections = Connections::new();
+        let tag = connections.add(connection(0));
+        let add = |connections: &mut Connections, answer: &[u8]| {
+            assert!(connections.gather(tag, |out| out.extend_from_slice(answer)));
+        };
+        add(&mut connections, b"ab");
+        add(&mut connections, b"c");
+        assert!(connections.queue(tag, Bytes::from_static(b"piece")));
+        add(&mut connections, b"d");
+        assert_eq!(connections.outbound_bytes(), 9);
+        let pieces = |connections: &mut Connections| {
+            connections.get_mut(tag).expect("added").pieces_to_send(8).unwrap_or_default()
+        };
+        let sent = pieces(&mut connections);
+        assert_eq!(sent, [&b"abc"[..], b"piece", b"d"]);
+        add(&mut connections, b"e");
+        assert!(pieces(&mut connections).is_empty(), "one send is under way at a time");
+        // What the kernel did not take goes first.
+        connections.sent(tag, sent, 7);
+        assert_eq!((connections.outbound_bytes(), connections.are_drained()), (3, false));
+        let sent = pieces(&mut connections);
+        assert_eq!(sent, [&b"e"[..], b"d", b"e"]);
+        connections.sent(tag, sent, 3);
+        assert_eq!((connections.outbound_bytes(), connections.are_drained()), (0, true));
+        // Many answers are not one piece without end, and large memory is not kept.
+        let long = vec![0; 20_000];
+        add(&mut connections, &long);
+        add(&mut connections, &long);
+        assert_eq!(pieces(&mut connections), [long.clone(), long]);
     }
 
     #[test]

@@ -6,8 +6,8 @@
 use super::connection::Purpose;
 use super::shard_thread::{Asked, Ready, ShardThread};
 use crate::api::native::{
-    ClientHello, Features, Receiver, ServerHello, VERSION, decode_frame, decode_request,
-    encode_refusal_frame, encode_response_frame,
+    ClientHello, Features, Receiver, ServerHello, VERSION, append_refusal_frame, append_response_frame,
+    decode_frame, decode_request, encode_refusal_frame,
 };
 use crate::api::{ReadMode, Refusal, Request, Response, response_bytes_expected};
 use crate::auth::Who;
@@ -19,7 +19,7 @@ use crate::limits::{
     SEND_QUEUES_BYTES_MAX, SESSION_WINDOW, TXN_OPERATIONS_MAX,
 };
 use crate::replica::Input;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::io::Write;
 
 /// Microseconds between two attempts to serve a first read.
@@ -127,33 +127,20 @@ impl ShardThread {
         connection.in_flight_count -= 1;
         let own_room = SEND_QUEUE_BYTES_MAX.saturating_sub(connection.waiting_bytes());
         let room = own_room.min(shard_room);
-        let overloaded = || {
-            let words = "more answers wait to be sent than are kept; take those first";
-            encode_refusal_frame(asked.request, Refusal::Overloaded, words)
-        };
-        let mut frame = match response {
-            // It is looked at before it is encoded: what is not kept should cost nothing.
-            _ if asked.is_read && response_bytes_expected(response) > room => overloaded(),
-            Response::Refused(refusal) => encode_refusal_frame(asked.request, *refusal, &refusal.to_string()),
-            Response::SessionOpened { .. }
-            | Response::SessionClosed
-            | Response::Applied(_)
-            | Response::Aged { .. }
-            | Response::Watch(_)
-            | Response::Snapshot(_)
-            | Response::Users { .. }
-            | Response::Status(_) => encode_response_frame(asked.request, response),
-        };
-        if asked.is_read && frame.len() > room {
-            frame = overloaded();
-        }
         connection.answering_since.get_or_insert(self.now);
-        self.queue(asked.connection, frame);
+        let is_within =
+            self.connections.gather(asked.connection, |out| append_answer(out, asked, response, room));
+        self.keep_within(asked.connection, is_within);
     }
 
     /// Queues a piece, or drops a connection that does not take what it asked for.
     pub(super) fn queue(&mut self, tag: Tag, piece: Bytes) {
-        if !self.connections.queue(tag, piece) {
+        let is_within = self.connections.queue(tag, piece);
+        self.keep_within(tag, is_within);
+    }
+
+    fn keep_within(&mut self, tag: Tag, is_within: bool) {
+        if !is_within {
             self.close(tag, Some("it does not take what is sent to it"));
         }
     }
@@ -206,6 +193,33 @@ impl ShardThread {
             self.config.listen_client
         );
     }
+}
+
+/// Appends the answer; if a read's is longer than there is room for, a refusal instead.
+fn append_answer(out: &mut BytesMut, asked: Asked, response: &Response, room: usize) {
+    let start = out.len();
+    // It is looked at before it is encoded: what is not kept should cost nothing.
+    if !asked.is_read || response_bytes_expected(response) <= room {
+        match response {
+            Response::Refused(refusal) => {
+                append_refusal_frame(out, asked.request, *refusal, &refusal.to_string());
+            }
+            Response::SessionOpened { .. }
+            | Response::SessionClosed
+            | Response::Applied(_)
+            | Response::Aged { .. }
+            | Response::Watch(_)
+            | Response::Snapshot(_)
+            | Response::Users { .. }
+            | Response::Status(_) => append_response_frame(out, asked.request, response),
+        }
+        if !asked.is_read || out.len() - start <= room {
+            return;
+        }
+        out.truncate(start);
+    }
+    let words = "more answers wait to be sent than are kept; take those first";
+    append_refusal_frame(out, asked.request, Refusal::Overloaded, words);
 }
 
 fn bound(bytes: usize) -> u32 {

@@ -32,6 +32,7 @@ use crate::replica::{
 use crate::snapshot::FileName;
 use crate::watch::Bounds;
 use bytes::Bytes;
+use hashbrown::HashMap;
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -103,7 +104,7 @@ pub(super) struct ShardThread {
     /// Reused from turn to turn.
     restless: Vec<Tag>,
     pub(super) peers: Peers,
-    pub(super) asked: BTreeMap<Ticket, Asked>,
+    pub(super) asked: HashMap<Ticket, Asked>,
     next_ticket: u64,
     pub(super) inputs: Vec<Input>,
     /// Buffers and instants of the write in flight, and buffers to be used again.
@@ -192,7 +193,7 @@ impl ShardThread {
             connections: Connections::new(),
             restless: Vec::new(),
             peers,
-            asked: BTreeMap::new(),
+            asked: HashMap::new(),
             next_ticket: 1,
             inputs: Vec::new(),
             write_began: now,

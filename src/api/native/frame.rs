@@ -145,15 +145,28 @@ fn decode_header(buffer: &[u8], receiver: Receiver) -> Result<Option<Header>, Fr
 /// Room for a header, and for a body of about this many bytes behind it.
 pub(super) fn begin_frame(body_bytes_expected: usize) -> BytesMut {
     let mut out = BytesMut::with_capacity(FRAME_HEADER_BYTES + body_bytes_expected);
-    out.put_bytes(0, FRAME_HEADER_BYTES);
+    begin_frame_behind(&mut out, body_bytes_expected);
     out
+}
+
+/// The same behind what `out` holds already. Returns where the frame begins.
+pub(super) fn begin_frame_behind(out: &mut BytesMut, body_bytes_expected: usize) -> usize {
+    let start = out.len();
+    out.reserve(FRAME_HEADER_BYTES + body_bytes_expected);
+    out.put_bytes(0, FRAME_HEADER_BYTES);
+    start
 }
 
 /// Writes the header in front of the body that now stands behind it.
 pub(super) fn finish_frame(mut out: BytesMut, kind: u8, request: u64) -> Bytes {
-    let (head, body) = out.split_at_mut(FRAME_HEADER_BYTES);
-    head.copy_from_slice(&frame_head(kind, request, body));
+    finish_frame_at(&mut out, 0, kind, request);
     out.freeze()
+}
+
+/// The same for the frame that begins at `start` and ends with `out`.
+pub(super) fn finish_frame_at(out: &mut BytesMut, start: usize, kind: u8, request: u64) {
+    let (head, body) = out[start..].split_at_mut(FRAME_HEADER_BYTES);
+    head.copy_from_slice(&frame_head(kind, request, body));
 }
 
 /// The header of the frame of a body that stands elsewhere.

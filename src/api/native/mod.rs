@@ -27,10 +27,11 @@ pub use command::{decode_command, key_put, raises_alarm_by_hand};
 pub use cursor::{Fault, Malformed};
 pub use frame::{FRAME_HEADER_BYTES, Frame, FrameDamage, Receiver, VERSION, decode_frame};
 pub use hello::{ClientHello, Features, ServerHello};
-pub use refusal::encode_refusal_frame;
+pub use refusal::{append_refusal_frame, encode_refusal_frame};
 pub use request::{decode_request, encode_request_frame};
 pub use response::{
-    decode_response, decode_response_frame, encode_response, encode_response_frame, response_bytes_expected,
+    append_response_frame, decode_response, decode_response_frame, encode_response, encode_response_frame,
+    response_bytes_expected,
 };
 pub use watch::EncodedBatch;
 

@@ -1,7 +1,7 @@
 //! Refusals as bytes: the one table of native codes (PROTOCOL §7, §8).
 
 use super::cursor::{Cursor, Fault, Malformed, put_bytes};
-use super::frame::{begin_frame, finish_frame};
+use super::frame::{begin_frame_behind, finish_frame_at};
 use super::kind;
 use crate::api::{Certainty, Refusal};
 use crate::auth::AuthRefusal;
@@ -14,9 +14,16 @@ use bytes::{BufMut, Bytes, BytesMut};
 ///
 /// `id` is 0 if it answers no request. Words beyond the limit are cut.
 pub fn encode_refusal_frame(id: u64, refusal: Refusal, words: &str) -> Bytes {
-    let mut out = begin_frame(64 + words.len());
-    put_refusal(&mut out, refusal, words);
-    finish_frame(out, kind::REFUSED, id)
+    let mut out = BytesMut::new();
+    append_refusal_frame(&mut out, id, refusal, words);
+    out.freeze()
+}
+
+/// The same, behind what `out` holds already.
+pub fn append_refusal_frame(out: &mut BytesMut, id: u64, refusal: Refusal, words: &str) {
+    let start = begin_frame_behind(out, 64 + words.len());
+    put_refusal(out, refusal, words);
+    finish_frame_at(out, start, kind::REFUSED, id);
 }
 
 pub(super) fn put_refusal(out: &mut BytesMut, refusal: Refusal, words: &str) {

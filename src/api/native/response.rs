@@ -2,7 +2,7 @@
 
 use super::command::{grant, put_grant, put_space_alarm, space_alarm_by_hand, tag};
 use super::cursor::{Cursor, Fault, Malformed, put_bytes, put_count};
-use super::frame::{Frame, begin_frame, finish_frame};
+use super::frame::{Frame, begin_frame_behind, finish_frame_at};
 use super::kind;
 use super::refusal::{put_refusal, refusal, store_code, store_refusal};
 use super::watch;
@@ -42,12 +42,19 @@ const BODY_BYTES_EXPECTED: usize = 128;
 ///
 /// An answer that is too long for a frame becomes the refusal `AnswerTooLong`.
 pub fn encode_response_frame(id: u64, response: &Response) -> Bytes {
+    let mut out = BytesMut::new();
+    append_response_frame(&mut out, id, response);
+    out.freeze()
+}
+
+/// The same, behind what `out` holds already.
+pub fn append_response_frame(out: &mut BytesMut, id: u64, response: &Response) {
     let Some(bytes_expected) = bytes_expected_within_limit(response) else {
-        return encode_response_frame(id, &Response::Refused(Refusal::AnswerTooLong));
+        return append_response_frame(out, id, &Response::Refused(Refusal::AnswerTooLong));
     };
-    let mut out = begin_frame(bytes_expected);
-    let kind = put_response(&mut out, response);
-    finish_frame(out, kind, id)
+    let start = begin_frame_behind(out, bytes_expected);
+    let kind = put_response(out, response);
+    finish_frame_at(out, start, kind, id);
 }
 
 /// Reads an answer.
