@@ -6,6 +6,7 @@
 
 use super::bootstrap::mix;
 use super::group::Replica;
+use super::in_order::InOrder;
 use super::lease_terms::LeaseTerms;
 use super::sessions::Verdict;
 use super::users::who_asked;
@@ -42,6 +43,9 @@ pub(super) struct Waiting {
     pub(super) asker: Asker,
     pub(super) bytes: usize,
 }
+
+/// Proposals by index. Memory for as many as a busy leader has under way is kept.
+pub(super) type Proposals = InOrder<Waiting, 4_096>;
 
 impl Replica {
     /// Applies what is committed, as much as this turn has time for, and answers whoever waited for it.
@@ -158,7 +162,7 @@ impl Replica {
 
     /// Hands the response of the entry at `index` to whoever proposed it here.
     fn settle(&mut self, index: LogIndex, term: Term, response: Response, outputs: &mut Vec<Output>) {
-        let Some(waiting) = self.proposals.remove(&index) else {
+        let Some(waiting) = self.proposals.remove(index.0) else {
             return;
         };
         self.proposals_bytes -= waiting.bytes;

@@ -8,7 +8,7 @@
 //! entry may still commit is answered *outcome unknown* at the worst, never *not done*. Left out: proposing
 //! (`propose`), reading (`read`), watching (`watching`), forwarding (`forward`), apply (`apply`): the same struct, each in its own file.
 
-use super::apply::Waiting;
+use super::apply::Proposals;
 use super::bootstrap::mix;
 use super::entries::Entries;
 use super::forward::{Forwards, SeenForwards};
@@ -102,7 +102,7 @@ pub(super) struct Replica {
     pub(super) state_hash: u64,
     pub(super) state_check: StateCheck,
     /// Who waits for which entry to be applied. Only on a leader, only for entries of its own term.
-    pub(super) proposals: BTreeMap<LogIndex, Waiting>,
+    pub(super) proposals: Proposals,
     /// Encoded bytes of the entries in `proposals`.
     pub(super) proposals_bytes: usize,
     pub(super) reads: Reads,
@@ -184,7 +184,7 @@ impl Replica {
             replacing: None,
             trimmed: None,
             is_opening_due: false,
-            proposals: BTreeMap::new(),
+            proposals: Proposals::default(),
             proposals_bytes: 0,
             reads: Reads::default(),
             watchers: BTreeMap::new(),
@@ -504,7 +504,7 @@ impl Replica {
         );
         assert!(self.node.commit() <= self.node.last().index, "commit never passes the end of the log");
         assert!(
-            self.proposals.keys().next().is_none_or(|first| *first > self.applied),
+            self.proposals.first().is_none_or(|first| first > self.applied.0),
             "nobody waits for an entry that is applied"
         );
         assert!(

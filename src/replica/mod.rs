@@ -18,6 +18,7 @@
 //! | `users` | who may do what: changed in apply, asked before anything is done or told |
 //! | `watching` | watches: what clients ask of them, and what they are told |
 //! | `entries` | the encoded records of the log, by index |
+//! | `in_order` | a map for what comes and goes in order: proposals, remembered answers |
 //! | `snapshots` | when a snapshot is cut, which are kept, and what of the log goes |
 //! | `cutting`, `sessions_bytes`, `restore` | from the state to a file, and back |
 //! | `saving` | a snapshot for a client, who keeps it elsewhere |
@@ -41,6 +42,7 @@ mod freshness_stories;
 #[cfg(test)]
 mod fuzz;
 mod group;
+mod in_order;
 mod input;
 mod install;
 #[cfg(test)]

@@ -174,7 +174,7 @@ impl Replica {
             .map_err(|refused| Refusal::NotLeader { leader: refused.leader })?;
         let record = self.encode(position, proposal);
         self.entries.put(position.index, record);
-        self.proposals.insert(position.index, Waiting { term: position.term, asker, bytes });
+        self.proposals.insert(position.index.0, Waiting { term: position.term, asker, bytes });
         self.proposals_bytes += bytes;
         Ok(())
     }
@@ -224,7 +224,7 @@ impl Replica {
     /// This member leads no more: whoever waits for an entry of `term` learns that its outcome is unknown.
     pub(super) fn abandon_proposals(&mut self, term: Term, outputs: &mut Vec<Output>) {
         self.proposals_bytes = 0;
-        for (_, waiting) in std::mem::take(&mut self.proposals) {
+        for waiting in std::mem::take(&mut self.proposals).into_values() {
             sometimes!(ProposalAbandoned);
             assert!(waiting.term <= term, "a proposal is of a term in which this member led");
             self.answer(waiting.asker, Response::Refused(Refusal::LeaderChanged), outputs);

@@ -13,6 +13,7 @@
 //! command means.
 
 use super::answer_size::answer_bytes;
+use super::in_order::InOrder;
 use crate::api::{Refusal, Response, Stamp};
 use crate::ids::{LogIndex, SessionId};
 use crate::limits::{
@@ -33,13 +34,16 @@ pub(super) enum Verdict {
     Refuse(Refusal),
 }
 
+/// Responses by sequence. Memory for as many as an ordinary client has in flight is kept.
+pub(super) type Responses = InOrder<Response, SESSION_ANSWERS_RESERVED>;
+
 /// One client's identity and the responses it may still ask for.
 #[derive(Clone, Debug)]
 pub(super) struct Session {
     /// The client has every response up to and including this sequence.
     pub(super) low_water: u64,
     /// Responses above the low-water mark, by sequence.
-    pub(super) responses: BTreeMap<u64, Response>,
+    pub(super) responses: Responses,
     /// Bytes of those that are not small.
     pub(super) bytes: usize,
     /// The newest entry that named this session.
@@ -72,7 +76,7 @@ impl Sessions {
             return Response::Refused(Refusal::TooManySessions);
         }
         let session = SessionId(index.0);
-        let opened = Session { low_water: 0, responses: BTreeMap::new(), bytes: 0, last_named: index };
+        let opened = Session { low_water: 0, responses: Responses::default(), bytes: 0, last_named: index };
         self.table.insert(session, opened);
         Response::SessionOpened { session }
     }
@@ -118,10 +122,10 @@ impl Sessions {
         if stamp.low_water > session.low_water {
             session.low_water = stamp.low_water;
             let shared_before = session.shared_count();
-            while let Some(first) = session.responses.first_entry()
-                && *first.key() <= stamp.low_water
+            while session.responses.first().is_some_and(|first| first <= stamp.low_water)
+                && let Some((_, response)) = session.responses.pop_first()
             {
-                let freed = remembered_bytes(&first.remove());
+                let freed = remembered_bytes(&response);
                 session.bytes -= freed;
                 self.bytes -= freed;
                 self.responses_count -= 1;
@@ -132,7 +136,7 @@ impl Sessions {
             sometimes!(SequenceForgotten);
             return Verdict::Refuse(Refusal::SequenceForgotten);
         }
-        if let Some(response) = session.responses.get(&stamp.sequence) {
+        if let Some(response) = session.responses.get(stamp.sequence) {
             sometimes!(RetryAnsweredFromMemory);
             // Catalogue 35: a retry that was applied is applied again.
             if !crate::planted!(35) {

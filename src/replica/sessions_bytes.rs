@@ -3,7 +3,7 @@
 //! What always holds: equal tables give equal bytes; from these bytes comes an equal table; any other bytes are refused.
 //! The table is copied whole in the turn in which the snapshot is cut, and encoded part by part in later ones.
 
-use super::sessions::{Session, Sessions, remembered_bytes};
+use super::sessions::{Responses, Session, Sessions, remembered_bytes};
 use crate::ids::{LogIndex, SessionId};
 use crate::limits::{SESSION_WINDOW, SESSIONS_MAX, SNAPSHOT_PART_BYTES};
 use bytes::Bytes;
@@ -134,7 +134,7 @@ impl SessionsRestorer {
         if !is_possible {
             return Err(Malformed("an impossible session"));
         }
-        let session = Session { low_water, responses: BTreeMap::new(), bytes: 0, last_named };
+        let session = Session { low_water, responses: Responses::default(), bytes: 0, last_named };
         self.sessions.table.insert(id, session);
         Ok(())
     }
@@ -151,7 +151,7 @@ impl SessionsRestorer {
             .map_err(|_| Malformed("a response that cannot be read"))?;
         let mut last = self.sessions.table.last_entry().ok_or(Malformed("a response of no session"))?;
         let session = last.get_mut();
-        let follows = session.responses.last_key_value().is_none_or(|(last, _)| *last < sequence);
+        let follows = session.responses.last().is_none_or(|last| last < sequence);
         let is_possible =
             follows && sequence > session.low_water && sequence - session.low_water <= SESSION_WINDOW;
         if !is_possible {
