@@ -184,7 +184,7 @@ pub(super) mod tests {
         writer.part(Kind::Sessions, &end_of_sessions, &mut bytes);
         let mut store = Store::new();
         let mut cut = store.cut();
-        let mut told = Vec::new();
+        let mut told = BytesMut::new();
         while cut.slice(&store, 10_000, 10, &mut told) {}
         writer.part(Kind::Store, &told, &mut bytes);
         writer.finish(&mut bytes);

@@ -37,7 +37,7 @@ use super::store::Store;
 use crate::ids::{LeaseId, Revision};
 use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::planted;
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use core::ops::Bound;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -144,7 +144,7 @@ impl Cut {
     /// Appends the next slice to `told`: at least one record, and then no more than until it has `bytes_max` bytes, of at
     /// most `steps_max` keys and changes looked at. It may be empty; false once all is told. `store` is the one that was cut,
     /// and was not released.
-    pub fn slice(&mut self, store: &Store, bytes_max: usize, steps_max: usize, told: &mut Vec<u8>) -> bool {
+    pub fn slice(&mut self, store: &Store, bytes_max: usize, steps_max: usize, told: &mut BytesMut) -> bool {
         if self.is_told {
             return false;
         }
@@ -168,12 +168,12 @@ impl Cut {
             }
         }
         self.is_told = true;
-        told.push(END);
+        told.put_u8(END);
         put(told, &[self.keys_count, self.versions_count]);
         true
     }
 
-    fn head_slice(&mut self, bytes_max: usize, told: &mut Vec<u8>) {
+    fn head_slice(&mut self, bytes_max: usize, told: &mut BytesMut) {
         let leases = self.head_told.saturating_add(bytes_max).saturating_sub(self.head_bytes) / LEASE_BYTES;
         let upto = self.head_bytes.saturating_add(leases.saturating_mul(LEASE_BYTES));
         let least = if self.head_told == 0 { self.head_bytes } else { self.head_told + LEASE_BYTES };
@@ -187,7 +187,7 @@ impl Cut {
         &mut self,
         record: &Record,
         upto: Option<Moment>,
-        told: &mut Vec<u8>,
+        told: &mut BytesMut,
         (bytes_max, steps_max): (usize, usize),
         steps: &mut usize,
     ) -> Option<Moment> {
@@ -199,7 +199,7 @@ impl Cut {
             }
             if before.is_none() {
                 self.keys_count += 1;
-                told.push(KEY);
+                told.put_u8(KEY);
                 put_bytes(told, record.key());
             }
             self.versions_count += 1;
@@ -226,25 +226,29 @@ impl Cut {
     }
 }
 
-fn put(to: &mut Vec<u8>, numbers: &[u64]) {
+fn put(to: &mut impl BufMut, numbers: &[u64]) {
     for number in numbers {
-        to.extend_from_slice(&number.to_le_bytes());
+        to.put_u64_le(*number);
     }
 }
 
-fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
-    let length = u32::try_from(bytes.len()).expect("keys and values are bounded");
-    to.extend_from_slice(&length.to_le_bytes());
-    to.extend_from_slice(bytes);
+fn put_bytes(to: &mut impl BufMut, bytes: &[u8]) {
+    to.put_u32_le(u32::try_from(bytes.len()).expect("keys and values are bounded"));
+    to.put_slice(bytes);
 }
 
-fn put_version(to: &mut Vec<u8>, version: &Version) {
-    to.push(if version.pair.is_some() { WRITTEN } else { DELETED });
-    put(to, &[version.made.revision.0, version.made.order]);
-    if let Some(pair) = &version.pair {
-        put(to, &[pair.create_revision.0, pair.version, pair.lease.0]);
-        put_bytes(to, &pair.value);
-    }
+fn put_version(to: &mut impl BufMut, version: &Version) {
+    let Moment { revision, order } = version.made;
+    let Some(pair) = &version.pair else {
+        to.put_u8(DELETED);
+        put(to, &[revision.0, order]);
+        return;
+    };
+    // All numbers at once: there is one of these for every change that is told.
+    let mut numbers = [WRITTEN; 1 + 5 * 8];
+    put(&mut &mut numbers[1..], &[revision.0, order, pair.create_revision.0, pair.version, pair.lease.0]);
+    to.put_slice(&numbers);
+    put_bytes(to, &pair.value);
 }
 
 /// A store on its way from bytes.

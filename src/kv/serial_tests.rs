@@ -5,7 +5,7 @@ use super::properties::Random;
 use super::*;
 use crate::ids::Revision;
 use crate::property;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use core::ops::Bound;
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ fn told(store: &mut Store, bytes_max: usize, mut meanwhile: impl FnMut(&mut Stor
     let mut cut = store.cut();
     let mut slices = Vec::new();
     loop {
-        let mut slice = Vec::new();
+        let mut slice = BytesMut::new();
         if !cut.slice(store, bytes_max, 7, &mut slice) {
             break;
         }
-        slices.push(slice);
+        slices.push(slice.to_vec());
         meanwhile(store);
     }
     store.release();

@@ -17,7 +17,7 @@ use crate::ids::BootMicros;
 use crate::kv::{Cut, Store};
 use crate::limits::{SNAPSHOT_PART_BYTES, SNAPSHOT_STEPS_PER_TURN};
 use crate::raft::Position;
-use crate::snapshot::{Damage, FileKind, FileName, Kind, Opening, Reader, Verified, Writer};
+use crate::snapshot::{Damage, FileKind, FileName, HEADER_BYTES, Kind, Opening, Reader, Verified, Writer};
 use crate::sometimes;
 use bytes::{Bytes, BytesMut};
 
@@ -30,14 +30,14 @@ pub(super) struct Cutting {
     sessions: SessionsCut,
     /// What is still to be told of users and roles.
     users: Bytes,
-    /// A part of the store that is not full.
-    part: Vec<u8>,
     /// None once all parts are made.
     writer: Option<Writer>,
     /// What the file will be, once all parts are made.
     expected: Option<Verified>,
-    /// Made, and not at the disk yet.
+    /// Made, and not at the disk yet: whole parts, and behind them what there is of the next.
     waiting: BytesMut,
+    /// Bytes of the whole parts.
+    whole_bytes: usize,
     /// Bytes that the disk has, or that are on their way to it.
     offset: u64,
     policy: SnapshotPolicy,
@@ -75,7 +75,7 @@ impl Cutting {
 
     /// Whether more may be made before what is waiting is at the disk.
     fn has_room(&self) -> bool {
-        self.expected.is_none() && self.waiting.len() < self.policy.piece_bytes
+        self.expected.is_none() && self.whole_bytes < self.policy.piece_bytes
     }
 
     /// Makes parts, as many as fit into a turn and as the next piece needs.
@@ -85,24 +85,35 @@ impl Cutting {
             let Some(writer) = &mut self.writer else { return };
             if let Some(part) = self.sessions.part() {
                 writer.part(Kind::Sessions, &part, &mut self.waiting);
+                self.whole_bytes = self.waiting.len();
                 continue;
             }
             if !self.users.is_empty() {
                 let part = self.users.split_to(self.users.len().min(SNAPSHOT_PART_BYTES));
                 writer.part(Kind::Users, &part, &mut self.waiting);
+                self.whole_bytes = self.waiting.len();
                 continue;
             }
             let steps = steps_left.clamp(1, SNAPSHOT_STEPS_PER_TURN / 4);
             steps_left -= steps;
-            let is_told = !self.cut.slice(store, SNAPSHOT_PART_BYTES, steps, &mut self.part);
-            if self.part.len() >= SNAPSHOT_PART_BYTES || (is_told && !self.part.is_empty()) {
-                writer.part(Kind::Store, &self.part, &mut self.waiting);
-                self.part.clear();
+            if self.waiting.len() == self.whole_bytes {
+                // For this part and the next one, so that nothing of them is moved.
+                self.waiting.reserve(2 * (HEADER_BYTES + SNAPSHOT_PART_BYTES));
+                Writer::begin_part(&mut self.waiting);
+            }
+            let payload_start = self.whole_bytes + HEADER_BYTES;
+            let bytes_max = payload_start + SNAPSHOT_PART_BYTES;
+            let is_told = !self.cut.slice(store, bytes_max, steps, &mut self.waiting);
+            if self.waiting.len() >= bytes_max || (is_told && self.waiting.len() > payload_start) {
+                writer.end_part(Kind::Store, self.whole_bytes, &mut self.waiting);
+                self.whole_bytes = self.waiting.len();
             }
             if is_told {
                 store.release();
+                self.waiting.truncate(self.whole_bytes);
                 if let Some(writer) = self.writer.take() {
                     self.expected = Some(writer.finish(&mut self.waiting));
+                    self.whole_bytes = self.waiting.len();
                 }
             }
         }
@@ -110,12 +121,13 @@ impl Cutting {
 
     /// The next piece for the disk, if there is enough for one.
     fn next_piece(&mut self) -> Option<FileOrder> {
-        let piece_bytes = self.policy.piece_bytes;
-        let is_last = self.expected.is_some() && self.waiting.len() <= piece_bytes;
-        if self.waiting.is_empty() || (self.waiting.len() < piece_bytes && !is_last) {
+        let count = self.whole_bytes.min(self.policy.piece_bytes);
+        let is_last = self.expected.is_some() && count == self.whole_bytes;
+        if count == 0 || (count < self.policy.piece_bytes && !is_last) {
             return None;
         }
-        let bytes = self.waiting.split_to(self.waiting.len().min(piece_bytes)).freeze();
+        let bytes = self.waiting.split_to(count).freeze();
+        self.whole_bytes -= count;
         let offset = self.offset;
         self.offset += bytes.len() as u64;
         let is_synced = self.policy.is_synced(offset, bytes.len(), is_last);
@@ -178,9 +190,9 @@ impl Replica {
             cut,
             sessions: self.sessions.cut(),
             users: if self.auth.has_history() { Bytes::from(self.auth.to_bytes()) } else { Bytes::new() },
-            part: Vec::with_capacity(SNAPSHOT_PART_BYTES),
             writer: Some(writer),
             expected: None,
+            whole_bytes: waiting.len(),
             waiting,
             offset: 0,
             policy: self.snapshots.policy,

@@ -20,6 +20,6 @@ mod tests;
 mod writer;
 
 pub use name::{FileKind, FileName};
-pub use part::{BLOCK_BYTES, Kind, Opening};
+pub use part::{BLOCK_BYTES, HEADER_BYTES, Kind, Opening};
 pub use reader::{Damage, Fault, Part, Reader, Verified};
 pub use writer::Writer;

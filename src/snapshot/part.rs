@@ -9,7 +9,7 @@ use wal_format::Configuration;
 pub const BLOCK_BYTES: usize = 4_096;
 
 /// Bytes before a part's payload.
-pub(super) const HEADER_BYTES: usize = 32;
+pub const HEADER_BYTES: usize = 32;
 
 /// The first bytes of every opening.
 const MAGIC: [u8; 4] = *b"MSNP";
@@ -174,25 +174,22 @@ impl Closing {
     }
 }
 
-/// Appends a part as bytes, and gives those. `tag` and `number` say where it belongs.
-pub(super) fn encode<'to>(
-    tag: u64,
-    number: u32,
-    kind: Kind,
-    payload: &[u8],
-    to: &'to mut BytesMut,
-) -> &'to [u8] {
-    let length = u32::try_from(payload.len()).expect("parts are bounded");
+/// Room for the header of a part, whose payload is to be appended behind it. Returns where the part begins.
+pub(super) fn begin(to: &mut BytesMut) -> usize {
     let start = to.len();
-    to.reserve(HEADER_BYTES + payload.len());
-    to.extend_from_slice(&[0; 4]);
-    to.extend_from_slice(&length.to_le_bytes());
-    to.extend_from_slice(&tag.to_le_bytes());
-    to.extend_from_slice(&number.to_le_bytes());
-    to.extend_from_slice(&[kind.number()]);
-    to.extend_from_slice(&[0; 11]);
-    to.extend_from_slice(payload);
+    to.extend_from_slice(&[0; HEADER_BYTES]);
+    start
+}
+
+/// Writes the header of the part that begins at `start` and ends with `to`, and gives the part. `tag` and `number` say where it
+/// belongs.
+pub(super) fn end(tag: u64, number: u32, kind: Kind, start: usize, to: &mut BytesMut) -> &[u8] {
     let part = &mut to[start..];
+    let length = u32::try_from(part.len() - HEADER_BYTES).expect("parts are bounded");
+    part[4..8].copy_from_slice(&length.to_le_bytes());
+    part[8..16].copy_from_slice(&tag.to_le_bytes());
+    part[16..20].copy_from_slice(&number.to_le_bytes());
+    part[20] = kind.number();
     let checksum = crc32c::crc32c(&part[4..]);
     part[..4].copy_from_slice(&checksum.to_le_bytes());
     part

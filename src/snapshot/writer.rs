@@ -1,6 +1,6 @@
 //! Writes a snapshot, part by part.
 
-use super::part::{self, BLOCK_BYTES, Closing, Kind, Opening, PartsHash};
+use super::part::{self, BLOCK_BYTES, Closing, HEADER_BYTES, Kind, Opening, PartsHash};
 use super::reader::Verified;
 use crate::limits::SNAPSHOT_PART_BYTES_MAX;
 use crate::raft::Position;
@@ -36,10 +36,25 @@ impl Writer {
 
     /// Appends the next bytes: a part of sessions, users or store with this payload.
     pub fn part(&mut self, kind: Kind, payload: &[u8], to: &mut BytesMut) {
+        let start = Self::begin_part(to);
+        to.extend_from_slice(payload);
+        self.end_part(kind, start, to);
+    }
+
+    /// Begins a part, whose payload is to be appended to `to`; where it begins there.
+    pub fn begin_part(to: &mut BytesMut) -> usize {
+        part::begin(to)
+    }
+
+    /// Ends the part that begins at `start`, of which `to` holds the payload by now and nothing behind it.
+    pub fn end_part(&mut self, kind: Kind, start: usize, to: &mut BytesMut) {
         let is_content = matches!(kind, Kind::Sessions | Kind::Users | Kind::Store);
         assert!(is_content && kind >= self.last, "parts come in order");
-        assert!(payload.len() <= SNAPSHOT_PART_BYTES_MAX, "a part ends with the record that fills it");
-        self.encode(kind, payload, to);
+        assert!(
+            to.len() - start <= HEADER_BYTES + SNAPSHOT_PART_BYTES_MAX,
+            "a part ends with the record that fills it"
+        );
+        self.end(kind, start, to);
     }
 
     /// Appends the last bytes, and says what the whole file will be found to be.
@@ -53,7 +68,13 @@ impl Writer {
     }
 
     fn encode(&mut self, kind: Kind, payload: &[u8], to: &mut BytesMut) {
-        let part = part::encode(self.tag, self.parts_count, kind, payload, to);
+        let start = Self::begin_part(to);
+        to.extend_from_slice(payload);
+        self.end(kind, start, to);
+    }
+
+    fn end(&mut self, kind: Kind, start: usize, to: &mut BytesMut) {
+        let part = part::end(self.tag, self.parts_count, kind, start, to);
         self.hash.absorb(part);
         self.parts_count += 1;
         self.bytes_count += part.len() as u64;
