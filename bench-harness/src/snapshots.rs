@@ -34,6 +34,8 @@ use std::time::{Duration, Instant};
 /// Longer than anything here takes on a machine that is not broken.
 const PATIENCE: Duration = Duration::from_mins(5);
 
+const SECOND: Duration = Duration::from_secs(1);
+
 /// Before anything of a load is counted.
 const WARM_UP_SECONDS: u64 = 2;
 
@@ -114,6 +116,18 @@ enum Away {
     Down,
 }
 
+/// How a follower came back, while clients wrote.
+struct CameBack {
+    measured: Measured,
+    /// Seconds until it answered.
+    answers_in: f64,
+    /// Seconds until it had everything that was there when it began.
+    back_in: f64,
+    /// Of the seconds of the load until it answered, and of those from then on until it was back; 0 of no second.
+    p99_while_it_starts_ms: f64,
+    p99_from_then_on_ms: f64,
+}
+
 /// A cluster, and how it is put under load.
 struct Rig<'a> {
     options: &'a Options,
@@ -143,8 +157,8 @@ fn measure(options: &Options) -> Result<Value, Failed> {
     let before = rig.writes()?;
     let (cutting, during) = rig.writes_while_cutting()?;
     let restart = rig.restart()?;
-    let (catching_up, caught_up_in) = rig.writes_while_a_follower_comes_back(Away::StandsStill)?;
-    let (started, started_and_caught_up_in) = rig.writes_while_a_follower_comes_back(Away::Down)?;
+    let stood_still = rig.writes_while_a_follower_comes_back(Away::StandsStill)?;
+    let was_down = rig.writes_while_a_follower_comes_back(Away::Down)?;
     let report = json!({
         "keys": options.keys,
         "value_bytes": options.value_bytes,
@@ -157,10 +171,13 @@ fn measure(options: &Options) -> Result<Value, Failed> {
         "while_cutting": latencies(&cutting, &before),
         "cuts_s": during,
         "restart_s": restart,
-        "while_a_follower_comes_back": latencies(&catching_up, &before),
-        "follower_back_s": caught_up_in,
-        "while_a_follower_starts_and_comes_back": latencies(&started, &before),
-        "follower_started_and_back_s": started_and_caught_up_in,
+        "while_a_follower_comes_back": latencies(&stood_still.measured, &before),
+        "follower_back_s": stood_still.back_in,
+        "while_a_follower_starts_and_comes_back": latencies(&was_down.measured, &before),
+        "follower_started_and_back_s": was_down.back_in,
+        "of_that_its_start_s": was_down.answers_in,
+        "while_it_starts_p99_ms": was_down.p99_while_it_starts_ms,
+        "while_it_is_sent_a_snapshot_p99_ms": was_down.p99_from_then_on_ms,
         "machine": machine::describe(&disk),
         "commit": machine::commit(),
     });
@@ -313,7 +330,7 @@ impl Rig<'_> {
     }
 
     /// A follower is away until what it needs is trimmed; then it comes back, while clients write.
-    fn writes_while_a_follower_comes_back(&mut self, away: Away) -> Result<(Measured, f64), Failed> {
+    fn writes_while_a_follower_comes_back(&mut self, away: Away) -> Result<CameBack, Failed> {
         let leader = self.leader()?;
         let follower = (leader + 1) % self.cluster.members.len();
         self.compact()?;
@@ -337,15 +354,34 @@ impl Rig<'_> {
                 Away::StandsStill => cluster.members[follower].signal(Signal::CONT),
                 Away::Down => cluster.launch(follower)?,
             }
-            while applied_index(&cluster.members[follower]).is_none_or(|applied| applied < target) {
+            let mut answered = None;
+            loop {
+                let applied = applied_index(&cluster.members[follower]);
+                if applied.is_some() {
+                    answered.get_or_insert_with(now);
+                }
+                if applied.is_some_and(|applied| applied >= target) {
+                    break;
+                }
                 if began.elapsed() > PATIENCE {
                     return Err(Failed::NotThere("the follower is not back"));
                 }
                 thread::park_timeout(Duration::from_millis(20));
             }
-            let took = began.elapsed().as_secs_f64();
+            let (back, answered) = (now(), answered.unwrap_or(began));
             let measured = writes.join().expect("a load does not panic")?;
-            Ok((measured, took))
+            let p99_between = |from, to| measured.tally.latency_ms_between(from, to, 0.99);
+            Ok(CameBack {
+                answers_in: (answered - began).as_secs_f64(),
+                back_in: (back - began).as_secs_f64(),
+                // The second in which it answers is part of its start.
+                p99_while_it_starts_ms: p99_between(
+                    began.checked_sub(SECOND).unwrap_or(began),
+                    answered + SECOND,
+                ),
+                p99_from_then_on_ms: p99_between(answered, back + SECOND),
+                measured,
+            })
         })
     }
 

@@ -488,7 +488,7 @@ impl Run<'_> {
         if since < SECOND {
             return;
         }
-        let recent = &mut self.tally.recent;
+        let recent = &self.tally.recent;
         eprintln!(
             "{:>4} s  {:>8} ops/s  p50 {} p99 {} ms  {} errors{}",
             (now + self.plan.warm_up).saturating_sub(self.window_begins) / SECOND,
@@ -498,7 +498,8 @@ impl Run<'_> {
             self.tally.errors.values().sum::<u64>(),
             if now < self.window_begins { "  (warming up)" } else { "" },
         );
-        recent.reset();
+        let instant = |nanos| self.engine.epoch + Duration::from_nanos(nanos);
+        self.tally.second_ended(instant(self.told_at), instant(now));
         self.told_at = now;
     }
 

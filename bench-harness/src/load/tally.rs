@@ -4,10 +4,12 @@
 //! the warm-up, of which nothing is counted but errors.
 
 use super::pacing::Nanos;
+use super::report::ratio;
 use hdrhistogram::Histogram;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::time::Instant;
 
 /// A latency is recorded as this one if it is longer: ten minutes.
 const LATENCY_NANOS_MAX: u64 = 600_000_000_000;
@@ -29,6 +31,17 @@ pub(crate) struct Tally {
     pub(crate) errors: BTreeMap<String, u64>,
     /// Operations due in the window that could not even be sent in it. Their waiting up to then is in `latencies`.
     pub(crate) unsent: u64,
+    /// The seconds of the load, warm-up included, as lines of progress tell them.
+    pub(crate) seconds: Vec<Second>,
+}
+
+/// About a second of a load.
+#[derive(Debug)]
+pub(crate) struct Second {
+    pub(crate) began: Instant,
+    pub(crate) ended: Instant,
+    /// Of the operations that were served in it, in nanoseconds, to 1 %.
+    pub(crate) latencies: Histogram<u64>,
 }
 
 impl Tally {
@@ -36,13 +49,31 @@ impl Tally {
     pub(crate) fn new(window: Range<Nanos>) -> Self {
         Self {
             window,
-            latencies: histogram(),
-            lateness: histogram(),
-            recent: histogram(),
+            latencies: histogram(3),
+            lateness: histogram(3),
+            recent: histogram(3),
             acknowledged: 0,
             errors: BTreeMap::new(),
             unsent: 0,
+            seconds: Vec::new(),
         }
+    }
+
+    /// A second of the load has passed.
+    pub(crate) fn second_ended(&mut self, began: Instant, ended: Instant) {
+        let mut latencies = histogram(2);
+        latencies.add(&self.recent).expect("the bounds are the same");
+        self.recent.reset();
+        self.seconds.push(Second { began, ended, latencies });
+    }
+
+    /// The latency in milliseconds that this share of operations did not exceed in the seconds that lie between two instants.
+    pub(crate) fn latency_ms_between(&self, from: Instant, to: Instant, quantile: f64) -> f64 {
+        let mut latencies = histogram(2);
+        for second in self.seconds.iter().filter(|second| second.began >= from && second.ended <= to) {
+            latencies.add(&second.latencies).expect("the bounds are the same");
+        }
+        ratio(latencies.value_at_quantile(quantile) / 1_000, 1_000)
     }
 
     /// An operation was handed to its connection.
@@ -85,8 +116,8 @@ impl Tally {
     }
 }
 
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LATENCY_NANOS_MAX, 3).expect("the bounds are constants in order")
+fn histogram(digits: u8) -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_NANOS_MAX, digits).expect("the bounds are constants in order")
 }
 
 #[cfg(test)]
