@@ -224,7 +224,8 @@ pub const SESSION_ANSWERS_RESERVED: usize = 16;
 
 /// Answers that all sessions of one group remember beyond those that are reserved for each.
 ///
-/// Chosen: a million writes whose answers are not acknowledged yet, some hundred megabytes.
+/// Chosen: a million writes whose answers are not acknowledged yet, some hundred megabytes; four times that at the most, where each
+/// session has room left of three times as many.
 pub const SESSIONS_ANSWERS_SHARED_MAX: usize = 1_024 * 1_024;
 
 /// Open sessions in one group.

@@ -15,7 +15,7 @@ mod native;
 pub(crate) mod options;
 mod pacing;
 pub(crate) mod report;
-mod tally;
+pub(crate) mod tally;
 mod watchers;
 
 use crate::observer::{Hiccups, Usage, Watched, busy_micros};

@@ -12,6 +12,7 @@
 
 use crate::load::options::LoadArgs;
 use crate::load::report::Measured;
+use crate::load::tally::Second;
 use crate::load::{self, LoadError};
 use crate::target::System;
 use crate::{machine, program};
@@ -33,8 +34,6 @@ use std::time::{Duration, Instant};
 
 /// Longer than anything here takes on a machine that is not broken.
 const PATIENCE: Duration = Duration::from_mins(5);
-
-const SECOND: Duration = Duration::from_secs(1);
 
 /// Before anything of a load is counted.
 const WARM_UP_SECONDS: u64 = 2;
@@ -370,16 +369,13 @@ impl Rig<'_> {
             }
             let (back, answered) = (now(), answered.unwrap_or(began));
             let measured = writes.join().expect("a load does not panic")?;
-            let p99_between = |from, to| measured.tally.latency_ms_between(from, to, 0.99);
+            let p99_in = |is_meant: &dyn Fn(&Second) -> bool| measured.tally.latency_ms_in(is_meant, 0.99);
             Ok(CameBack {
                 answers_in: (answered - began).as_secs_f64(),
                 back_in: (back - began).as_secs_f64(),
                 // The second in which it answers is part of its start.
-                p99_while_it_starts_ms: p99_between(
-                    began.checked_sub(SECOND).unwrap_or(began),
-                    answered + SECOND,
-                ),
-                p99_from_then_on_ms: p99_between(answered, back + SECOND),
+                p99_while_it_starts_ms: p99_in(&|second| second.ended > began && second.began <= answered),
+                p99_from_then_on_ms: p99_in(&|second| second.began > answered && second.began < back),
                 measured,
             })
         })

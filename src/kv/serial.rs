@@ -141,7 +141,7 @@ impl Cut {
         self.compacted
     }
 
-    /// Appends the next slice to `told`: at least one record, and then no more than until it has `bytes_max` bytes, of at
+    /// Appends the next slice to `told`: at least one record, and then no more than until `told`, with what it held before, has `bytes_max` bytes, of at
     /// most `steps_max` keys and changes looked at. It may be empty; false once all is told. `store` is the one that was cut,
     /// and was not released.
     pub fn slice(&mut self, store: &Store, bytes_max: usize, steps_max: usize, told: &mut BytesMut) -> bool {

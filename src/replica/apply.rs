@@ -44,7 +44,7 @@ pub(super) struct Waiting {
     pub(super) bytes: usize,
 }
 
-/// Proposals by index. Memory for as many as a busy leader has under way is kept.
+/// Proposals by index. Memory for twice as many as a busy leader has under way may be kept.
 pub(super) type Proposals = InOrder<Waiting, 4_096>;
 
 impl Replica {

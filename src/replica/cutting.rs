@@ -97,8 +97,11 @@ impl Cutting {
             let steps = steps_left.clamp(1, SNAPSHOT_STEPS_PER_TURN / 4);
             steps_left -= steps;
             if self.waiting.len() == self.whole_bytes {
-                // For this part and the next one, so that nothing of them is moved.
-                self.waiting.reserve(2 * (HEADER_BYTES + SNAPSHOT_PART_BYTES));
+                // Room for two parts at a time: of those, hardly anything is moved.
+                let part_bytes = HEADER_BYTES + SNAPSHOT_PART_BYTES;
+                if self.waiting.capacity() - self.waiting.len() < part_bytes {
+                    self.waiting.reserve(2 * part_bytes);
+                }
                 Writer::begin_part(&mut self.waiting);
             }
             let payload_start = self.whole_bytes + HEADER_BYTES;

@@ -3,7 +3,7 @@
 //! Entries lie side by side, in ascending order: what has the highest number is added, and what has the lowest is taken, without a
 //! search and without memory of its own. Anything else takes as many steps as there are entries between it and the nearer
 //! end, so it is for bounded maps only. Always: numbers ascend, and each is there once; of the memory at least a quarter is
-//! used, beyond what `KEPT` entries take. Left out: what the numbers mean.
+//! used, but for room for twice `KEPT` entries. Left out: what the numbers mean.
 
 use std::collections::VecDeque;
 

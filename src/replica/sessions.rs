@@ -34,8 +34,8 @@ pub(super) enum Verdict {
     Refuse(Refusal),
 }
 
-/// Responses by sequence. Memory for as many as an ordinary client has in flight is kept.
-pub(super) type Responses = InOrder<Response, SESSION_ANSWERS_RESERVED>;
+/// Responses by sequence. Of their memory no more is kept than for those that a session has reserved.
+pub(super) type Responses = InOrder<Response, { SESSION_ANSWERS_RESERVED / 2 }>;
 
 /// One client's identity and the responses it may still ask for.
 #[derive(Clone, Debug)]

@@ -27,8 +27,10 @@ pub(super) enum Purpose {
     PeerOut(MemberId),
 }
 
-/// Bytes of gathered answers that become a piece. Chosen: what the kernel takes at once, and little to keep for each connection.
-const GATHERED_BYTES_ENOUGH: usize = 16 * 1_024;
+/// Bytes of gathered answers that become a piece.
+///
+/// Chosen: 64 short ones and more; a connection keeps at most twice as much memory for its next answers.
+const GATHERED_BYTES_ENOUGH: usize = 4 * 1_024;
 
 /// A connection and what waits on it.
 #[derive(Debug)]

@@ -528,7 +528,7 @@ fn millis(nanos: u64) -> String {
 }
 
 #[allow(clippy::disallowed_methods)] // what is measured is real time
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     Instant::now()
 }
 

@@ -1,7 +1,7 @@
 //! What became of the operations: latencies of those due in the window, acknowledgements in it, errors by kind.
 //!
 //! What always holds: an operation that was due in the window is in exactly one of the counts. What it leaves out:
-//! the warm-up, of which nothing is counted but errors.
+//! the warm-up, of which nothing is counted but errors; only the seconds of the load are told with it.
 
 use super::pacing::Nanos;
 use super::report::ratio;
@@ -13,6 +13,9 @@ use std::time::Instant;
 
 /// A latency is recorded as this one if it is longer: ten minutes.
 const LATENCY_NANOS_MAX: u64 = 600_000_000_000;
+
+/// Seconds of a load that are remembered; the later ones of a longer load are not.
+const SECONDS_MAX: usize = 700;
 
 /// The counts of one run.
 #[derive(Debug)]
@@ -31,7 +34,7 @@ pub(crate) struct Tally {
     pub(crate) errors: BTreeMap<String, u64>,
     /// Operations due in the window that could not even be sent in it. Their waiting up to then is in `latencies`.
     pub(crate) unsent: u64,
-    /// The seconds of the load, warm-up included, as lines of progress tell them.
+    /// The seconds of the load, warm-up included, as lines of progress tell them; one may have been longer.
     pub(crate) seconds: Vec<Second>,
 }
 
@@ -61,16 +64,18 @@ impl Tally {
 
     /// A second of the load has passed.
     pub(crate) fn second_ended(&mut self, began: Instant, ended: Instant) {
-        let mut latencies = histogram(2);
-        latencies.add(&self.recent).expect("the bounds are the same");
+        if self.seconds.len() < SECONDS_MAX {
+            let mut latencies = histogram(2);
+            latencies.add(&self.recent).expect("the bounds are the same");
+            self.seconds.push(Second { began, ended, latencies });
+        }
         self.recent.reset();
-        self.seconds.push(Second { began, ended, latencies });
     }
 
-    /// The latency in milliseconds that this share of operations did not exceed in the seconds that lie between two instants.
-    pub(crate) fn latency_ms_between(&self, from: Instant, to: Instant, quantile: f64) -> f64 {
+    /// The latency in milliseconds that this share of operations did not exceed in the seconds that are meant; 0 of none.
+    pub(crate) fn latency_ms_in(&self, is_meant: impl Fn(&Second) -> bool, quantile: f64) -> f64 {
         let mut latencies = histogram(2);
-        for second in self.seconds.iter().filter(|second| second.began >= from && second.ended <= to) {
+        for second in self.seconds.iter().filter(|second| is_meant(second)) {
             latencies.add(&second.latencies).expect("the bounds are the same");
         }
         ratio(latencies.value_at_quantile(quantile) / 1_000, 1_000)
@@ -123,6 +128,7 @@ fn histogram(digits: u8) -> Histogram<u64> {
 #[cfg(test)]
 mod tests {
     use super::Tally;
+    use std::time::Duration;
 
     #[test]
     fn the_warm_up_is_left_out_except_for_its_errors() {
@@ -139,6 +145,15 @@ mod tests {
         assert_eq!(tally.acknowledged, 2, "answers at 120 and 180");
         assert_eq!(tally.latencies.len(), 3, "due at 150 and 190, and unsent at 199");
         assert_eq!(tally.unsent, 1);
+        // The seconds are told with the warm-up, each once.
+        let [first, second] = [1, 2].map(|after| super::super::engine::now() + Duration::from_secs(after));
+        tally.second_ended(first, second);
+        tally.served(200, 3_000_200);
+        tally.second_ended(second, second);
+        assert_eq!(tally.seconds.iter().map(|second| second.latencies.len()).collect::<Vec<_>>(), [4, 1]);
+        let later = tally.latency_ms_in(|it| it.began == second, 0.99);
+        assert!((2.9..3.1).contains(&later), "{later}");
+        assert!(tally.latency_ms_in(|it| it.ended == first, 0.99) < f64::EPSILON);
         assert_eq!(tally.errors.into_iter().collect::<Vec<_>>(), [("overloaded".to_owned(), 3)]);
     }
 }

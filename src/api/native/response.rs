@@ -278,7 +278,7 @@ fn put_text(out: &mut BytesMut, text: &str, bytes_max: usize) {
     put_bytes(out, text.get(..cut).unwrap_or_default().as_bytes());
 }
 
-/// Bytes of the body, its pairs exactly and the rest about, so that most answers are written into one allocation
+/// Bytes of the body, its pairs exactly and the rest about, so that most answers are written without memory that grows
 /// and one that is far too long is never written.
 pub fn response_bytes_expected(response: &Response) -> usize {
     let pairs_bytes = match response {
